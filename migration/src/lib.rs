@@ -1,0 +1,56 @@
+//! The schema of Holdfast in PostgreSQL, as migrations that are never edited once landed.
+//!
+//! Several processes may migrate at once: each takes the same advisory lock first, [`up`] for its
+//! one transaction and the command line for its one connection, so that one of them does the work
+//! and the others find it done.
+
+mod m20261120_000001_create_tables;
+
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, TransactionTrait,
+};
+
+/// The key of the advisory lock that migrating processes take ("holdfast" in ASCII).
+const LOCK: i64 = 0x686f_6c64_6661_7374;
+
+/// All migrations, oldest first.
+#[derive(Debug)]
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m20261120_000001_create_tables::Migration)]
+    }
+}
+
+/// Applies all pending migrations in one transaction.
+///
+/// # Errors
+/// What PostgreSQL or the connection says; nothing is changed then.
+pub async fn up(database: &DatabaseConnection) -> Result<(), DbErr> {
+    let transaction = database.begin().await?;
+    transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
+    Migrator::up(&transaction, None).await?;
+    transaction.commit().await
+}
+
+/// Connects once, and holds the lock of migrating processes until that connection ends.
+///
+/// # Errors
+/// What PostgreSQL or the connection says.
+pub async fn connect_alone(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
+    let mut options = options;
+    options.max_connections(1).min_connections(1).idle_timeout(None).max_lifetime(None);
+    let database = Database::connect(options).await?;
+    database.execute_unprepared(&format!("SELECT pg_advisory_lock({LOCK})")).await?;
+    Ok(database)
+}
+
+/// The names of the migrations this program knows, oldest first: a database is current if it has
+/// applied at least these.
+#[must_use]
+pub fn known() -> Vec<String> {
+    Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
+}

@@ -1,0 +1,93 @@
+//! Taking operations in.
+
+use std::sync::Arc;
+
+use super::record::{self, Header};
+use super::tables::Tables;
+use super::writer::Room;
+use super::{Buffer, BufferError, unix_millis};
+use crate::domain::{Clock, Operation, Version};
+use crate::settings::BufferSettings;
+
+impl Buffer {
+    /// Puts an operation at the end of its lane, durably. With a clock, an operation that would be
+    /// older than the lane's newest is first given a version past it (two processes of one host
+    /// draw versions side by side); without one, its id is known elsewhere and stays. Returns the
+    /// operation's final id.
+    ///
+    /// # Errors
+    /// `Full`, `UserShare`, `LowDisk`: a limit is reached. `Timeout`, `Unavailable`: the file
+    /// cannot be written. In each case nothing was kept.
+    pub async fn append(
+        &self,
+        operation: Operation,
+        clock: Option<Arc<Clock>>,
+    ) -> Result<Version, BufferError> {
+        let mut operation = operation;
+        let mut payload = encode(&operation)?;
+        let settings = self.settings.clone();
+        let appended = self
+            .write(move |tables, room| {
+                if tables.place(operation.id)?.is_some() {
+                    return Ok(operation.id);
+                }
+                admit(tables, room, &settings, &operation, payload.len())?;
+                let lane = record::lane_bytes(operation.lane());
+                let newest = tables.lane_state(&lane)?.map(|state| state.newest);
+                if let (Some(newest), Some(clock)) = (newest, &clock)
+                    && newest >= operation.id.as_uuid().as_u128()
+                {
+                    operation.id = clock.after(Version::from_uuid(uuid::Uuid::from_u128(newest)));
+                    payload = encode(&operation)?;
+                }
+                tables.append(&Header::of(&operation, unix_millis()), &payload)?;
+                Ok(operation.id)
+            })
+            .await;
+        match &appended {
+            Ok(_) => metrics::counter!("buffer_appends_total").increment(1),
+            Err(error) => {
+                metrics::counter!("buffer_refused_total", "reason" => reason(error)).increment(1);
+            }
+        }
+        appended
+    }
+}
+
+fn encode(operation: &Operation) -> Result<Vec<u8>, BufferError> {
+    record::encode_payload(operation)
+        .map_err(|_| BufferError::Unavailable("an operation cannot be encoded".to_owned()))
+}
+
+fn admit(
+    tables: &Tables<'_>,
+    room: &Room,
+    settings: &BufferSettings,
+    operation: &Operation,
+    length: usize,
+) -> Result<(), BufferError> {
+    let length = u64::try_from(length).unwrap_or(u64::MAX);
+    let user = operation.actor.user_id.as_u128();
+    if room.free_bytes < settings.buffer_min_free_bytes {
+        return Err(BufferError::LowDisk);
+    }
+    if tables.counter(super::layout::PENDING)? >= settings.buffer_max_size
+        || tables.counter(super::layout::BYTES)?.saturating_add(length) > settings.buffer_max_bytes
+    {
+        return Err(BufferError::Full);
+    }
+    if tables.user_total(user)? >= settings.buffer_user_share {
+        return Err(BufferError::UserShare);
+    }
+    Ok(())
+}
+
+fn reason(error: &BufferError) -> &'static str {
+    match error {
+        BufferError::Full => "full",
+        BufferError::UserShare => "user_share",
+        BufferError::LowDisk => "low_disk",
+        BufferError::Timeout => "timeout",
+        BufferError::Unavailable(_) | BufferError::Redb(_) => "unavailable",
+    }
+}

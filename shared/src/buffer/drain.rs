@@ -1,0 +1,231 @@
+//! Giving operations out to replay, and settling what became of them.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::time::Duration;
+
+use redb::{ReadTransaction, ReadableTable};
+
+use super::layout::{LANES, READY, RECORDS, Slot, WAITING};
+use super::record::{self, Damage};
+use super::{Buffer, BufferError, unix_millis};
+use crate::domain::{Lane, MAX_PRIORITY, Operation, OperationState, aged_priority};
+
+/// Changes that one transaction makes at the most when something is swept.
+const SWEEP: usize = 1000;
+
+/// How much a batch may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Operations.
+    pub operations: usize,
+    /// Bytes of records.
+    pub bytes: usize,
+    /// Waiting that raises a lane's priority by one.
+    pub aging: Duration,
+}
+
+/// A pending operation and its place.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its place in the file.
+    pub place: u64,
+    /// Attempts used up so far.
+    pub attempts: u32,
+    /// When it was queued (Unix milliseconds).
+    pub queued_at: i64,
+    /// The operation.
+    pub operation: Operation,
+}
+
+/// What replay should apply next.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The operations: lane by lane in order of urgency, each lane from its head in its order.
+    pub entries: Vec<Entry>,
+    /// Places whose records cannot be read, to be settled as [`Verdict::Damaged`].
+    pub damaged: Vec<(u64, Damage)>,
+}
+
+/// What became of an operation at replay.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// Its place in the file.
+    pub place: u64,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// What became of an operation at replay.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// PostgreSQL has it, or its ledger row: it leaves the buffer.
+    Done,
+    /// It is tried again later.
+    Retry {
+        /// Attempts used up, this one included.
+        attempts: u32,
+        /// When it may be tried again (Unix milliseconds).
+        not_before: i64,
+    },
+    /// It becomes a dead letter.
+    Dead {
+        /// Why.
+        reason: String,
+    },
+    /// Its record cannot be read: it is set aside.
+    Damaged(Damage),
+}
+
+impl Buffer {
+    /// The next operations for replay at `now` (Unix milliseconds): lanes by aged priority, then
+    /// oldest head first, leaving out lanes that wait for a retry and those of `busy`.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn next_batch(
+        &self,
+        now: i64,
+        limits: BatchLimits,
+        busy: HashSet<Lane>,
+    ) -> Result<Batch, BufferError> {
+        self.read(move |transaction| collect(transaction, now, limits, &busy)).await
+    }
+
+    /// When the first of the waiting lanes may be tried again (Unix milliseconds).
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn next_retry(&self) -> Result<Option<i64>, BufferError> {
+        self.read(|transaction| {
+            let waiting = transaction.open_table(WAITING)?;
+            let first = waiting.first()?;
+            Ok(first.map(|(key, _)| key.value().0))
+        })
+        .await
+    }
+
+    /// Settles operations in one durable transaction. Those no longer there are passed over.
+    ///
+    /// # Errors
+    /// If the file cannot be written: nothing is settled then.
+    pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), BufferError> {
+        self.write(move |tables, _| {
+            let now = unix_millis();
+            for Settlement { place, verdict } in &settlements {
+                match verdict {
+                    Verdict::Done => {
+                        tables.remove(*place)?;
+                    }
+                    Verdict::Retry { attempts, not_before } => {
+                        tables.retry(*place, *attempts, *not_before)?;
+                    }
+                    Verdict::Dead { reason } => {
+                        tables.bury(*place, OperationState::Rejected, reason, now)?;
+                    }
+                    Verdict::Damaged(damage) => tables.quarantine(*place, *damage)?,
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes dead letters of operations queued before `cutoff` (Unix milliseconds), a limited
+    /// number at a time, sparing the lanes in `busy`. Returns how many there were.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub async fn expire(&self, cutoff: i64, busy: HashSet<Lane>) -> Result<usize, BufferError> {
+        self.write(move |tables, _| {
+            let spared = |lane: Lane| busy.contains(&lane);
+            Ok(tables.expire(cutoff, unix_millis(), SWEEP, &spared)?)
+        })
+        .await
+    }
+
+    /// Ends the retention of dead letters from before `cutoff` (Unix milliseconds), a limited
+    /// number at a time. Returns how many there were.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub async fn purge_dead(&self, cutoff: i64) -> Result<usize, BufferError> {
+        self.write(move |tables, _| Ok(tables.purge_dead(cutoff, SWEEP)?)).await
+    }
+}
+
+fn collect(
+    transaction: &ReadTransaction,
+    now: i64,
+    limits: BatchLimits,
+    busy: &HashSet<Lane>,
+) -> Result<Batch, redb::Error> {
+    let lanes = transaction.open_table(LANES)?;
+    let records = transaction.open_table(RECORDS)?;
+    let (mut batch, mut bytes) = (Batch::default(), 0);
+    for lane in urgent_lanes(transaction, now, limits, busy)? {
+        for entry in lanes.range((&lane, 0)..=(&lane, u64::MAX))? {
+            let place = entry?.0.value().1;
+            let Some(record) = records.get(place)? else { continue };
+            if batch.entries.len() >= limits.operations || bytes >= limits.bytes {
+                return Ok(batch);
+            }
+            bytes += record.value().len();
+            match record::decode(place, record.value()) {
+                Ok((header, operation)) => batch.entries.push(Entry {
+                    place,
+                    attempts: header.attempts,
+                    queued_at: header.queued_at,
+                    operation,
+                }),
+                Err(damage) => {
+                    batch.damaged.push((place, damage));
+                    // What follows in the lane waits until its head has been set aside.
+                    break;
+                }
+            }
+        }
+    }
+    Ok(batch)
+}
+
+/// The lanes that replay may take now, most urgent first; enough of them to fill a batch. Each
+/// class of priority is kept oldest first, and within a class the oldest has aged most, so merging
+/// the classes by their first lanes yields the whole order.
+fn urgent_lanes(
+    transaction: &ReadTransaction,
+    now: i64,
+    limits: BatchLimits,
+    busy: &HashSet<Lane>,
+) -> Result<Vec<[u8; 17]>, redb::Error> {
+    let ready = transaction.open_table(READY)?;
+    let waiting = transaction.open_table(WAITING)?;
+    let rank = |slot: &Slot| {
+        let waited = Duration::from_millis(u64::try_from(now - slot.queued_at).unwrap_or(0));
+        (Reverse(aged_priority(slot.priority, waited, limits.aging)), slot.queued_at)
+    };
+    let free =
+        |slot: &Slot| record::lane_from_bytes(&slot.lane).is_some_and(|lane| !busy.contains(&lane));
+    let mut due = Vec::new();
+    for entry in waiting.range(..=(now, u64::MAX))?.take(limits.operations) {
+        due.push(Slot::decode(entry?.1.value()));
+    }
+    due.retain(free);
+    let mut found: Vec<Slot> = due;
+    for class in 0..MAX_PRIORITY {
+        let mut taken = 0;
+        for entry in ready.range((class, 0)..=(class, u64::MAX))? {
+            let slot = Slot::decode(entry?.1.value());
+            if free(&slot) {
+                found.push(slot);
+                taken += 1;
+            }
+            if taken == limits.operations {
+                break;
+            }
+        }
+    }
+    found.sort_by_key(rank);
+    found.truncate(limits.operations);
+    Ok(found.into_iter().map(|slot| slot.lane).collect())
+}

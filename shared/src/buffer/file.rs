@@ -1,0 +1,239 @@
+//! The buffer file on its filesystem: who may touch it, whether it is still there, and how much
+//! room is left.
+//!
+//! The file is made 0600 in a folder made 0700. A symbolic link, another owner, or modes that let
+//! others in are refused. Beside it lies a ballast file that is given up when the disk is full, so
+//! that replay can still remove what it has applied.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::sys::statvfs::statvfs;
+use redb::{Builder, ConcurrencyMode, Database, DatabaseError};
+use thiserror::Error;
+
+/// Room set aside for emptying the buffer on a full disk (bytes).
+const BALLAST_BYTES: u64 = 4 << 20;
+
+/// Why the buffer file cannot be used at all.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The folder or file is not safe to use.
+    #[error("BUFFER_PATH: {path}: {problem}")]
+    Unsafe {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The operating system refused.
+    #[error("BUFFER_PATH: {path}")]
+    Io {
+        /// The folder or file.
+        path: PathBuf,
+        /// How it refused.
+        source: io::Error,
+    },
+    /// It is no redb file, or a damaged one, or in use by a program that does not share it.
+    #[error("BUFFER_PATH: {path} cannot be opened as a buffer file")]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What redb said.
+        source: Box<redb::Error>,
+    },
+    /// It was written by a newer program.
+    #[error("BUFFER_PATH: {path} has format {found}, this program knows up to {known}")]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// The file's format.
+        found: u64,
+        /// The newest format this program knows.
+        known: u64,
+    },
+}
+
+/// Which file a path led to when it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// An open buffer file.
+#[derive(Debug)]
+pub(super) struct BufferFile {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl BufferFile {
+    /// Checks the folder and the file, makes what is missing, and opens it for sharing with other
+    /// processes.
+    pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<(Self, Database), OpenError> {
+        let at = |source| OpenError::Io { path: path.to_owned(), source };
+        check_folder(folder_of(path))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits())
+            .open(path)
+            .map_err(at)?;
+        let identity = check_file(path, &file)?;
+        let database = Builder::new()
+            .set_cache_size(cache_bytes)
+            .set_concurrency_mode(ConcurrencyMode::MultiWriter)
+            .create_file(file)
+            .map_err(|error: DatabaseError| OpenError::Database {
+                path: path.to_owned(),
+                source: Box::new(error.into()),
+            })?;
+        Ok((Self { path: path.to_owned(), identity }, database))
+    }
+
+    /// True if the path still leads to the file that was opened: if not, nothing written to it
+    /// would be found again.
+    pub(super) fn is_in_place(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|meta| identity(&meta) == self.identity)
+    }
+
+    /// Bytes free for this user on the file's filesystem.
+    pub(super) fn free_bytes(&self) -> io::Result<u64> {
+        let stat = statvfs(folder_of(&self.path))?;
+        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    }
+
+    /// Lays the ballast down if it is missing and there is room for it beside `min_free` bytes.
+    /// Returns whether it is there.
+    pub(super) fn lay_ballast(&self, min_free: u64) -> io::Result<bool> {
+        let ballast = self.ballast();
+        if ballast.exists() {
+            return Ok(true);
+        }
+        if self.free_bytes()? < min_free.saturating_add(BALLAST_BYTES) {
+            return Ok(false);
+        }
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&ballast)?;
+        // Real blocks, not a hole: a hole frees nothing when it is removed.
+        io::copy(&mut io::Read::take(io::repeat(0), BALLAST_BYTES), &mut file)?;
+        file.sync_all()?;
+        Ok(true)
+    }
+
+    /// Gives the ballast up. Returns whether there was one.
+    pub(super) fn drop_ballast(&self) -> bool {
+        fs::remove_file(self.ballast()).is_ok()
+    }
+
+    fn ballast(&self) -> PathBuf {
+        sibling(&self.path, "ballast")
+    }
+}
+
+/// The path of a file that belongs to the buffer file and lies beside it.
+#[must_use]
+pub fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn check_folder(folder: &Path) -> Result<(), OpenError> {
+    let at = |source| OpenError::Io { path: folder.to_owned(), source };
+    let refuse = |problem| Err(OpenError::Unsafe { path: folder.to_owned(), problem });
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
+    let meta = fs::symlink_metadata(folder).map_err(at)?;
+    if meta.is_symlink() {
+        return refuse("is a symbolic link; name the folder itself");
+    }
+    if meta.uid() != nix::unistd::geteuid().as_raw() {
+        return refuse("the folder belongs to another user");
+    }
+    if meta.mode() & 0o002 != 0 {
+        return refuse("the folder is writable by everyone (chmod o-w)");
+    }
+    Ok(())
+}
+
+fn check_file(path: &Path, file: &File) -> Result<Identity, OpenError> {
+    let meta = file.metadata().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    let refuse = |problem| Err(OpenError::Unsafe { path: path.to_owned(), problem });
+    if !meta.is_file() {
+        return refuse("is not a regular file");
+    }
+    if meta.uid() != nix::unistd::geteuid().as_raw() {
+        return refuse("the file belongs to another user");
+    }
+    if meta.mode() & 0o077 != 0 {
+        return refuse("the file is open to other users (chmod 600)");
+    }
+    Ok(identity(&meta))
+}
+
+fn identity(meta: &fs::Metadata) -> Identity {
+    Identity { device: meta.dev(), inode: meta.ino() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn problem(path: &Path) -> String {
+        BufferFile::open(path, 1 << 20).err().map_or_else(String::new, |error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_made_is_closed_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/buffer.redb");
+        assert_eq!(problem(&path), "");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+    }
+
+    #[test]
+    fn links_and_open_modes_and_foreign_formats_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("buffer.redb");
+        assert_eq!(problem(&path), "");
+        let link = dir.path().join("link.redb");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(problem(&link).contains("link.redb"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(problem(&path).contains("chmod 600"));
+        let other = dir.path().join("other.redb");
+        fs::write(&other, "not a database, but long enough to be looked at").unwrap();
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(problem(&other).contains("cannot be opened as a buffer file"));
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(problem(&dir.path().join("buffer.redb")).contains("writable by everyone"));
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_or_replaced_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("buffer.redb");
+        let (file, _database) = BufferFile::open(&path, 1 << 20).unwrap();
+        assert!(file.is_in_place());
+        fs::rename(&path, dir.path().join("away.redb")).unwrap();
+        assert!(!file.is_in_place());
+        fs::write(&path, "").unwrap();
+        assert!(!file.is_in_place());
+    }
+}

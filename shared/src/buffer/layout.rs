@@ -1,0 +1,197 @@
+//! The tables of the buffer file.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | `records` | place | the record (see `record`) |
+//! | `lanes` | lane, place | nothing: the order of a lane |
+//! | `lane_states` | lane | head, newest version, counts by priority ([`LaneState`]) |
+//! | `ready` | 5 - priority, place of the head | the lane ([`Slot`]): what replay may take now |
+//! | `waiting` | not-before, place of the head | the lane ([`Slot`]): what replay may take later |
+//! | `places` | operation id | where it is: pending, dead, quarantined |
+//! | `users`, `user_totals` | user, place; user | nothing; number of pending operations |
+//! | `dead` | time of death, operation id | certificate and record |
+//! | `quarantine` | place | the bytes of a record that cannot be read |
+//! | `counters`, `status` | name | totals; what the worker publishes |
+//!
+//! A place is a number that grows with every append to the file: the order of acceptance.
+//! Integers inside values are little-endian.
+
+use redb::TableDefinition;
+use serde::{Deserialize, Serialize};
+
+use super::record::Damage;
+use crate::domain::{MAX_PRIORITY, OperationState, Priority};
+
+pub(super) type Bytes = &'static [u8];
+pub(super) type LaneKey = &'static [u8; 17];
+
+pub(super) const RECORDS: TableDefinition<u64, Bytes> = TableDefinition::new("records");
+pub(super) const LANES: TableDefinition<(LaneKey, u64), ()> = TableDefinition::new("lanes");
+pub(super) const LANE_STATES: TableDefinition<LaneKey, &'static [u8; LaneState::BYTES]> =
+    TableDefinition::new("lane_states");
+pub(super) const READY: TableDefinition<(u8, u64), &'static [u8; Slot::BYTES]> =
+    TableDefinition::new("ready");
+pub(super) const WAITING: TableDefinition<(i64, u64), &'static [u8; Slot::BYTES]> =
+    TableDefinition::new("waiting");
+pub(super) const PLACES: TableDefinition<u128, (u8, u64)> = TableDefinition::new("places");
+pub(super) const USERS: TableDefinition<(u128, u64), ()> = TableDefinition::new("users");
+pub(super) const USER_TOTALS: TableDefinition<u128, u64> = TableDefinition::new("user_totals");
+pub(super) const DEAD: TableDefinition<(i64, u128), Bytes> = TableDefinition::new("dead");
+pub(super) const QUARANTINE: TableDefinition<u64, Bytes> = TableDefinition::new("quarantine");
+pub(super) const COUNTERS: TableDefinition<&'static str, u64> = TableDefinition::new("counters");
+pub(super) const STATUS: TableDefinition<&'static str, Bytes> = TableDefinition::new("status");
+
+/// The layout of these tables, kept in `counters` under [`FORMAT_KEY`].
+pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT_KEY: &str = "format";
+pub(super) const NEXT_PLACE: &str = "next_place";
+pub(super) const PENDING: &str = "pending";
+pub(super) const BYTES: &str = "bytes";
+pub(super) const DEAD_COUNT: &str = "dead";
+pub(super) const QUARANTINED: &str = "quarantined";
+
+/// Where the `places` table says an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In `records`, at this place.
+    Pending(u64),
+    /// In `dead`, since this moment (Unix milliseconds).
+    Dead(i64),
+    /// In `quarantine`, under this place.
+    Quarantined(u64),
+}
+
+impl Place {
+    pub(super) fn encode(self) -> (u8, u64) {
+        match self {
+            Self::Pending(seq) => (0, seq),
+            Self::Dead(at) => (1, at.cast_unsigned()),
+            Self::Quarantined(seq) => (2, seq),
+        }
+    }
+
+    pub(super) fn decode((kind, at): (u8, u64)) -> Option<Self> {
+        match kind {
+            0 => Some(Self::Pending(at)),
+            1 => Some(Self::Dead(at.cast_signed())),
+            2 => Some(Self::Quarantined(at)),
+            _ => None,
+        }
+    }
+}
+
+/// What is known of a lane with pending operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LaneState {
+    pub(super) head: u64,
+    pub(super) queued_at: i64,
+    pub(super) not_before: i64,
+    pub(super) newest: u128,
+    pub(super) counts: [u32; MAX_PRIORITY as usize],
+}
+
+impl LaneState {
+    pub(super) const BYTES: usize = 8 + 8 + 8 + 16 + 4 * MAX_PRIORITY as usize;
+
+    pub(super) fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.head.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.queued_at.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.not_before.to_le_bytes());
+        bytes[24..40].copy_from_slice(&self.newest.to_le_bytes());
+        for (chunk, count) in bytes[40..].chunks_exact_mut(4).zip(self.counts) {
+            chunk.copy_from_slice(&count.to_le_bytes());
+        }
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8; Self::BYTES]) -> Self {
+        let mut counts = [0; MAX_PRIORITY as usize];
+        for (count, chunk) in counts.iter_mut().zip(bytes[40..].chunks_exact(4)) {
+            *count = u32::from_le_bytes(array(chunk));
+        }
+        Self {
+            head: u64::from_le_bytes(array(&bytes[..8])),
+            queued_at: i64::from_le_bytes(array(&bytes[8..16])),
+            not_before: i64::from_le_bytes(array(&bytes[16..24])),
+            newest: u128::from_le_bytes(array(&bytes[24..40])),
+            counts,
+        }
+    }
+
+    pub(super) fn count(&mut self, priority: Priority) -> &mut u32 {
+        &mut self.counts[usize::from(priority.clamp(1, MAX_PRIORITY)) - 1]
+    }
+
+    /// The highest priority among the lane's pending operations.
+    pub(super) fn priority(&self) -> Priority {
+        (1..=MAX_PRIORITY)
+            .rev()
+            .find(|priority| self.counts[usize::from(*priority) - 1] > 0)
+            .unwrap_or(1)
+    }
+
+    pub(super) fn slot(&self, lane: &[u8; 17]) -> Slot {
+        Slot { lane: *lane, priority: self.priority(), queued_at: self.queued_at }
+    }
+}
+
+/// A lane as `ready` and `waiting` hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) lane: [u8; 17],
+    pub(super) priority: Priority,
+    pub(super) queued_at: i64,
+}
+
+impl Slot {
+    pub(super) const BYTES: usize = 17 + 1 + 8;
+
+    pub(super) fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..17].copy_from_slice(&self.lane);
+        bytes[17] = self.priority;
+        bytes[18..].copy_from_slice(&self.queued_at.to_le_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8; Self::BYTES]) -> Self {
+        Self {
+            lane: array(&bytes[..17]),
+            priority: bytes[17],
+            queued_at: i64::from_le_bytes(array(&bytes[18..])),
+        }
+    }
+}
+
+/// Why and when an operation became a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Certificate {
+    pub(super) state: OperationState,
+    pub(super) reason: String,
+    pub(super) place: u64,
+}
+
+/// A dead letter as bytes: the length of the certificate (u32), the certificate as JSON, the record.
+pub(super) fn encode_dead(certificate: &Certificate, record: &[u8]) -> Vec<u8> {
+    // A certificate is two strings and a number, which serde_json always writes.
+    let json = serde_json::to_vec(certificate).unwrap_or_default();
+    let length = u32::try_from(json.len()).unwrap_or(0);
+    [&length.to_le_bytes(), json.as_slice(), record].concat()
+}
+
+/// Reads a dead letter: its certificate and its record.
+pub(super) fn decode_dead(bytes: &[u8]) -> Result<(Certificate, &[u8]), Damage> {
+    let (length, rest) = bytes.split_first_chunk::<4>().ok_or(Damage::Truncated)?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| Damage::Truncated)?;
+    let (json, record) = rest.split_at_checked(length).ok_or(Damage::Truncated)?;
+    let certificate = serde_json::from_slice(json).map_err(|_| Damage::Undecodable)?;
+    Ok((certificate, record))
+}
+
+/// Copies a slice whose length the caller took from the layouts above.
+fn array<const N: usize>(slice: &[u8]) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(slice);
+    bytes
+}

@@ -1,0 +1,206 @@
+//! The buffer: one redb file in which operations wait for PostgreSQL, shared by the api and worker
+//! processes of one host.
+//!
+//! Guarantees: an operation is in the file, synced to the disk, before [`Buffer::append`] returns;
+//! inside a lane the order of acceptance is never changed; counts, indexes and records change in
+//! one transaction. Everything but damage costs O(log n).
+//!
+//! Locking: redb's multi-writer mode lets any number of processes open the file; one transaction
+//! writes at a time. Each process writes from one thread of its own, by group commit, and holds
+//! no transaction across other I/O. Reads see the last commit and never wait for a writer.
+
+mod append;
+mod drain;
+mod file;
+mod layout;
+mod quarantine;
+mod read;
+mod record;
+mod tables;
+mod writer;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use redb::{Database, ReadTransaction, ReadableDatabase};
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+pub use drain::{Batch, BatchLimits, Entry, Settlement, Verdict};
+pub use file::{OpenError, sibling};
+pub use read::{Found, Letter, Stats, UserOperations};
+pub use record::Damage;
+
+use crate::settings::BufferSettings;
+use file::BufferFile;
+use tables::Tables;
+use writer::{Chain, Handle, Job, Request, Room, Writer};
+
+/// Requests that may wait for the writer before new ones are refused.
+const QUEUE: usize = 65_536;
+
+/// Why the buffer did not do what it was asked for.
+#[derive(Debug, Error)]
+pub enum BufferError {
+    /// It holds as many operations, or bytes, as it may.
+    #[error("the buffer is full")]
+    Full,
+    /// The user has as many operations in it as one may.
+    #[error("the user's share of the buffer is used up")]
+    UserShare,
+    /// The filesystem has too little room left.
+    #[error("too little room is left for the buffer")]
+    LowDisk,
+    /// It was not this process's turn within `BUFFER_TIMEOUT_MS`; nothing was kept.
+    #[error("the buffer did not answer in time")]
+    Timeout,
+    /// The file cannot be used; nothing was acknowledged.
+    #[error("the buffer cannot be used: {0}")]
+    Unavailable(String),
+    /// redb refused.
+    #[error("the buffer file")]
+    Redb(#[source] Box<redb::Error>),
+}
+
+impl From<redb::Error> for BufferError {
+    fn from(error: redb::Error) -> Self {
+        Self::Redb(Box::new(error))
+    }
+}
+
+/// The buffer of this host, as one process sees it. Dropping it ends its thread.
+#[derive(Debug)]
+pub struct Buffer {
+    settings: BufferSettings,
+    handle: Handle,
+    queue: Option<mpsc::Sender<Box<dyn Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for dyn Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Job")
+    }
+}
+
+impl Buffer {
+    /// Opens the file, making it if there is none, and starts the writing thread. Blocks for some
+    /// milliseconds.
+    ///
+    /// # Errors
+    /// If the folder or the file is unsafe, is not a buffer file, or cannot be opened.
+    pub fn open(settings: &BufferSettings) -> Result<Self, OpenError> {
+        let (file, database) = open_file(settings)?;
+        if let Err(error) = file.lay_ballast(settings.buffer_min_free_bytes) {
+            tracing::warn!(error = %Chain(&error), "no room for the buffer's ballast");
+        }
+        let handle: Handle = Arc::new(RwLock::new(Arc::new(database)));
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let again = settings.clone();
+        let writer = Writer {
+            file,
+            handle: Arc::clone(&handle),
+            queue: requests,
+            reopen: Box::new(move || open_file(&again)),
+        };
+        let thread = std::thread::Builder::new()
+            .name("buffer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|source| OpenError::Io { path: settings.buffer_path.clone(), source })?;
+        Ok(Self {
+            settings: settings.clone(),
+            handle,
+            queue: Some(queue),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// The settings it was opened with.
+    #[must_use]
+    pub fn settings(&self) -> &BufferSettings {
+        &self.settings
+    }
+
+    /// Makes a change in the writer's next commit and returns its result once that is durable.
+    async fn write<T, F>(&self, work: F) -> Result<T, BufferError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tables<'_>, &Room) -> Result<T, BufferError> + Send + 'static,
+    {
+        let gone = || BufferError::Unavailable("its writer has ended".to_owned());
+        let (request, mut result, claimed) = Request::new(work);
+        let queue = self.queue.as_ref().ok_or_else(gone)?;
+        queue.try_send(Box::new(request)).map_err(|_| BufferError::Timeout)?;
+        let limit = Duration::from_millis(self.settings.buffer_timeout_ms);
+        match tokio::time::timeout(limit, &mut result).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(gone())),
+            Err(_) if !claimed.swap(true, Ordering::AcqRel) => Err(BufferError::Timeout),
+            // Its commit is on the way to the disk: only the outcome of that is the truth.
+            Err(_) => result.await.unwrap_or_else(|_| Err(gone())),
+        }
+    }
+
+    /// Reads in one transaction, off the async threads.
+    async fn read<T, F>(&self, work: F) -> Result<T, BufferError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ReadTransaction) -> Result<T, redb::Error> + Send + 'static,
+    {
+        let database = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let limit = Duration::from_millis(self.settings.buffer_timeout_ms);
+        let reading = tokio::task::spawn_blocking(move || {
+            let transaction = database.begin_read().map_err(redb::Error::from)?;
+            work(&transaction)
+        });
+        match tokio::time::timeout(limit, reading).await {
+            Ok(Ok(result)) => Ok(result?),
+            Ok(Err(_)) => Err(BufferError::Unavailable("a read ended early".to_owned())),
+            Err(_) => Err(BufferError::Timeout),
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.queue = None;
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the buffer's writer panicked");
+        }
+    }
+}
+
+/// Opens the file and makes sure that all tables are there and of a format this program knows.
+fn open_file(settings: &BufferSettings) -> Result<(BufferFile, Database), OpenError> {
+    let path = &settings.buffer_path;
+    let (file, database) = BufferFile::open(path, settings.buffer_cache_bytes)?;
+    let prepare = || -> Result<u64, redb::Error> {
+        if let Some(found) = read::format(&database)? {
+            return Ok(found);
+        }
+        let transaction = database.begin_write()?;
+        let found = Tables::open(&transaction)?.claim_format()?;
+        transaction.commit()?;
+        Ok(found)
+    };
+    let found = prepare()
+        .map_err(|error| OpenError::Database { path: path.clone(), source: Box::new(error) })?;
+    if found > layout::FORMAT {
+        let known = layout::FORMAT;
+        return Err(OpenError::NewerFormat { path: path.clone(), found, known });
+    }
+    Ok((file, database))
+}
+
+/// The wall clock in Unix milliseconds, as records hold it.
+#[must_use]
+pub fn unix_millis() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}
+
+#[cfg(test)]
+mod tests;

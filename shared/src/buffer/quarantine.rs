@@ -1,0 +1,83 @@
+//! Setting aside records that cannot be read: with all their bytes, and with every trace of them in
+//! the other tables put right. Where a header is damaged its traces are looked for by place, which
+//! reads whole tables: damage is rare and may cost.
+
+use redb::ReadableTable;
+
+use super::layout::{BYTES, LaneState, PENDING, Place, QUARANTINED};
+use super::record::{Damage, Header};
+use super::tables::{Tables, signed};
+
+impl Tables<'_> {
+    /// Sets a record aside that cannot be read, with all its bytes.
+    pub(super) fn quarantine(&mut self, seq: u64, damage: Damage) -> Result<(), redb::Error> {
+        let Some(bytes) = self.remove(seq)? else { return Ok(()) };
+        if let Ok(header) = Header::decode(seq, &bytes) {
+            let id = header.id.as_uuid().as_u128();
+            self.places.insert(id, Place::Quarantined(seq).encode())?;
+        }
+        self.quarantine.insert(seq, bytes.as_slice())?;
+        tracing::error!(place = seq, %damage, "a buffered record cannot be read: quarantined");
+        metrics::counter!("quarantined_total").increment(1);
+        self.add(QUARANTINED, 1)
+    }
+
+    /// Finds a record's traces by its place when its header cannot say where they are.
+    pub(super) fn unlink_unreadable(&mut self, seq: u64, length: usize) -> Result<(), redb::Error> {
+        let mut id = None;
+        for entry in self.places.iter()? {
+            let (key, place) = entry?;
+            if Place::decode(place.value()) == Some(Place::Pending(seq)) {
+                id = Some(key.value());
+            }
+        }
+        if let Some(id) = id {
+            self.places.insert(id, Place::Quarantined(seq).encode())?;
+        }
+        let mut user = None;
+        for entry in self.users.iter()? {
+            let (key, _) = entry?;
+            if key.value().1 == seq {
+                user = Some(key.value().0);
+            }
+        }
+        if let Some(user) = user {
+            self.forget_user(user, seq)?;
+        }
+        let mut lane = None;
+        for entry in self.lanes.iter()? {
+            let (key, _) = entry?;
+            if key.value().1 == seq {
+                lane = Some(*key.value().0);
+            }
+        }
+        self.add(PENDING, -1)?;
+        self.add(BYTES, -signed(length))?;
+        let Some(lane) = lane else { return Ok(()) };
+        self.lanes.remove((&lane, seq))?;
+        self.rebuild_lane(&lane)
+    }
+
+    /// Works a lane's state out anew from its records.
+    fn rebuild_lane(&mut self, lane: &[u8; 17]) -> Result<(), redb::Error> {
+        let before = self.lane_state(lane)?;
+        let mut after: Option<LaneState> = None;
+        let places: Vec<u64> = self
+            .lanes
+            .range((lane, 0)..=(lane, u64::MAX))?
+            .map(|entry| entry.map(|(key, _)| key.value().1))
+            .collect::<Result<_, _>>()?;
+        for seq in places {
+            let Some(header) = self.header(seq)? else { continue };
+            let state = after.get_or_insert(LaneState {
+                head: seq,
+                queued_at: header.queued_at,
+                not_before: header.not_before,
+                ..LaneState::default()
+            });
+            state.newest = state.newest.max(header.id.as_uuid().as_u128());
+            *state.count(header.priority) += 1;
+        }
+        self.reindex(lane, before.as_ref(), after.as_ref())
+    }
+}

@@ -1,0 +1,245 @@
+//! Looking into the buffer: what is pending for an entity or a user, what became of an operation,
+//! how full it is, and what the worker has published.
+
+use std::collections::HashSet;
+
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use super::layout::{
+    BYTES, COUNTERS, DEAD, DEAD_COUNT, FORMAT_KEY, LANE_STATES, LANES, PENDING, PLACES, Place,
+    QUARANTINED, RECORDS, STATUS, USER_TOTALS, USERS, decode_dead,
+};
+use super::record::{self, Header};
+use super::{Buffer, BufferError};
+use crate::domain::{Lane, Operation, OperationState, Version};
+
+/// Where an operation was found.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// It is pending.
+    Pending {
+        /// The operation.
+        operation: Operation,
+        /// Attempts used up so far.
+        attempts: u32,
+        /// When it may be tried again (Unix milliseconds); `None`: at once.
+        not_before: Option<i64>,
+    },
+    /// It is a dead letter.
+    Dead(Letter),
+    /// Its record cannot be read; who owns it is not known any more.
+    Quarantined,
+}
+
+/// A dead letter.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// The operation.
+    pub operation: Operation,
+    /// Attempts used up.
+    pub attempts: u32,
+    /// `Rejected` or `Expired`.
+    pub state: OperationState,
+    /// Why replay gave up.
+    pub reason: String,
+}
+
+/// How full the buffer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Pending operations.
+    pub pending: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Records that cannot be read.
+    pub quarantined: u64,
+    /// When the oldest pending operation was queued (Unix milliseconds).
+    pub oldest_queued_at: Option<i64>,
+}
+
+/// One user's pending operations, in order of acceptance.
+#[derive(Clone, Debug, Default)]
+pub struct UserOperations(pub Vec<Operation>);
+
+impl Buffer {
+    /// Which of these lanes have pending operations.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn pending_lanes(&self, lanes: Vec<Lane>) -> Result<HashSet<Lane>, BufferError> {
+        self.read(move |transaction| {
+            let states = transaction.open_table(LANE_STATES)?;
+            let mut pending = HashSet::new();
+            for lane in lanes {
+                if states.get(&record::lane_bytes(lane))?.is_some() {
+                    pending.insert(lane);
+                }
+            }
+            Ok(pending)
+        })
+        .await
+    }
+
+    /// A lane's pending operations, oldest first.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn lane(&self, lane: Lane) -> Result<Vec<Operation>, BufferError> {
+        self.read(move |transaction| {
+            let key = record::lane_bytes(lane);
+            let lanes = transaction.open_table(LANES)?;
+            let places = lanes.range((&key, 0)..=(&key, u64::MAX))?;
+            operations_at(transaction, places.map(|entry| entry.map(|(key, _)| key.value().1)))
+        })
+        .await
+    }
+
+    /// A user's pending operations, oldest first; there are at most `BUFFER_USER_SHARE`.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn of_user(&self, user_id: Uuid) -> Result<UserOperations, BufferError> {
+        self.read(move |transaction| {
+            let user = user_id.as_u128();
+            if transaction.open_table(USER_TOTALS)?.get(user)?.is_none() {
+                return Ok(UserOperations::default());
+            }
+            let users = transaction.open_table(USERS)?;
+            let places = users.range((user, 0)..=(user, u64::MAX))?;
+            operations_at(transaction, places.map(|entry| entry.map(|(key, _)| key.value().1)))
+                .map(UserOperations)
+        })
+        .await
+    }
+
+    /// Where an operation is, if this host's buffer knows it.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn find(&self, id: Version) -> Result<Option<Found>, BufferError> {
+        self.read(move |transaction| find(transaction, id)).await
+    }
+
+    /// How full the buffer is.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn stats(&self) -> Result<Stats, BufferError> {
+        self.read(|transaction| {
+            let counters = transaction.open_table(COUNTERS)?;
+            let counter = |name: &str| -> Result<u64, redb::Error> {
+                Ok(counters.get(name)?.map_or(0, |v| v.value()))
+            };
+            let oldest = transaction.open_table(RECORDS)?.first()?.and_then(|(place, bytes)| {
+                Header::decode(place.value(), bytes.value()).ok().map(|header| header.queued_at)
+            });
+            Ok(Stats {
+                pending: counter(PENDING)?,
+                bytes: counter(BYTES)?,
+                dead: counter(DEAD_COUNT)?,
+                quarantined: counter(QUARANTINED)?,
+                oldest_queued_at: oldest,
+            })
+        })
+        .await
+    }
+
+    /// Publishes a value to all processes on the file, under a name.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub async fn publish<T: Serialize>(
+        &self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), BufferError> {
+        let bytes = serde_json::to_vec(value)
+            .map_err(|_| BufferError::Unavailable("a status cannot be encoded".to_owned()))?;
+        self.write(move |tables, _| Ok(tables.publish(name, &bytes)?)).await
+    }
+
+    /// What was last published under a name. A value of another shape counts as none.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn published<T: DeserializeOwned + Send + 'static>(
+        &self,
+        name: &'static str,
+    ) -> Result<Option<T>, BufferError> {
+        self.read(move |transaction| {
+            let status = transaction.open_table(STATUS)?;
+            let bytes = status.get(name)?;
+            Ok(bytes.and_then(|bytes| serde_json::from_slice(bytes.value()).ok()))
+        })
+        .await
+    }
+}
+
+/// The file's format; `None` for one that has just been made.
+pub(super) fn format(database: &Database) -> Result<Option<u64>, redb::Error> {
+    match database.begin_read()?.open_table(COUNTERS) {
+        Ok(counters) => Ok(counters.get(FORMAT_KEY)?.map(|value| value.value())),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn operations_at(
+    transaction: &ReadTransaction,
+    places: impl Iterator<Item = Result<u64, redb::StorageError>>,
+) -> Result<Vec<Operation>, redb::Error> {
+    let records = transaction.open_table(RECORDS)?;
+    let mut operations = Vec::new();
+    for place in places {
+        let place = place?;
+        let Some(record) = records.get(place)? else { continue };
+        // A damaged record is the worker's to set aside; here it is just not seen.
+        if let Ok((_, operation)) = record::decode(place, record.value()) {
+            operations.push(operation);
+        }
+    }
+    Ok(operations)
+}
+
+fn find(transaction: &ReadTransaction, id: Version) -> Result<Option<Found>, redb::Error> {
+    let key = id.as_uuid().as_u128();
+    let place = transaction.open_table(PLACES)?.get(key)?.and_then(|p| Place::decode(p.value()));
+    match place {
+        None => Ok(None),
+        Some(Place::Quarantined(_)) => Ok(Some(Found::Quarantined)),
+        Some(Place::Pending(place)) => {
+            let records = transaction.open_table(RECORDS)?;
+            let record = records.get(place)?;
+            Ok(record.map(|record| match record::decode(place, record.value()) {
+                Ok((header, operation)) => Found::Pending {
+                    operation,
+                    attempts: header.attempts,
+                    not_before: Some(header.not_before).filter(|at| *at > 0),
+                },
+                Err(_) => Found::Quarantined,
+            }))
+        }
+        Some(Place::Dead(at)) => {
+            let dead = transaction.open_table(DEAD)?;
+            let letter = dead.get((at, key))?;
+            Ok(letter.map(|bytes| {
+                decode_dead(bytes.value())
+                    .and_then(|(certificate, record)| {
+                        let (header, operation) = record::decode(certificate.place, record)?;
+                        Ok(Found::Dead(Letter {
+                            operation,
+                            attempts: header.attempts,
+                            state: certificate.state,
+                            reason: certificate.reason,
+                        }))
+                    })
+                    .unwrap_or(Found::Quarantined)
+            }))
+        }
+    }
+}

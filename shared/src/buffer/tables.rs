@@ -1,0 +1,304 @@
+//! Every change made to the tables of the buffer file.
+//!
+//! Each method leaves all tables consistent with one another within its transaction, and costs
+//! O(log n) in the number of pending operations.
+
+use redb::{ReadableTable, Table, TableError, WriteTransaction};
+
+use super::layout::{
+    BYTES, Bytes, COUNTERS, Certificate, DEAD, DEAD_COUNT, FORMAT, FORMAT_KEY, LANE_STATES, LANES,
+    LaneKey, LaneState, NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, STATUS,
+    Slot, USER_TOTALS, USERS, WAITING, encode_dead,
+};
+use super::record::{self, Damage, Header};
+use crate::domain::{Lane, MAX_PRIORITY, OperationState, Version};
+
+/// All tables, open for writing in one transaction.
+pub(super) struct Tables<'txn> {
+    pub(super) records: Table<'txn, u64, Bytes>,
+    pub(super) lanes: Table<'txn, (LaneKey, u64), ()>,
+    lane_states: Table<'txn, LaneKey, &'static [u8; LaneState::BYTES]>,
+    ready: Table<'txn, (u8, u64), &'static [u8; Slot::BYTES]>,
+    waiting: Table<'txn, (i64, u64), &'static [u8; Slot::BYTES]>,
+    pub(super) places: Table<'txn, u128, (u8, u64)>,
+    pub(super) users: Table<'txn, (u128, u64), ()>,
+    user_totals: Table<'txn, u128, u64>,
+    dead: Table<'txn, (i64, u128), Bytes>,
+    pub(super) quarantine: Table<'txn, u64, Bytes>,
+    counters: Table<'txn, &'static str, u64>,
+    status: Table<'txn, &'static str, Bytes>,
+}
+
+impl<'txn> Tables<'txn> {
+    /// Opens all tables, making the missing ones.
+    pub(super) fn open(transaction: &'txn WriteTransaction) -> Result<Self, TableError> {
+        Ok(Self {
+            records: transaction.open_table(RECORDS)?,
+            lanes: transaction.open_table(LANES)?,
+            lane_states: transaction.open_table(LANE_STATES)?,
+            ready: transaction.open_table(READY)?,
+            waiting: transaction.open_table(WAITING)?,
+            places: transaction.open_table(PLACES)?,
+            users: transaction.open_table(USERS)?,
+            user_totals: transaction.open_table(USER_TOTALS)?,
+            dead: transaction.open_table(DEAD)?,
+            quarantine: transaction.open_table(QUARANTINE)?,
+            counters: transaction.open_table(COUNTERS)?,
+            status: transaction.open_table(STATUS)?,
+        })
+    }
+
+    /// Marks a new file with the format; returns the format of one that has it.
+    pub(super) fn claim_format(&mut self) -> Result<u64, redb::Error> {
+        if let Some(format) = self.counter_if_set(FORMAT_KEY)? {
+            return Ok(format);
+        }
+        self.counters.insert(FORMAT_KEY, FORMAT)?;
+        Ok(FORMAT)
+    }
+
+    pub(super) fn counter(&self, name: &str) -> Result<u64, redb::Error> {
+        Ok(self.counter_if_set(name)?.unwrap_or(0))
+    }
+
+    fn counter_if_set(&self, name: &str) -> Result<Option<u64>, redb::Error> {
+        Ok(self.counters.get(name)?.map(|value| value.value()))
+    }
+
+    pub(super) fn add(&mut self, name: &'static str, delta: i64) -> Result<(), redb::Error> {
+        let value = self.counter(name)?.saturating_add_signed(delta);
+        self.counters.insert(name, value)?;
+        Ok(())
+    }
+
+    pub(super) fn user_total(&self, user: u128) -> Result<u64, redb::Error> {
+        Ok(self.user_totals.get(user)?.map_or(0, |total| total.value()))
+    }
+
+    pub(super) fn place(&self, id: Version) -> Result<Option<Place>, redb::Error> {
+        Ok(self.places.get(id.as_uuid().as_u128())?.and_then(|place| Place::decode(place.value())))
+    }
+
+    pub(super) fn lane_state(&self, lane: &[u8; 17]) -> Result<Option<LaneState>, redb::Error> {
+        Ok(self.lane_states.get(lane)?.map(|state| LaneState::decode(state.value())))
+    }
+
+    /// Puts an operation at the end of its lane.
+    pub(super) fn append(&mut self, header: &Header, payload: &[u8]) -> Result<u64, redb::Error> {
+        let seq = self.counter(NEXT_PLACE)?;
+        self.counters.insert(NEXT_PLACE, seq + 1)?;
+        self.insert(seq, header, &record::encode(seq, header, payload))?;
+        Ok(seq)
+    }
+
+    fn insert(&mut self, seq: u64, header: &Header, bytes: &[u8]) -> Result<(), redb::Error> {
+        let lane = record::lane_bytes(header.lane);
+        let user = header.user_id.as_u128();
+        let id = header.id.as_uuid().as_u128();
+        self.records.insert(seq, bytes)?;
+        self.lanes.insert((&lane, seq), ())?;
+        self.places.insert(id, Place::Pending(seq).encode())?;
+        self.users.insert((user, seq), ())?;
+        self.user_totals.insert(user, self.user_total(user)? + 1)?;
+        self.add(PENDING, 1)?;
+        self.add(BYTES, signed(bytes.len()))?;
+        let before = self.lane_state(&lane)?;
+        let mut after = before.unwrap_or(LaneState {
+            head: seq,
+            queued_at: header.queued_at,
+            not_before: header.not_before,
+            ..LaneState::default()
+        });
+        after.newest = after.newest.max(id);
+        *after.count(header.priority) += 1;
+        self.reindex(&lane, before.as_ref(), Some(&after))
+    }
+
+    /// Takes an operation that took effect out of the buffer. One that is not there is no error:
+    /// it was taken out before.
+    pub(super) fn remove(&mut self, seq: u64) -> Result<Option<Vec<u8>>, redb::Error> {
+        let Some(bytes) = self.records.remove(seq)?.map(|bytes| bytes.value().to_vec()) else {
+            return Ok(None);
+        };
+        match Header::decode(seq, &bytes) {
+            Ok(header) => self.unlink(seq, &header, bytes.len())?,
+            Err(_) => self.unlink_unreadable(seq, bytes.len())?,
+        }
+        Ok(Some(bytes))
+    }
+
+    fn unlink(&mut self, seq: u64, header: &Header, length: usize) -> Result<(), redb::Error> {
+        let lane = record::lane_bytes(header.lane);
+        let user = header.user_id.as_u128();
+        self.lanes.remove((&lane, seq))?;
+        self.places.remove(header.id.as_uuid().as_u128())?;
+        self.forget_user(user, seq)?;
+        self.add(PENDING, -1)?;
+        self.add(BYTES, -signed(length))?;
+        let Some(before) = self.lane_state(&lane)? else { return Ok(()) };
+        let mut after = before;
+        let count = after.count(header.priority);
+        *count = count.saturating_sub(1);
+        if before.head != seq {
+            return self.reindex(&lane, Some(&before), Some(&after));
+        }
+        let Some(next) = self.first_of(&lane)? else {
+            return self.reindex(&lane, Some(&before), None);
+        };
+        after.head = next;
+        (after.queued_at, after.not_before) = self
+            .header(next)?
+            .map_or((before.queued_at, 0), |header| (header.queued_at, header.not_before));
+        self.reindex(&lane, Some(&before), Some(&after))
+    }
+
+    pub(super) fn forget_user(&mut self, user: u128, seq: u64) -> Result<(), redb::Error> {
+        self.users.remove((user, seq))?;
+        let total = self.user_total(user)?;
+        if total > 1 {
+            self.user_totals.insert(user, total - 1)?;
+        } else {
+            self.user_totals.remove(user)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps an operation and its whole lane waiting until `not_before` (Unix milliseconds).
+    pub(super) fn retry(
+        &mut self,
+        seq: u64,
+        attempts: u32,
+        not_before: i64,
+    ) -> Result<(), redb::Error> {
+        let Some(bytes) = self.record(seq)? else { return Ok(()) };
+        let Ok(header) = Header::decode(seq, &bytes) else { return Ok(()) };
+        let header = Header { attempts, not_before, ..header };
+        self.records.insert(seq, header.replace_in(seq, &bytes).as_slice())?;
+        let lane = record::lane_bytes(header.lane);
+        let Some(before) = self.lane_state(&lane)?.filter(|state| state.head == seq) else {
+            return Ok(());
+        };
+        self.reindex(&lane, Some(&before), Some(&LaneState { not_before, ..before }))
+    }
+
+    /// Makes a dead letter of an operation.
+    pub(super) fn bury(
+        &mut self,
+        seq: u64,
+        state: OperationState,
+        reason: &str,
+        now: i64,
+    ) -> Result<(), redb::Error> {
+        let Some(bytes) = self.record(seq)? else { return Ok(()) };
+        let Ok(header) = Header::decode(seq, &bytes) else {
+            return self.quarantine(seq, Damage::Header);
+        };
+        self.remove(seq)?;
+        let id = header.id.as_uuid().as_u128();
+        let certificate = Certificate { state, reason: reason.to_owned(), place: seq };
+        self.dead.insert((now, id), encode_dead(&certificate, &bytes).as_slice())?;
+        self.places.insert(id, Place::Dead(now).encode())?;
+        self.add(DEAD_COUNT, 1)
+    }
+
+    /// Ends the retention of dead letters from before `cutoff` (Unix milliseconds), `limit` at the
+    /// most. Returns how many there were.
+    pub(super) fn purge_dead(&mut self, cutoff: i64, limit: usize) -> Result<usize, redb::Error> {
+        let keys: Vec<(i64, u128)> = self
+            .dead
+            .range(..(cutoff, 0))?
+            .take(limit)
+            .map(|entry| entry.map(|(key, _)| key.value()))
+            .collect::<Result<_, _>>()?;
+        for key in &keys {
+            self.dead.remove(key)?;
+            self.places.remove(key.1)?;
+        }
+        self.add(DEAD_COUNT, -signed(keys.len()))?;
+        Ok(keys.len())
+    }
+
+    /// Makes dead letters of the operations queued before `cutoff` (Unix milliseconds), save those
+    /// of the `spared` lanes, oldest first, `limit` at the most. Returns how many there were.
+    pub(super) fn expire(
+        &mut self,
+        cutoff: i64,
+        now: i64,
+        limit: usize,
+        spared: &dyn Fn(Lane) -> bool,
+    ) -> Result<usize, redb::Error> {
+        let mut old = Vec::new();
+        for entry in self.records.iter()? {
+            let (seq, bytes) = entry?;
+            let Ok(header) = Header::decode(seq.value(), bytes.value()) else { continue };
+            if header.queued_at >= cutoff || old.len() == limit {
+                break;
+            }
+            if !spared(header.lane) {
+                old.push(seq.value());
+            }
+        }
+        for seq in &old {
+            self.bury(*seq, OperationState::Expired, "too_old", now)?;
+        }
+        Ok(old.len())
+    }
+
+    pub(super) fn publish(&mut self, name: &str, value: &[u8]) -> Result<(), redb::Error> {
+        self.status.insert(name, value)?;
+        Ok(())
+    }
+
+    fn record(&self, seq: u64) -> Result<Option<Vec<u8>>, redb::Error> {
+        Ok(self.records.get(seq)?.map(|bytes| bytes.value().to_vec()))
+    }
+
+    pub(super) fn header(&self, seq: u64) -> Result<Option<Header>, redb::Error> {
+        let bytes = self.records.get(seq)?;
+        Ok(bytes.and_then(|bytes| Header::decode(seq, bytes.value()).ok()))
+    }
+
+    fn first_of(&self, lane: &[u8; 17]) -> Result<Option<u64>, redb::Error> {
+        let mut range = self.lanes.range((lane, 0)..=(lane, u64::MAX))?;
+        Ok(range.next().transpose()?.map(|(key, _)| key.value().1))
+    }
+
+    /// Moves a lane to where its new state belongs.
+    pub(super) fn reindex(
+        &mut self,
+        lane: &[u8; 17],
+        before: Option<&LaneState>,
+        after: Option<&LaneState>,
+    ) -> Result<(), redb::Error> {
+        let rank = |state: &LaneState| (MAX_PRIORITY - state.priority(), state.head);
+        let moved = match (before, after) {
+            (Some(old), Some(new)) => {
+                old.slot(lane) != new.slot(lane)
+                    || (old.head, old.not_before) != (new.head, new.not_before)
+            }
+            (None, _) | (_, None) => true,
+        };
+        if let Some(old) = before.filter(|_| moved) {
+            if old.not_before > 0 {
+                self.waiting.remove((old.not_before, old.head))?;
+            } else {
+                self.ready.remove(rank(old))?;
+            }
+        }
+        let Some(new) = after else {
+            self.lane_states.remove(lane)?;
+            return Ok(());
+        };
+        self.lane_states.insert(lane, &new.encode())?;
+        if moved && new.not_before > 0 {
+            self.waiting.insert((new.not_before, new.head), &new.slot(lane).encode())?;
+        } else if moved {
+            self.ready.insert(rank(new), &new.slot(lane).encode())?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn signed(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,216 @@
+//! The one thread of a process that writes to the buffer file, by group commit: everything that
+//! waits while one commit is on its way to the disk goes into the next, and is answered after it.
+//!
+//! A request that has not been claimed for a commit can be abandoned by its caller, and then
+//! leaves no trace; one that has been claimed is answered with what became of the commit.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use redb::{Database, StorageError, WriteTransaction};
+use tokio::sync::{mpsc, oneshot};
+
+use super::file::BufferFile;
+use super::tables::Tables;
+use super::{BufferError, OpenError};
+
+/// Requests that share one commit at the most.
+const GROUP: usize = 1024;
+
+/// The open database; replaced when the file has to be opened anew.
+pub(super) type Handle = Arc<RwLock<Arc<Database>>>;
+
+/// A change to the tables, and where its result goes.
+pub(super) struct Request<T, F> {
+    work: F,
+    result: Option<Result<T, BufferError>>,
+    reply: oneshot::Sender<Result<T, BufferError>>,
+    claimed: Arc<AtomicBool>,
+}
+
+impl<T, F> Request<T, F> {
+    /// A request, where its result will arrive, and the flag with which it is claimed: by the
+    /// writer for a commit, or by the caller to abandon it.
+    pub(super) fn new(
+        work: F,
+    ) -> (Self, oneshot::Receiver<Result<T, BufferError>>, Arc<AtomicBool>) {
+        let (reply, result) = oneshot::channel();
+        let claimed = Arc::new(AtomicBool::new(false));
+        (Self { work, result: None, reply, claimed: Arc::clone(&claimed) }, result, claimed)
+    }
+}
+
+/// A [`Request`] of any type.
+pub(super) trait Job: Send {
+    /// Takes the job for the coming commit; false if its caller has abandoned it.
+    fn claim(&self) -> bool;
+    /// Makes the change. An error of storage ends the whole transaction; a refusal changes nothing
+    /// and is this job's own result. May run again in another transaction.
+    fn run(&mut self, tables: &mut Tables<'_>, room: &Room) -> Result<(), redb::Error>;
+    /// Answers the caller, once it is known what became of the commit.
+    fn finish(self: Box<Self>, committed: Result<(), String>);
+}
+
+impl<T, F> Job for Request<T, F>
+where
+    T: Send,
+    F: FnMut(&mut Tables<'_>, &Room) -> Result<T, BufferError> + Send,
+{
+    fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::AcqRel)
+    }
+
+    fn run(&mut self, tables: &mut Tables<'_>, room: &Room) -> Result<(), redb::Error> {
+        match (self.work)(tables, room) {
+            Err(BufferError::Redb(error)) => Err(*error),
+            result => {
+                self.result = Some(result);
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(self: Box<Self>, committed: Result<(), String>) {
+        let result = match (committed, self.result) {
+            (Ok(()), Some(result)) => result,
+            (Ok(()), None) => Err(BufferError::Unavailable("not run".to_owned())),
+            (Err(problem), _) => Err(BufferError::Unavailable(problem)),
+        };
+        // A caller that has gone needs no answer.
+        let _ = self.reply.send(result);
+    }
+}
+
+/// What the filesystem has to say before anything is appended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// Bytes free; zero if that cannot be told.
+    pub(super) free_bytes: u64,
+}
+
+/// The writer's state. It lives on its own thread.
+pub(super) struct Writer {
+    pub(super) file: BufferFile,
+    pub(super) handle: Handle,
+    pub(super) queue: mpsc::Receiver<Box<dyn Job>>,
+    pub(super) reopen: Box<dyn Fn() -> Result<(BufferFile, Database), OpenError> + Send>,
+}
+
+impl Writer {
+    /// Serves requests until the last sender is gone.
+    pub(super) fn run(mut self) {
+        while let Some(first) = self.queue.blocking_recv() {
+            self.serve(first);
+        }
+    }
+
+    fn serve(&mut self, first: Box<dyn Job>) {
+        let started = Instant::now();
+        if !self.file.is_in_place() {
+            tracing::error!("the buffer file was removed or replaced: opening it anew");
+            self.open_anew();
+        }
+        let mut jobs = Vec::new();
+        let mut committed = self.commit(Some(first), &mut jobs);
+        if let Err(error) = &committed {
+            tracing::error!(error = %Chain(error), "a commit to the buffer file failed");
+            let full = is_full(error);
+            // After an I/O error redb refuses everything until the file is opened anew.
+            let opened = self.open_anew();
+            if opened && full && self.file.drop_ballast() {
+                tracing::warn!("disk full: the buffer's ballast was given up to go on draining");
+                committed = self.commit(None, &mut jobs);
+            }
+        }
+        let outcome = match committed {
+            Ok(()) if self.file.is_in_place() => Ok(()),
+            Ok(()) => Err("the buffer file was removed or replaced".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        metrics::histogram!("buffer_append_duration_seconds").record(started.elapsed());
+        for job in jobs {
+            job.finish(outcome.clone());
+        }
+    }
+
+    /// Runs `jobs`, then `first` and all others that wait by the time it is this process's turn to
+    /// write, in one durable transaction. Those that were claimed for it are in `jobs` afterwards.
+    fn commit(
+        &mut self,
+        first: Option<Box<dyn Job>>,
+        jobs: &mut Vec<Box<dyn Job>>,
+    ) -> Result<(), redb::Error> {
+        let database = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
+        // Waits for other processes, without a limit of redb's own: callers have theirs.
+        let transaction = database.begin_write()?;
+        let mut next = first.or_else(|| self.queue.try_recv().ok());
+        while let Some(job) = next {
+            if job.claim() {
+                jobs.push(job);
+            }
+            next = if jobs.len() < GROUP { self.queue.try_recv().ok() } else { None };
+        }
+        if jobs.is_empty() {
+            return Ok(transaction.abort()?);
+        }
+        let room = Room { free_bytes: self.file.free_bytes().unwrap_or(0) };
+        run_all(&transaction, jobs, &room)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn open_anew(&mut self) -> bool {
+        match (self.reopen)() {
+            Ok((file, database)) => {
+                self.file = file;
+                *self.handle.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(database);
+                true
+            }
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "the buffer file cannot be opened");
+                false
+            }
+        }
+    }
+}
+
+fn run_all(
+    transaction: &WriteTransaction,
+    jobs: &mut [Box<dyn Job>],
+    room: &Room,
+) -> Result<(), redb::Error> {
+    let mut tables = Tables::open(transaction)?;
+    for job in jobs {
+        // A panic must not end the only thread that writes.
+        catch_unwind(AssertUnwindSafe(|| job.run(&mut tables, room)))
+            .unwrap_or_else(|_| Err(redb::Error::Corrupted("a change panicked".to_owned())))?;
+    }
+    Ok(())
+}
+
+fn is_full(error: &redb::Error) -> bool {
+    matches!(error, redb::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull)
+}
+
+/// An error with all its sources in one line.
+pub(super) struct Chain<'a>(pub(super) &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl From<StorageError> for BufferError {
+    fn from(error: StorageError) -> Self {
+        redb::Error::from(error).into()
+    }
+}

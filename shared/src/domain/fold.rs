@@ -1,0 +1,378 @@
+//! How one operation changes one entity: the rules of conflict, as pure functions.
+//!
+//! Each field carries the version that set it and an operation changes just the fields for which
+//! it is newer, so the outcome does not depend on the order in which operations of different nodes
+//! arrive. A delete is final. The store folds a lane with these functions before it writes, and the
+//! api lays pending operations over what it reads with the same ones.
+
+use uuid::Uuid;
+
+use super::{
+    Change, Operation, OperationState, Preferences, Profile, Task, TaskPatch, TaskVersions, Version,
+};
+
+/// What became of an operation that met its entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every field it names took effect.
+    Applied,
+    /// Some fields took effect; newer writes had set the others.
+    Merged,
+    /// Nothing took effect: newer writes had set every field.
+    Superseded,
+    /// Nothing took effect: the entity was deleted before.
+    Gone,
+    /// A create of a task that is there, or an operation that the ledger knows.
+    Duplicate,
+    /// It was not allowed or not possible.
+    Refused(Refusal),
+}
+
+/// Why an operation did not come to its fields at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The entity is not there (or not yet: another node may still hold its create).
+    NotFound,
+    /// The entity belongs to somebody else.
+    NotOwner,
+    /// The user has been suspended.
+    Suspended,
+    /// The entity's version is not the one asserted with `If-Match`.
+    PreconditionFailed,
+    /// PostgreSQL refused the data; the SQLSTATE says how.
+    Data([u8; 5]),
+    /// PostgreSQL failed at it in a way that nobody foresaw; the SQLSTATE says how.
+    Internal([u8; 5]),
+}
+
+impl Refusal {
+    /// The name used as a dead letter's reason.
+    #[must_use]
+    pub fn reason(self) -> String {
+        match self {
+            Self::NotFound => "not_found".to_owned(),
+            Self::NotOwner => "forbidden".to_owned(),
+            Self::Suspended => "suspended".to_owned(),
+            Self::PreconditionFailed => "precondition_failed".to_owned(),
+            Self::Data(state) => format!("data_{}", String::from_utf8_lossy(&state)),
+            Self::Internal(state) => format!("internal_{}", String::from_utf8_lossy(&state)),
+        }
+    }
+
+    /// True if replay tries it again before it gives up: time may mend it.
+    #[must_use]
+    pub fn is_retried(self) -> bool {
+        match self {
+            Self::NotFound | Self::Internal(_) => true,
+            Self::NotOwner | Self::Suspended | Self::PreconditionFailed | Self::Data(_) => false,
+        }
+    }
+}
+
+impl Outcome {
+    /// The state the ledger keeps for it; `None` if it is not for the ledger.
+    #[must_use]
+    pub fn ledger_state(self) -> Option<OperationState> {
+        match self {
+            Self::Applied => Some(OperationState::Applied),
+            Self::Merged => Some(OperationState::Merged),
+            Self::Superseded | Self::Gone => Some(OperationState::Superseded),
+            Self::Duplicate => Some(OperationState::Duplicate),
+            Self::Refused(_) => None,
+        }
+    }
+
+    /// True if the entity is different afterwards.
+    #[must_use]
+    pub fn changed(self) -> bool {
+        match self {
+            Self::Applied | Self::Merged => true,
+            Self::Superseded | Self::Gone | Self::Duplicate | Self::Refused(_) => false,
+        }
+    }
+}
+
+/// Applies an operation on a task to the task (`None`: there is none yet). Operations on anything
+/// else are not found.
+pub fn apply_to_task(task: &mut Option<Task>, operation: &Operation) -> Outcome {
+    if let Change::TaskCreate { task_id, fields } = &operation.change {
+        return create(task, *task_id, fields.clone().into(), operation);
+    }
+    let Some(task) = task else { return Outcome::Refused(Refusal::NotFound) };
+    if task.user_id != operation.actor.user_id {
+        return Outcome::Refused(Refusal::NotOwner);
+    }
+    if task.deleted_at.is_some() {
+        return Outcome::Gone;
+    }
+    if operation.if_match().is_some_and(|version| version != task.versions.newest()) {
+        return Outcome::Refused(Refusal::PreconditionFailed);
+    }
+    match &operation.change {
+        Change::TaskReplace { fields, .. } => set(task, fields.clone().into(), operation),
+        Change::TaskPatch { patch, .. } => set(task, patch.clone(), operation),
+        Change::TaskDelete { .. } => {
+            bury(task, operation);
+            Outcome::Applied
+        }
+        Change::TaskCreate { .. } | Change::ProfilePut { .. } | Change::ProfilePatch { .. } => {
+            Outcome::Refused(Refusal::NotFound)
+        }
+    }
+}
+
+fn create(
+    task: &mut Option<Task>,
+    task_id: Uuid,
+    fields: TaskPatch,
+    operation: &Operation,
+) -> Outcome {
+    match task {
+        Some(present) if present.user_id != operation.actor.user_id => {
+            Outcome::Refused(Refusal::NotOwner)
+        }
+        Some(present) if present.deleted_at.is_some() => Outcome::Gone,
+        Some(_) => Outcome::Duplicate,
+        None => {
+            *task = Some(Task {
+                id: task_id,
+                user_id: operation.actor.user_id,
+                title: fields.title,
+                description: fields.description.flatten(),
+                status: fields.status.unwrap_or_default(),
+                versions: TaskVersions::all(operation.id),
+                deleted_at: None,
+                created_at: operation.accepted_at,
+                updated_at: operation.accepted_at,
+            });
+            Outcome::Applied
+        }
+    }
+}
+
+fn set(task: &mut Task, patch: TaskPatch, operation: &Operation) -> Outcome {
+    let mut tally = Tally::default();
+    let versions = &mut task.versions;
+    if let Some(title) = patch.title
+        && tally.wins(&mut versions.title, operation.id)
+    {
+        task.title = Some(title);
+    }
+    if let Some(description) = patch.description
+        && tally.wins(&mut versions.description, operation.id)
+    {
+        task.description = description;
+    }
+    if let Some(status) = patch.status
+        && tally.wins(&mut versions.status, operation.id)
+    {
+        task.status = status;
+    }
+    let outcome = tally.outcome();
+    if outcome.changed() {
+        task.updated_at = task.updated_at.max(operation.accepted_at);
+    }
+    outcome
+}
+
+fn bury(task: &mut Task, operation: &Operation) {
+    task.title = None;
+    task.description = None;
+    task.deleted_at = Some(operation.accepted_at);
+    task.updated_at = task.updated_at.max(operation.accepted_at);
+}
+
+/// Applies an operation on a profile to the profile. Operations on anything else are not found.
+pub fn apply_to_profile(profile: &mut Profile, operation: &Operation) -> Outcome {
+    if profile.user_id != operation.actor.user_id {
+        return Outcome::Refused(Refusal::NotOwner);
+    }
+    match &operation.change {
+        Change::ProfilePut { preferences } | Change::ProfilePatch { preferences } => {
+            prefer(profile, preferences, operation)
+        }
+        Change::TaskCreate { .. }
+        | Change::TaskReplace { .. }
+        | Change::TaskPatch { .. }
+        | Change::TaskDelete { .. } => Outcome::Refused(Refusal::NotFound),
+    }
+}
+
+fn prefer(profile: &mut Profile, preferences: &Preferences, operation: &Operation) -> Outcome {
+    let mut tally = Tally::default();
+    if tally.wins(&mut profile.preferences_version, operation.id) {
+        profile.preferences = preferences.clone();
+        profile.updated_at = profile.updated_at.max(operation.accepted_at);
+    }
+    tally.outcome()
+}
+
+/// Counts the fields an operation named and won.
+#[derive(Default)]
+struct Tally {
+    named: u32,
+    won: u32,
+}
+
+impl Tally {
+    fn wins(&mut self, field: &mut Version, version: Version) -> bool {
+        self.named += 1;
+        let newer = version > *field;
+        if newer {
+            self.won += 1;
+            *field = version;
+        }
+        newer
+    }
+
+    fn outcome(&self) -> Outcome {
+        if self.won == self.named {
+            Outcome::Applied
+        } else if self.won == 0 {
+            Outcome::Superseded
+        } else {
+            Outcome::Merged
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta, Utc};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::{Actor, Clock, Role, TaskFields, TaskStatus, Title};
+
+    fn actor() -> Actor {
+        Actor { user_id: Uuid::from_u128(7), role: Role::User, session_id: None }
+    }
+
+    fn operation(id: Version, change: Change, second: i64) -> Operation {
+        Operation {
+            id,
+            actor: actor(),
+            change,
+            accepted_at: DateTime::<Utc>::UNIX_EPOCH + TimeDelta::seconds(second),
+            request_id: Uuid::nil(),
+            traceparent: None,
+        }
+    }
+
+    fn title(text: &str) -> Title {
+        Title::try_from(text.to_owned()).unwrap()
+    }
+
+    fn created(clock: &Clock) -> Option<Task> {
+        let mut task = None;
+        let fields =
+            TaskFields { title: title("first"), description: None, status: TaskStatus::Pending };
+        let create = Change::TaskCreate { task_id: Uuid::from_u128(1), fields };
+        assert_eq!(apply_to_task(&mut task, &operation(clock.next(), create, 0)), Outcome::Applied);
+        task
+    }
+
+    fn patch() -> impl Strategy<Value = TaskPatch> {
+        (
+            prop::option::of("[a-z]{1,4}".prop_map(|text| title(&text))),
+            prop::option::of(Just(None)),
+            prop::option::of(prop::sample::select(TaskStatus::ALL.to_vec())),
+        )
+            .prop_map(|(title, description, status)| TaskPatch { title, description, status })
+            .prop_filter("a patch names a field", |patch| !patch.is_empty())
+    }
+
+    proptest! {
+        #[test]
+        fn i5_newest_field_wins_in_any_order_of_arrival(
+            patches in prop::collection::vec(patch(), 1..8),
+            order in any::<prop::sample::Index>(),
+        ) {
+            let clock = Clock::default();
+            let task = created(&clock);
+            let operations: Vec<_> = patches
+                .into_iter()
+                .enumerate()
+                .map(|(second, patch)| {
+                    let change =
+                        Change::TaskPatch { task_id: Uuid::from_u128(1), patch, if_match: None };
+                    operation(clock.next(), change, second as i64)
+                })
+                .collect();
+            let mut in_order = task.clone();
+            for operation in &operations {
+                prop_assert_eq!(apply_to_task(&mut in_order, operation), Outcome::Applied);
+            }
+            let mut rotated = task;
+            let split = order.index(operations.len());
+            for operation in operations[split..].iter().rev().chain(&operations[..split]) {
+                apply_to_task(&mut rotated, operation);
+            }
+            prop_assert_eq!(rotated, in_order);
+        }
+    }
+
+    #[test]
+    fn i6_deletes_are_final_and_leave_no_content() {
+        let clock = Clock::default();
+        let mut task = created(&clock);
+        let id = Uuid::from_u128(1);
+        let late = Change::TaskPatch {
+            task_id: id,
+            patch: TaskPatch { title: Some(title("late")), ..TaskPatch::default() },
+            if_match: None,
+        };
+        let early = clock.next();
+        let delete = operation(clock.next(), Change::TaskDelete { task_id: id, if_match: None }, 1);
+        assert_eq!(apply_to_task(&mut task, &delete), Outcome::Applied);
+        let tombstone = task.clone();
+        for version in [early, clock.next()] {
+            assert_eq!(
+                apply_to_task(&mut task, &operation(version, late.clone(), 2)),
+                Outcome::Gone
+            );
+        }
+        assert_eq!(apply_to_task(&mut task, &delete), Outcome::Gone);
+        assert_eq!(task, tombstone);
+        let tombstone = tombstone.unwrap();
+        assert_eq!((tombstone.title, tombstone.description), (None, None));
+    }
+
+    #[test]
+    fn a_merge_says_so() {
+        let clock = Clock::default();
+        let mut task = created(&clock);
+        let (older, newer) = (clock.next(), clock.next());
+        let id = Uuid::from_u128(1);
+        let of_title = TaskPatch { title: Some(title("new")), ..TaskPatch::default() };
+        let of_both = TaskPatch { status: Some(TaskStatus::Completed), ..of_title.clone() };
+        let change = |patch| Change::TaskPatch { task_id: id, patch, if_match: None };
+        apply_to_task(&mut task, &operation(newer, change(of_title.clone()), 1));
+        let merged = apply_to_task(&mut task, &operation(older, change(of_both), 0));
+        assert_eq!(merged, Outcome::Merged);
+        let again = apply_to_task(&mut task, &operation(older, change(of_title), 0));
+        assert_eq!(again, Outcome::Superseded);
+    }
+
+    #[test]
+    fn refusals_change_nothing() {
+        let clock = Clock::default();
+        let mut task = created(&clock);
+        let before = task.clone();
+        let id = Uuid::from_u128(1);
+        let delete = Change::TaskDelete { task_id: id, if_match: None };
+        let stale = Change::TaskDelete { task_id: id, if_match: Some(clock.next()) };
+        let mut foreign = operation(clock.next(), delete.clone(), 1);
+        foreign.actor.user_id = Uuid::from_u128(8);
+        assert_eq!(apply_to_task(&mut task, &foreign), Outcome::Refused(Refusal::NotOwner));
+        assert_eq!(
+            apply_to_task(&mut task, &operation(clock.next(), stale, 1)),
+            Outcome::Refused(Refusal::PreconditionFailed)
+        );
+        assert_eq!(task, before);
+        assert_eq!(
+            apply_to_task(&mut None, &operation(clock.next(), delete, 1)),
+            Outcome::Refused(Refusal::NotFound)
+        );
+    }
+}

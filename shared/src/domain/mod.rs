@@ -1,0 +1,20 @@
+//! The words of Holdfast as types: what is inside them has been parsed once, at the edge, and is
+//! never validated again. Nothing here performs I/O.
+
+mod clock;
+mod fold;
+mod operation;
+mod profile;
+mod retry;
+mod task;
+mod text;
+
+pub use clock::{Clock, MAX_AHEAD_MS, Version};
+pub use fold::{Outcome, Refusal, apply_to_profile, apply_to_task};
+pub use operation::{
+    Action, Actor, Change, EntityKind, Lane, MAX_PRIORITY, Operation, OperationState, Priority,
+};
+pub use profile::{Preferences, Profile, Role, Standing};
+pub use retry::{aged_priority, backoff};
+pub use task::{Task, TaskFields, TaskPatch, TaskStatus, TaskVersions};
+pub use text::{Description, Invalid, Title};

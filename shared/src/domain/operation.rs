@@ -1,0 +1,273 @@
+//! Operations: what was asked for, by whom, of which entity. Immutable once accepted.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Preferences, Role, TaskFields, TaskPatch, Version};
+
+/// One accepted write: the unit of the buffer, of replay and of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// The operation's id, which is also the version of what it sets.
+    pub id: Version,
+    /// Who asked for it.
+    pub actor: Actor,
+    /// What was asked for.
+    pub change: Change,
+    /// When it was accepted, by this host's wall clock.
+    pub accepted_at: DateTime<Utc>,
+    /// The request that carried it.
+    pub request_id: Uuid,
+    /// The W3C trace context of that request, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+impl Operation {
+    /// The lane in which the operation keeps its place.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        match &self.change {
+            Change::TaskCreate { task_id, .. }
+            | Change::TaskReplace { task_id, .. }
+            | Change::TaskPatch { task_id, .. }
+            | Change::TaskDelete { task_id, .. } => Lane { kind: EntityKind::Task, id: *task_id },
+            Change::ProfilePut { .. } | Change::ProfilePatch { .. } => {
+                Lane { kind: EntityKind::Profile, id: self.actor.user_id }
+            }
+        }
+    }
+
+    /// True for the create of a task whose id was drawn for it: nothing can be pending for it. (An
+    /// id that comes from an idempotency key is a UUIDv5 and may have been used before.)
+    #[must_use]
+    pub fn opens_its_lane(&self) -> bool {
+        matches!(&self.change, Change::TaskCreate { task_id, .. } if task_id.get_version_num() == 7)
+    }
+
+    /// How urgent the operation is, by its kind.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        match &self.change {
+            Change::TaskDelete { .. } => 4,
+            Change::TaskCreate { .. } | Change::TaskReplace { .. } | Change::TaskPatch { .. } => 3,
+            Change::ProfilePut { .. } | Change::ProfilePatch { .. } => 2,
+        }
+    }
+
+    /// What kind of change it is.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        match &self.change {
+            Change::TaskCreate { .. } => Action::Create,
+            Change::TaskReplace { .. } | Change::ProfilePut { .. } => Action::Replace,
+            Change::TaskPatch { .. } | Change::ProfilePatch { .. } => Action::Patch,
+            Change::TaskDelete { .. } => Action::Delete,
+        }
+    }
+
+    /// The version the client asserted with `If-Match`, if any.
+    #[must_use]
+    pub fn if_match(&self) -> Option<Version> {
+        match &self.change {
+            Change::TaskReplace { if_match, .. }
+            | Change::TaskPatch { if_match, .. }
+            | Change::TaskDelete { if_match, .. } => *if_match,
+            Change::TaskCreate { .. } | Change::ProfilePut { .. } | Change::ProfilePatch { .. } => {
+                None
+            }
+        }
+    }
+}
+
+/// Who asked for an operation, as their token said at that moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// The user.
+    pub user_id: Uuid,
+    /// The role in the token.
+    pub role: Role,
+    /// The session, if the token belongs to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<Uuid>,
+}
+
+/// What an operation changes, with its full payload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// A new task.
+    TaskCreate {
+        /// Its id, made by the api.
+        task_id: Uuid,
+        /// Its fields.
+        fields: TaskFields,
+    },
+    /// All fields of a task.
+    TaskReplace {
+        /// The task.
+        task_id: Uuid,
+        /// Its fields.
+        fields: TaskFields,
+        /// Apply only to this version of the task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        if_match: Option<Version>,
+    },
+    /// Some fields of a task.
+    TaskPatch {
+        /// The task.
+        task_id: Uuid,
+        /// The fields to change.
+        patch: TaskPatch,
+        /// Apply only to this version of the task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        if_match: Option<Version>,
+    },
+    /// The end of a task.
+    TaskDelete {
+        /// The task.
+        task_id: Uuid,
+        /// Apply only to this version of the task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        if_match: Option<Version>,
+    },
+    /// All writable fields of the actor's own profile.
+    ProfilePut {
+        /// The preferences.
+        preferences: Preferences,
+    },
+    /// Some writable fields of the actor's own profile (there is one: it is replaced whole).
+    ProfilePatch {
+        /// The preferences.
+        preferences: Preferences,
+    },
+}
+
+/// From 1 (low) to 5 (high).
+pub type Priority = u8;
+
+/// The highest priority there is.
+pub const MAX_PRIORITY: Priority = 5;
+
+/// What kind of thing an entity is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntityKind {
+    /// A task.
+    Task,
+    /// A user's profile.
+    Profile,
+}
+
+impl EntityKind {
+    /// The name used in the API and in the ledger.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Task => "task",
+            Self::Profile => "profile",
+        }
+    }
+}
+
+/// What was done to an entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It was made.
+    Create,
+    /// All its fields were set.
+    Replace,
+    /// Some of its fields were set.
+    Patch,
+    /// It was ended.
+    Delete,
+}
+
+impl Action {
+    /// The name used in the API and in the ledger.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Replace => "replace",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// One entity, and thereby all pending operations of it, oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane {
+    /// What the entity is.
+    pub kind: EntityKind,
+    /// Its id.
+    pub id: Uuid,
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind.as_str(), self.id)
+    }
+}
+
+/// What became of an accepted operation. It is exactly one of these at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationState {
+    /// In the buffer, waiting for replay.
+    Pending,
+    /// Took effect as asked.
+    Applied,
+    /// Some of its fields took effect; newer writes had set the others.
+    Merged,
+    /// Nothing of it took effect: newer writes, or a delete, had come first.
+    Superseded,
+    /// A repeated create: the task was there.
+    Duplicate,
+    /// Set aside among the dead letters.
+    Rejected,
+    /// Set aside among the dead letters because it grew too old.
+    Expired,
+    /// Dropped by an operator.
+    Discarded,
+}
+
+impl OperationState {
+    /// All of them.
+    pub const ALL: [OperationState; 8] = [
+        Self::Pending,
+        Self::Applied,
+        Self::Merged,
+        Self::Superseded,
+        Self::Duplicate,
+        Self::Rejected,
+        Self::Expired,
+        Self::Discarded,
+    ];
+
+    /// The name used in the API and in the ledger.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Applied => "applied",
+            Self::Merged => "merged",
+            Self::Superseded => "superseded",
+            Self::Duplicate => "duplicate",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Discarded => "discarded",
+        }
+    }
+
+    /// Reads the name; `None` if it is none of them.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+}

@@ -1,0 +1,214 @@
+//! Profiles: a user's role, standing and preferences. Personal data lives in the identity provider.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{Invalid, Version};
+
+/// What a user may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Works with their own tasks and profile.
+    #[default]
+    User,
+    /// May also look after the buffer.
+    Operator,
+    /// May also look after users.
+    Admin,
+}
+
+impl Role {
+    const ALL: [Role; 3] = [Self::User, Self::Operator, Self::Admin];
+
+    /// The name used in tokens, the API and PostgreSQL.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// Reads the name.
+    ///
+    /// # Errors
+    /// If it is none of the three names.
+    pub fn parse(name: &str) -> Result<Self, Invalid> {
+        Self::ALL
+            .into_iter()
+            .find(|role| role.as_str() == name)
+            .ok_or(Invalid("must be one of user, operator, admin"))
+    }
+}
+
+/// Whether a user is welcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// The usual standing.
+    #[default]
+    Active,
+    /// Away, but not refused.
+    Inactive,
+    /// Refused, online and at replay.
+    Suspended,
+}
+
+impl Standing {
+    const ALL: [Standing; 3] = [Self::Active, Self::Inactive, Self::Suspended];
+
+    /// The name used in the API and PostgreSQL.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Inactive => "inactive",
+            Self::Suspended => "suspended",
+        }
+    }
+
+    /// Reads the name.
+    ///
+    /// # Errors
+    /// If it is none of the three names.
+    pub fn parse(name: &str) -> Result<Self, Invalid> {
+        Self::ALL
+            .into_iter()
+            .find(|standing| standing.as_str() == name)
+            .ok_or(Invalid("must be one of active, inactive, suspended"))
+    }
+}
+
+/// A user's preferences: a JSON object of the client's own making, up to 8 KiB when written
+/// compactly, without NUL (which `jsonb` cannot hold).
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
+pub struct Preferences(Map<String, Value>);
+
+impl Preferences {
+    /// The greatest size in bytes, written as compact JSON.
+    pub const MAX_BYTES: usize = 8 * 1024;
+
+    /// Takes an object out of a place that only ever held parsed ones; anything else is empty.
+    #[must_use]
+    pub fn stored(value: Value) -> Self {
+        match value {
+            Value::Object(map) => Self(map),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => Self::default(),
+        }
+    }
+
+    /// The object as a JSON value.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        Value::Object(self.0.clone())
+    }
+}
+
+impl TryFrom<Map<String, Value>> for Preferences {
+    type Error = Invalid;
+
+    fn try_from(map: Map<String, Value>) -> Result<Self, Invalid> {
+        let object = Value::Object(map);
+        if object.to_string().len() > Self::MAX_BYTES {
+            return Err(Invalid("must have at most 8192 bytes as compact JSON"));
+        }
+        if has_nul(&object) {
+            return Err(Invalid("must not contain NUL"));
+        }
+        match object {
+            Value::Object(map) => Ok(Self(map)),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => Err(Invalid("must be an object")),
+        }
+    }
+}
+
+impl From<Preferences> for Map<String, Value> {
+    fn from(preferences: Preferences) -> Self {
+        preferences.0
+    }
+}
+
+impl std::fmt::Debug for Preferences {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Preferences({} keys)", self.0.len())
+    }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(map) => map.iter().any(|(key, item)| key.contains('\0') || has_nul(item)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// A user as stored, with the version of each field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The user's id, the `sub` of their tokens.
+    pub user_id: Uuid,
+    /// The role.
+    pub role: Role,
+    /// The standing.
+    pub standing: Standing,
+    /// The preferences.
+    pub preferences: Preferences,
+    /// Which write the preferences come from.
+    pub preferences_version: Version,
+    /// When the user was first seen.
+    pub created_at: DateTime<Utc>,
+    /// When the newest change that took effect was accepted.
+    pub updated_at: DateTime<Utc>,
+}
+
+impl Profile {
+    /// The profile of a user who is seen for the first time at `now`.
+    #[must_use]
+    pub fn first_seen(user_id: Uuid, now: DateTime<Utc>) -> Self {
+        Self {
+            user_id,
+            role: Role::default(),
+            standing: Standing::default(),
+            preferences: Preferences::default(),
+            preferences_version: Version::NONE,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preferences(value: Value) -> Result<Preferences, Invalid> {
+        match value {
+            Value::Object(map) => Preferences::try_from(map),
+            other => panic!("not an object: {other}"),
+        }
+    }
+
+    #[test]
+    fn preferences_at_and_over_their_bounds() {
+        assert!(preferences(serde_json::json!({})).is_ok());
+        // {"k":"…"} has eight bytes beside the text.
+        assert!(preferences(serde_json::json!({"k": "x".repeat(8184)})).is_ok());
+        assert!(preferences(serde_json::json!({"k": "x".repeat(8185)})).is_err());
+        assert!(preferences(serde_json::json!({"k": [{"deep": "\0"}]})).is_err());
+        assert!(preferences(serde_json::json!({"\0": 1})).is_err());
+    }
+}

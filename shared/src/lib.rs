@@ -1,0 +1,14 @@
+//! What the api and the worker have in common: the words of the domain, the buffer file, the store
+//! in PostgreSQL, and the write path that chooses between the two.
+//!
+//! Dependencies run one way: [`writes`] uses [`store`] and [`buffer`], which use [`domain`].
+//! The domain names neither sea-orm, redis nor redb.
+
+pub mod buffer;
+pub mod domain;
+pub mod redis;
+pub mod settings;
+pub mod status;
+pub mod store;
+pub mod telemetry;
+pub mod writes;

@@ -1,0 +1,366 @@
+//! Applying operations: the one path to PostgreSQL, used online and at replay.
+//!
+//! A batch is taken apart into lanes. For each lane the entity is read (or, where the lane begins
+//! with a create, supposed to be absent), its operations are folded over it in order, and the result
+//! is written together with their ledger rows. Lanes that met another writer are read and folded
+//! again. If PostgreSQL refuses the data of a batch, the batch is halved until the offender is alone.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use super::lookup::{profile_of, task_of};
+use super::statements::{
+    LedgerRows, PROFILES, ProfileRows, READ_PROFILES, READ_TASKS, TASKS, TaskRows,
+};
+use super::{Class, Store, StoreError, column, within};
+use crate::domain::{
+    Change, Clock, EntityKind, Lane, Operation, Outcome, Profile, Refusal, Standing, Task,
+    TaskVersions, Version, apply_to_profile, apply_to_task,
+};
+
+/// How often lanes that met another writer, and batches that met a transient error, are tried.
+const ROUNDS: usize = 4;
+
+/// Where a batch comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// From clients who wait for the answer. Their refusals are answered and not kept in the
+    /// ledger; a write that meets a newer version (of a node whose clock is ahead) is given one
+    /// past it by this clock, so that a user's latest write never loses to a fast clock.
+    Online(&'a Clock),
+    /// From the buffer. Nothing is applied behind an operation of the same lane that has to wait.
+    Replay,
+}
+
+/// What became of one operation.
+#[derive(Clone, Debug, Default)]
+pub struct Effect {
+    /// The outcome; `None` if it was held back behind one of the same lane that has to wait.
+    pub outcome: Option<Outcome>,
+    /// The entity just after the operation, where it is there.
+    pub entity: Option<Entity>,
+}
+
+/// What an operation may change.
+#[derive(Clone, Debug)]
+pub enum Entity {
+    /// A task.
+    Task(Task),
+    /// A profile.
+    Profile(Profile),
+}
+
+impl Store {
+    /// Applies operations, lane by lane in the given order within each lane, and returns one effect
+    /// for each. What is reported as applied is committed. After an error, any part of the batch
+    /// may have been applied: applying the same operations again settles it by the ledger. Their
+    /// ids may be newer afterwards if they come from online.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer within the write timeout, or in a way that concerns more than
+    /// single operations.
+    pub async fn apply(
+        &self,
+        operations: &mut [Operation],
+        source: Source<'_>,
+    ) -> Result<Vec<Effect>, StoreError> {
+        let started = std::time::Instant::now();
+        metrics::histogram!("db_batch_size").record(operations.len() as f64);
+        let mut run = Run {
+            store: self,
+            source,
+            effects: vec![Effect::default(); operations.len()],
+            operations,
+        };
+        let result = within(self.write_timeout, run.all()).await;
+        metrics::histogram!("db_apply_duration_seconds").record(started.elapsed());
+        result.map(|()| run.effects)
+    }
+}
+
+/// The positions of one entity's operations in the batch, in order.
+type LaneOf = (Lane, Vec<usize>);
+
+/// One call of [`Store::apply`].
+struct Run<'a> {
+    store: &'a Store,
+    source: Source<'a>,
+    operations: &'a mut [Operation],
+    effects: Vec<Effect>,
+}
+
+/// What is known of a lane's entity before folding.
+#[derive(Clone, Default)]
+struct Known {
+    task: Option<Task>,
+    profile: Option<Profile>,
+    suspended: bool,
+    in_ledger: HashSet<Version>,
+}
+
+/// What folding a lane came to.
+struct Folded {
+    known: Known,
+    changed: bool,
+    was_task: Option<TaskVersions>,
+    was_profile: Version,
+}
+
+impl Run<'_> {
+    async fn all(&mut self) -> Result<(), StoreError> {
+        let mut places: HashMap<Lane, usize> = HashMap::new();
+        let mut groups: [Vec<LaneOf>; 2] = [Vec::new(), Vec::new()];
+        for (position, operation) in self.operations.iter().enumerate() {
+            let lane = operation.lane();
+            let group = match lane.kind {
+                EntityKind::Task => &mut groups[0],
+                EntityKind::Profile => &mut groups[1],
+            };
+            let place = *places.entry(lane).or_insert_with(|| {
+                group.push((lane, Vec::new()));
+                group.len() - 1
+            });
+            group[place].1.push(position);
+        }
+        let mut stack: Vec<Vec<LaneOf>> = groups.into_iter().filter(|g| !g.is_empty()).collect();
+        while let Some(group) = stack.pop() {
+            if self.held_back(&group) {
+                continue;
+            }
+            match self.group(group.clone()).await {
+                Ok(()) => {}
+                Err(StoreError::Refused(state))
+                    if matches!(
+                        StoreError::Refused(state).class(),
+                        Class::Data | Class::Internal
+                    ) =>
+                {
+                    match split(group) {
+                        Split::Halves(halves) => stack.extend(halves),
+                        Split::Alone(position) => {
+                            let refusal = match StoreError::Refused(state).class() {
+                                Class::Data => Refusal::Data(state.0),
+                                _ => Refusal::Internal(state.0),
+                            };
+                            self.effects[position].outcome = Some(Outcome::Refused(refusal));
+                        }
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// True for a lane that was split because of its data and whose earlier part has to wait.
+    fn held_back(&self, group: &[LaneOf]) -> bool {
+        let [(lane, positions)] = group else { return false };
+        let Some(first) = positions.first() else { return true };
+        (0..*first).any(|earlier| {
+            self.operations[earlier].lane() == *lane && self.must_wait(&self.effects[earlier])
+        })
+    }
+
+    /// True if what follows in the lane must not be applied now.
+    fn must_wait(&self, effect: &Effect) -> bool {
+        match self.source {
+            Source::Online(_) => false,
+            Source::Replay => match effect.outcome {
+                None => true,
+                Some(Outcome::Refused(refusal)) => refusal.is_retried(),
+                Some(_) => false,
+            },
+        }
+    }
+
+    /// Reads, folds and writes lanes of one kind until each has gone through.
+    async fn group(&mut self, group: Vec<LaneOf>) -> Result<(), StoreError> {
+        let mut left = group;
+        let mut first_round = true;
+        let mut last = StoreError::Contended;
+        for _ in 0..ROUNDS {
+            match self.round(&left, first_round).await {
+                Ok(again) if again.is_empty() => return Ok(()),
+                Ok(again) => left = again,
+                Err(error) if error.class() == Class::Transient => last = error,
+                Err(error) => return Err(error),
+            }
+            first_round = false;
+        }
+        Err(last)
+    }
+
+    /// One attempt at some lanes; returns those that met another writer.
+    async fn round(&mut self, lanes: &[LaneOf], suppose: bool) -> Result<Vec<LaneOf>, StoreError> {
+        let begins_with_create = |(_, positions): &&LaneOf| {
+            let first = positions.first().map(|position| &self.operations[*position].change);
+            matches!(first, Some(Change::TaskCreate { .. }))
+        };
+        let (supposed, to_read): (Vec<&LaneOf>, Vec<&LaneOf>) =
+            lanes.iter().partition(|lane| suppose && begins_with_create(lane));
+        let mut known = self.read(&to_read).await?;
+        known.extend(supposed.iter().map(|(lane, _)| (*lane, Known::default())));
+        let mut ledger = LedgerRows::default();
+        let (mut tasks, mut profiles) = (TaskRows::default(), ProfileRows::default());
+        let mut written = Vec::new();
+        for (lane, positions) in lanes {
+            let folded = self.fold(positions, known.remove(lane).unwrap_or_default());
+            for position in positions {
+                let outcome = self.effects[*position].outcome;
+                let state =
+                    outcome.and_then(|outcome| self.ledger_state(*position, outcome, &folded));
+                if let Some(state) = state {
+                    ledger.push(&self.operations[*position], state, folded.changed);
+                }
+            }
+            if !folded.changed {
+                continue;
+            }
+            written.push(*lane);
+            if let Some(task) = &folded.known.task {
+                tasks.push(task, folded.was_task);
+            }
+            if let Some(profile) = &folded.known.profile {
+                profiles.push(profile, folded.was_profile);
+            }
+        }
+        if ledger.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ledger = ledger.values(&self.store.node);
+        let rows = match lanes.first().map(|(lane, _)| lane.kind) {
+            Some(EntityKind::Profile) => self.store.rows(PROFILES, profiles.values(ledger)).await?,
+            Some(EntityKind::Task) | None => self.store.rows(TASKS, tasks.values(ledger)).await?,
+        };
+        let done =
+            rows.iter().map(|row| column(row, "id")).collect::<Result<HashSet<Uuid>, _>>()?;
+        let again = |(lane, _): &&LaneOf| written.contains(lane) && !done.contains(&lane.id);
+        Ok(lanes.iter().filter(again).cloned().collect())
+    }
+
+    /// What the ledger is to keep of an operation. One that the ledger knows has its row; of one
+    /// that was refused online the client alone is told.
+    fn ledger_state(
+        &self,
+        position: usize,
+        outcome: Outcome,
+        folded: &Folded,
+    ) -> Option<crate::domain::OperationState> {
+        let known = folded.known.in_ledger.contains(&self.operations[position].id);
+        let told = matches!(self.source, Source::Online(_)) && outcome == Outcome::Gone;
+        outcome.ledger_state().filter(|_| !known && !told)
+    }
+
+    /// Folds a lane's operations over what is known of its entity.
+    fn fold(&mut self, positions: &[usize], known: Known) -> Folded {
+        let was_task = known.task.as_ref().map(|task| task.versions);
+        let was_profile =
+            known.profile.as_ref().map_or(Version::NONE, |profile| profile.preferences_version);
+        let mut folded = Folded { known, changed: false, was_task, was_profile };
+        let mut waiting = false;
+        for position in positions {
+            if waiting {
+                self.effects[*position] = Effect::default();
+                continue;
+            }
+            let effect = self.step(*position, &mut folded.known);
+            folded.changed |= effect.outcome.is_some_and(Outcome::changed);
+            waiting = self.must_wait(&effect);
+            self.effects[*position] = effect;
+        }
+        folded
+    }
+
+    fn step(&mut self, position: usize, known: &mut Known) -> Effect {
+        let operation = &mut self.operations[position];
+        if known.in_ledger.contains(&operation.id) {
+            return Effect { outcome: Some(Outcome::Duplicate), entity: None };
+        }
+        if known.suspended {
+            let outcome = Some(Outcome::Refused(Refusal::Suspended));
+            return Effect { outcome, entity: None };
+        }
+        let kind = operation.lane().kind;
+        if let Source::Online(clock) = self.source {
+            let found = match kind {
+                EntityKind::Task => known.task.as_ref().map(|task| task.versions.newest()),
+                EntityKind::Profile => known.profile.as_ref().map(|p| p.preferences_version),
+            };
+            if let Some(found) = found.filter(|found| *found >= operation.id) {
+                operation.id = clock.after(found);
+            }
+        }
+        let outcome = match kind {
+            EntityKind::Task => apply_to_task(&mut known.task, operation),
+            EntityKind::Profile => {
+                let first_seen =
+                    || Profile::first_seen(operation.actor.user_id, operation.accepted_at);
+                apply_to_profile(known.profile.get_or_insert_with(first_seen), operation)
+            }
+        };
+        let entity = match self.source {
+            Source::Replay => None,
+            Source::Online(_) => match kind {
+                EntityKind::Task => known.task.clone().map(Entity::Task),
+                EntityKind::Profile => known.profile.clone().map(Entity::Profile),
+            },
+        };
+        Effect { outcome: Some(outcome), entity }
+    }
+
+    /// Reads the entities of lanes of one kind, with what the ledger knows of their operations.
+    async fn read(&self, lanes: &[&LaneOf]) -> Result<HashMap<Lane, Known>, StoreError> {
+        let mut known: HashMap<Lane, Known> = HashMap::new();
+        let Some(kind) = lanes.first().map(|(lane, _)| lane.kind) else { return Ok(known) };
+        let positions: Vec<usize> = lanes.iter().flat_map(|(_, of)| of.iter().copied()).collect();
+        let operations = || positions.iter().map(|position| &self.operations[*position]);
+        let ids: Vec<Uuid> = operations().map(|operation| operation.id.as_uuid()).collect();
+        let users: Vec<Uuid> = operations().map(|operation| operation.actor.user_id).collect();
+        let entities: Vec<Uuid> = operations().map(|operation| operation.lane().id).collect();
+        let sql = match kind {
+            EntityKind::Task => READ_TASKS,
+            EntityKind::Profile => READ_PROFILES,
+        };
+        let rows = self.store.rows(sql, vec![ids.into(), users.into(), entities.into()]).await?;
+        for (row, operation) in rows.iter().zip(operations()) {
+            let of = known.entry(operation.lane()).or_default();
+            if column(row, "known")? {
+                of.in_ledger.insert(operation.id);
+            }
+            let standing: Option<String> = column(row, "standing")?;
+            of.suspended |= standing.as_deref() == Some(Standing::Suspended.as_str());
+            if column::<Option<Uuid>>(row, "id")?.is_none() {
+                continue;
+            }
+            match kind {
+                EntityKind::Task => of.task = Some(task_of(row)?),
+                EntityKind::Profile => of.profile = Some(profile_of(row)?),
+            }
+        }
+        Ok(known)
+    }
+}
+
+enum Split {
+    Halves([Vec<LaneOf>; 2]),
+    Alone(usize),
+}
+
+/// Halves a group: by lanes, then by the operations of the one lane, the first to come being last
+/// so that a stack yields it first.
+fn split(group: Vec<LaneOf>) -> Split {
+    let mut group = group;
+    if group.len() > 1 {
+        let second = group.split_off(group.len() / 2);
+        return Split::Halves([second, group]);
+    }
+    match group.pop() {
+        Some((lane, mut positions)) if positions.len() > 1 => {
+            let second = positions.split_off(positions.len() / 2);
+            Split::Halves([vec![(lane, second)], vec![(lane, positions)]])
+        }
+        Some((_, positions)) => Split::Alone(positions.first().copied().unwrap_or_default()),
+        None => Split::Halves([Vec::new(), Vec::new()]),
+    }
+}

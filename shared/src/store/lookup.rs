@@ -1,0 +1,186 @@
+//! Reading tasks, profiles and the ledger back.
+
+use chrono::{DateTime, Utc};
+use sea_orm::QueryResult;
+use uuid::Uuid;
+
+use super::{Store, StoreError, column};
+use crate::domain::{
+    Description, OperationState, Preferences, Profile, Role, Standing, Task, TaskStatus,
+    TaskVersions, Title, Version,
+};
+
+const TASK: &str = r"
+SELECT id, user_id, title, description, status, title_version, description_version,
+    status_version, deleted_at, created_at, updated_at
+FROM tasks WHERE id = $1";
+
+const TASKS: &str = r"
+SELECT id, user_id, title, description, status, title_version, description_version,
+    status_version, deleted_at, created_at, updated_at
+FROM tasks WHERE id = ANY($1)";
+
+const PAGE: &str = r"
+SELECT id, user_id, title, description, status, title_version, description_version,
+    status_version, deleted_at, created_at, updated_at
+FROM tasks WHERE user_id = $1 AND deleted_at IS NULL AND id <> ALL($2)
+ORDER BY created_at DESC, id DESC
+LIMIT $3 OFFSET $4";
+
+const COUNT: &str = r"
+SELECT count(*) AS total FROM tasks WHERE user_id = $1 AND deleted_at IS NULL AND id <> ALL($2)";
+
+const PROFILE: &str = r"
+SELECT id, role, status AS standing, preferences, preferences_version, created_at, updated_at
+FROM users WHERE id = $1";
+
+const LEDGER: &str = r"
+SELECT user_id, entity, entity_id, action, outcome, reason, accepted_at, applied_at
+FROM operations WHERE id = $1";
+
+/// A window into a user's tasks, newest first, and how many there are in all.
+#[derive(Clone, Debug, Default)]
+pub struct TaskPage {
+    /// The tasks in the window.
+    pub tasks: Vec<Task>,
+    /// All tasks of the user, in the window or not.
+    pub total: u64,
+}
+
+/// What the ledger keeps of an operation.
+#[derive(Clone, Debug)]
+pub struct LedgerEntry {
+    /// Who asked for it.
+    pub user_id: Uuid,
+    /// `task` or `profile`.
+    pub entity: String,
+    /// Of which entity.
+    pub entity_id: Uuid,
+    /// What was done to it.
+    pub action: String,
+    /// What became of it.
+    pub state: OperationState,
+    /// Why, if it did not take effect.
+    pub reason: Option<String>,
+    /// When it was accepted.
+    pub accepted_at: DateTime<Utc>,
+    /// When it was settled.
+    pub applied_at: DateTime<Utc>,
+}
+
+impl Store {
+    /// A task, tombstones and other users' included.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer in time, or answers with an error.
+    pub async fn task(&self, id: Uuid) -> Result<Option<Task>, StoreError> {
+        let rows = self.read(TASK, vec![id.into()]).await?;
+        rows.first().map(task_of).transpose()
+    }
+
+    /// Those of these tasks that are there, tombstones and other users' included.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer in time, or answers with an error.
+    pub async fn tasks(&self, ids: Vec<Uuid>) -> Result<Vec<Task>, StoreError> {
+        self.read(TASKS, vec![ids.into()]).await?.iter().map(task_of).collect()
+    }
+
+    /// A window into a user's tasks, newest first, as if those in `without` were not there.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer in time, or answers with an error.
+    pub async fn task_page(
+        &self,
+        user_id: Uuid,
+        without: Vec<Uuid>,
+        offset: u64,
+        limit: u64,
+    ) -> Result<TaskPage, StoreError> {
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let window = vec![
+            user_id.into(),
+            without.clone().into(),
+            signed(limit).into(),
+            signed(offset).into(),
+        ];
+        let (rows, count) = tokio::try_join!(
+            self.read(PAGE, window),
+            self.read(COUNT, vec![user_id.into(), without.into()])
+        )?;
+        let total: i64 = count.first().map_or(Ok(0), |row| column(row, "total"))?;
+        Ok(TaskPage {
+            tasks: rows.iter().map(task_of).collect::<Result<_, _>>()?,
+            total: u64::try_from(total).unwrap_or(0),
+        })
+    }
+
+    /// A user's profile, if the user has been seen.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer in time, or answers with an error.
+    pub async fn profile(&self, user_id: Uuid) -> Result<Option<Profile>, StoreError> {
+        let rows = self.read(PROFILE, vec![user_id.into()]).await?;
+        rows.first().map(profile_of).transpose()
+    }
+
+    /// What the ledger keeps of an operation.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer in time, or answers with an error.
+    pub async fn ledger_entry(&self, id: Version) -> Result<Option<LedgerEntry>, StoreError> {
+        let rows = self.read(LEDGER, vec![id.as_uuid().into()]).await?;
+        rows.first().map(entry_of).transpose()
+    }
+}
+
+/// A task from a row with the columns of the table.
+pub(super) fn task_of(row: &QueryResult) -> Result<Task, StoreError> {
+    let version = |name: &str| column::<Uuid>(row, name).map(Version::from_uuid);
+    let title: String = column(row, "title")?;
+    let deleted_at: Option<DateTime<Utc>> = column(row, "deleted_at")?;
+    Ok(Task {
+        id: column(row, "id")?,
+        user_id: column(row, "user_id")?,
+        title: deleted_at.is_none().then(|| Title::stored(title)),
+        description: column::<Option<String>>(row, "description")?.map(Description::stored),
+        status: TaskStatus::parse(&column::<String>(row, "status")?)
+            .map_err(|_| StoreError::Shape)?,
+        versions: TaskVersions {
+            title: version("title_version")?,
+            description: version("description_version")?,
+            status: version("status_version")?,
+        },
+        deleted_at,
+        created_at: column(row, "created_at")?,
+        updated_at: column(row, "updated_at")?,
+    })
+}
+
+/// A profile from a row with the columns of the table, its status named `standing`.
+pub(super) fn profile_of(row: &QueryResult) -> Result<Profile, StoreError> {
+    let shape = |_| StoreError::Shape;
+    Ok(Profile {
+        user_id: column(row, "id")?,
+        role: Role::parse(&column::<String>(row, "role")?).map_err(shape)?,
+        standing: Standing::parse(&column::<String>(row, "standing")?).map_err(shape)?,
+        preferences: Preferences::stored(column(row, "preferences")?),
+        preferences_version: Version::from_uuid(column(row, "preferences_version")?),
+        created_at: column(row, "created_at")?,
+        updated_at: column(row, "updated_at")?,
+    })
+}
+
+fn entry_of(row: &QueryResult) -> Result<LedgerEntry, StoreError> {
+    Ok(LedgerEntry {
+        user_id: column(row, "user_id")?,
+        entity: column(row, "entity")?,
+        entity_id: column(row, "entity_id")?,
+        action: column(row, "action")?,
+        state: OperationState::parse(&column::<String>(row, "outcome")?)
+            .ok_or(StoreError::Shape)?,
+        reason: column(row, "reason")?,
+        accepted_at: column(row, "accepted_at")?,
+        applied_at: column(row, "applied_at")?,
+    })
+}

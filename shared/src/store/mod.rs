@@ -1,0 +1,150 @@
+//! PostgreSQL: the one place where operations take effect, and what is read back from there.
+//!
+//! [`Store::apply`] is the only path by which anything is written, online and at replay. What it
+//! reports as applied is committed. Connections are opened lazily, so a store can be had while
+//! PostgreSQL is away; every wait has a limit.
+
+mod apply;
+mod error;
+mod link;
+mod lookup;
+mod probe;
+mod statements;
+
+use std::future::Future;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, QueryResult,
+    Statement, Value,
+};
+use secrecy::{ExposeSecret, SecretString};
+
+pub use apply::{Effect, Entity, Source};
+pub use error::{Class, SqlState, StoreError};
+pub use link::{Link, LinkState};
+pub use lookup::{LedgerEntry, TaskPage};
+
+use crate::settings::{SettingsError, StoreSettings};
+
+/// How one process uses PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct Usage {
+    /// What PostgreSQL lists the connections as.
+    pub application_name: &'static str,
+    /// How long [`Store::apply`] may take in all.
+    pub write_timeout: Duration,
+}
+
+/// PostgreSQL, as one process sees it.
+#[derive(Debug)]
+pub struct Store {
+    options: ConnectOptions,
+    pool: RwLock<DatabaseConnection>,
+    node: String,
+    write_timeout: Duration,
+    read_timeout: Duration,
+}
+
+impl Store {
+    /// Prepares connections without opening one.
+    ///
+    /// # Errors
+    /// If the address cannot be read.
+    pub async fn new(settings: &StoreSettings, usage: Usage) -> Result<Self, SettingsError> {
+        let url = settings.url();
+        check_url(&url)?;
+        let read_timeout = Duration::from_millis(settings.db_read_timeout_ms);
+        let mut options = ConnectOptions::new(url.expose_secret());
+        options
+            .connect_lazy(true)
+            .max_connections(settings.db_max_connections.max(1))
+            .acquire_timeout(Duration::from_millis(settings.db_connect_timeout_ms))
+            .test_before_acquire_if_idle_for(Duration::from_secs(5))
+            .statement_timeout(usage.write_timeout.max(read_timeout))
+            .set_application_name(usage.application_name)
+            .sqlx_logging(false)
+            .map_sqlx_postgres_opts(prefer_indexes);
+        let pool = connect(&options).await?;
+        Ok(Self {
+            options,
+            pool: RwLock::new(pool),
+            node: settings.node(),
+            write_timeout: usage.write_timeout,
+            read_timeout,
+        })
+    }
+
+    /// The connections, for migrating.
+    #[must_use]
+    pub fn connection(&self) -> DatabaseConnection {
+        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn rows(
+        &self,
+        sql: &'static str,
+        values: Vec<Value>,
+    ) -> Result<Vec<QueryResult>, StoreError> {
+        query(&self.connection(), sql, values).await
+    }
+
+    /// A read, within the time that reads have.
+    async fn read(
+        &self,
+        sql: &'static str,
+        values: Vec<Value>,
+    ) -> Result<Vec<QueryResult>, StoreError> {
+        within(self.read_timeout, self.rows(sql, values)).await
+    }
+}
+
+async fn query(
+    pool: &DatabaseConnection,
+    sql: &'static str,
+    values: Vec<Value>,
+) -> Result<Vec<QueryResult>, StoreError> {
+    let statement = Statement::from_sql_and_values(DatabaseBackend::Postgres, sql, values);
+    Ok(pool.query_all_raw(statement).await?)
+}
+
+/// Waits for a result, `limit` at the most.
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(StoreError::TimedOut))
+}
+
+async fn connect(options: &ConnectOptions) -> Result<DatabaseConnection, SettingsError> {
+    // Lazy: opens nothing, and fails only if the address cannot be read.
+    Database::connect(options.clone()).await.map_err(|_| unusable())
+}
+
+fn check_url(url: &SecretString) -> Result<(), SettingsError> {
+    url.expose_secret().parse::<PgConnectOptions>().map(drop).map_err(|_| unusable())
+}
+
+fn unusable() -> SettingsError {
+    SettingsError::Unusable {
+        variable: "DATABASE_URL",
+        problem: "expected postgres://user:password@host:port/database".to_owned(),
+    }
+}
+
+/// Every statement of ours finds its rows by key. Plans that were made while a table was small and
+/// are kept with the prepared statement must not read it from end to end once it has grown.
+fn prefer_indexes(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+    ])
+}
+
+/// The value of a column.
+fn column<T: sea_orm::TryGetable>(row: &QueryResult, name: &str) -> Result<T, StoreError> {
+    row.try_get("", name).map_err(|_| StoreError::Shape)
+}

@@ -1,0 +1,40 @@
+//! Logs and metrics of a process.
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::settings::{LogFormat, LogSettings, SettingsError};
+
+/// Upper bounds of the buckets of all durations (seconds).
+const SECONDS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Upper bounds of the buckets of batch sizes.
+const SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+/// Starts writing logs to standard error and keeping metrics. Once per process.
+///
+/// # Errors
+/// If `RUST_LOG` cannot be read, or logs or metrics were started before.
+pub fn start(settings: &LogSettings) -> Result<PrometheusHandle, SettingsError> {
+    let unusable = |variable, problem: String| SettingsError::Unusable { variable, problem };
+    let filter = settings.rust_log.as_deref().unwrap_or("info");
+    let filter =
+        EnvFilter::try_new(filter).map_err(|error| unusable("RUST_LOG", error.to_string()))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match settings.log_format {
+        LogFormat::Json => logs.json().try_init(),
+        LogFormat::Pretty => logs.try_init(),
+    };
+    started.map_err(|_| unusable("LOG_FORMAT", "logging was started before".to_owned()))?;
+    let already = |_| unusable("LOG_FORMAT", "metrics were started before".to_owned());
+    PrometheusBuilder::new()
+        .set_buckets(&SECONDS)
+        .and_then(|builder| {
+            let sizes = metrics_exporter_prometheus::Matcher::Suffix("_size".to_owned());
+            builder.set_buckets_for_metric(sizes, &SIZES)
+        })
+        .map_err(already)?
+        .install_recorder()
+        .map_err(already)
+}

@@ -1,0 +1,138 @@
+//! Gathering writes into batches, and finding each a place where it is durable.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{WriteError, Written};
+use crate::buffer::{Buffer, BufferError};
+use crate::domain::{Clock, Operation, Outcome, Refusal};
+use crate::store::{Effect, Link, Source, Store};
+
+/// Writes in one statement at the most.
+const BATCH: usize = 256;
+
+type Reply = oneshot::Sender<Result<Written, WriteError>>;
+
+/// A write and where its answer goes.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) operation: Operation,
+    pub(super) reply: Reply,
+}
+
+/// One task that writes: one batch on its way at a time.
+pub(super) struct Flusher {
+    pub(super) store: Arc<Store>,
+    pub(super) buffer: Arc<Buffer>,
+    pub(super) link: Arc<Link>,
+    pub(super) clock: Arc<Clock>,
+}
+
+/// Whether an operation's id may already be known to PostgreSQL.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    No,
+    Perhaps,
+}
+
+impl Flusher {
+    /// Serves writes until the last sender is gone.
+    pub(super) async fn run(self, mut tickets: mpsc::Receiver<Ticket>) {
+        let mut batch = Vec::new();
+        while tickets.recv_many(&mut batch, BATCH).await > 0 {
+            self.flush(std::mem::take(&mut batch)).await;
+        }
+    }
+
+    async fn flush(&self, batch: Vec<Ticket>) {
+        if !self.link.is_up() {
+            return self.keep(batch, Sent::No).await;
+        }
+        let asked: Vec<_> = batch
+            .iter()
+            .filter(|ticket| !ticket.operation.opens_its_lane())
+            .map(|ticket| ticket.operation.lane())
+            .collect();
+        let pending = if asked.is_empty() {
+            Ok(Default::default())
+        } else {
+            self.buffer.pending_lanes(asked).await
+        };
+        let (mut online, mut joining) = (Vec::new(), Vec::new());
+        for ticket in batch {
+            match &pending {
+                _ if ticket.operation.opens_its_lane() => online.push(ticket),
+                Ok(lanes) if lanes.contains(&ticket.operation.lane()) => joining.push(ticket),
+                Ok(_) => online.push(ticket),
+                // Whether the lane is free cannot be told, so nothing may overtake it.
+                Err(error) => {
+                    let error = BufferError::Unavailable(error.to_string());
+                    answer(ticket.reply, Err(error.into()));
+                }
+            }
+        }
+        tokio::join!(self.apply(online), self.keep(joining, Sent::No));
+    }
+
+    /// Writes a batch to PostgreSQL; what it cannot take goes to the buffer.
+    async fn apply(&self, batch: Vec<Ticket>) {
+        if batch.is_empty() {
+            return;
+        }
+        let (mut operations, replies): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|ticket| (ticket.operation, ticket.reply)).unzip();
+        let applied = self.store.apply(&mut operations, Source::Online(&self.clock)).await;
+        let tickets = operations
+            .into_iter()
+            .zip(replies)
+            .map(|(operation, reply)| Ticket { operation, reply });
+        match applied {
+            Ok(effects) => {
+                let mut unfinished = Vec::new();
+                for (ticket, effect) in tickets.zip(effects) {
+                    match verdict(&ticket.operation, effect) {
+                        Some(result) => answer(ticket.reply, result),
+                        None => unfinished.push(ticket),
+                    }
+                }
+                self.keep(unfinished, Sent::Perhaps).await;
+            }
+            Err(error) => {
+                self.link.report(error);
+                self.keep(tickets.collect(), Sent::Perhaps).await;
+            }
+        }
+    }
+
+    /// Puts writes into the buffer, in their order, in as few commits as it takes.
+    async fn keep(&self, batch: Vec<Ticket>, sent: Sent) {
+        join_all(batch.into_iter().map(|Ticket { operation, reply }| async move {
+            // An id that PostgreSQL may know must stay: the ledger tells by it.
+            let clock = (sent == Sent::No).then(|| Arc::clone(&self.clock));
+            let kept = self.buffer.append(operation, clock).await;
+            let written = kept.map(|operation_id| Written::Buffered { operation_id });
+            answer(reply, written.map_err(WriteError::from));
+        }))
+        .await;
+    }
+}
+
+/// The answer to an operation that PostgreSQL has dealt with; `None` if it has not.
+fn verdict(operation: &Operation, effect: Effect) -> Option<Result<Written, WriteError>> {
+    match effect.outcome? {
+        Outcome::Refused(Refusal::Internal(_)) => None,
+        Outcome::Refused(refusal) => Some(Err(WriteError::Refused(refusal))),
+        outcome => Some(Ok(Written::Committed {
+            operation_id: operation.id,
+            outcome,
+            entity: effect.entity,
+        })),
+    }
+}
+
+fn answer(reply: Reply, result: Result<Written, WriteError>) {
+    // A client that hung up needs no answer; its write stands.
+    let _ = reply.send(result);
+}

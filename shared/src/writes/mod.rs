@@ -1,0 +1,133 @@
+//! The write path: to PostgreSQL if it takes the write, else durably to the buffer, and the answer
+//! says which.
+//!
+//! Writes that come while one statement is on its way are gathered into the next (no timer holds a
+//! write back: one that comes alone leaves at once). A write to an entity with pending operations
+//! joins its lane in the buffer, whatever the link. When PostgreSQL fails, or it is not known
+//! whether it did what it was sent, the operation goes to the buffer under the same id, and the
+//! ledger keeps replay from applying it twice.
+
+mod flusher;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::buffer::{Buffer, BufferError};
+use crate::domain::{Clock, Operation, Outcome, Refusal, Version};
+use crate::store::{Entity, Link, Store};
+use flusher::{Flusher, Ticket};
+
+/// Statements on their way at once; each serves the lanes that hash to it, so that operations of
+/// one entity never race each other.
+const FLUSHERS: usize = 2;
+
+/// Writes that may wait for one flusher before new ones are refused.
+const QUEUE: usize = 8192;
+
+/// An accepted write.
+#[derive(Clone, Debug)]
+pub enum Written {
+    /// PostgreSQL has committed it.
+    Committed {
+        /// The operation's final id.
+        operation_id: Version,
+        /// What it came to.
+        outcome: Outcome,
+        /// The entity just after it.
+        entity: Option<Entity>,
+    },
+    /// The buffer holds it, synced to the disk.
+    Buffered {
+        /// The operation's final id.
+        operation_id: Version,
+    },
+}
+
+/// Why a write was not accepted; nothing of it was kept.
+#[derive(Debug, Error)]
+pub enum WriteError {
+    /// PostgreSQL has it that this cannot be done.
+    #[error("refused: {}", .0.reason())]
+    Refused(Refusal),
+    /// Neither PostgreSQL nor the buffer takes it.
+    #[error(transparent)]
+    Buffer(#[from] BufferError),
+    /// More writes are waiting than this process takes on, or it is shutting down.
+    #[error("too many writes are waiting")]
+    Overloaded,
+}
+
+/// The write path of one process.
+#[derive(Debug)]
+pub struct Writes {
+    buffer: Arc<Buffer>,
+    link: Arc<Link>,
+    clock: Arc<Clock>,
+    queues: Mutex<Vec<mpsc::Sender<Ticket>>>,
+    flushers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Writes {
+    /// Starts the tasks that write.
+    #[must_use]
+    pub fn start(
+        store: Arc<Store>,
+        buffer: Arc<Buffer>,
+        link: Arc<Link>,
+        clock: Arc<Clock>,
+    ) -> Self {
+        let (mut queues, mut flushers) = (Vec::new(), Vec::new());
+        for _ in 0..FLUSHERS {
+            let (queue, tickets) = mpsc::channel(QUEUE);
+            let flusher = Flusher {
+                store: Arc::clone(&store),
+                buffer: Arc::clone(&buffer),
+                link: Arc::clone(&link),
+                clock: Arc::clone(&clock),
+            };
+            queues.push(queue);
+            flushers.push(tokio::spawn(flusher.run(tickets)));
+        }
+        Self { buffer, link, clock, queues: Mutex::new(queues), flushers: Mutex::new(flushers) }
+    }
+
+    /// Writes an operation, and returns once it is durable. A caller that goes away does not stop
+    /// the write.
+    ///
+    /// # Errors
+    /// If it is refused, or neither PostgreSQL nor the buffer takes it.
+    pub async fn submit(&self, operation: Operation) -> Result<Written, WriteError> {
+        if !self.link.is_up() {
+            let clock = Some(Arc::clone(&self.clock));
+            let operation_id = self.buffer.append(operation, clock).await?;
+            return Ok(Written::Buffered { operation_id });
+        }
+        let (reply, written) = oneshot::channel();
+        self.queue_of(&operation)
+            .ok_or(WriteError::Overloaded)?
+            .try_send(Ticket { operation, reply })
+            .map_err(|_| WriteError::Overloaded)?;
+        written.await.unwrap_or(Err(WriteError::Overloaded))
+    }
+
+    fn queue_of(&self, operation: &Operation) -> Option<mpsc::Sender<Ticket>> {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let shard = operation.lane().id.as_u128() % (FLUSHERS as u128);
+        queues.get(usize::try_from(shard).unwrap_or(0)).cloned()
+    }
+
+    /// Takes no more writes, finishes those that were accepted, and ends the tasks.
+    pub async fn close(&self) {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let flushers =
+            std::mem::take(&mut *self.flushers.lock().unwrap_or_else(PoisonError::into_inner));
+        for flusher in flushers {
+            if flusher.await.is_err() {
+                tracing::error!("a task that writes has panicked");
+            }
+        }
+    }
+}
