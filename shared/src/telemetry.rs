@@ -1,6 +1,7 @@
-//! Logs and metrics of a process.
+//! Logs and metrics of a process, and the signal that ends it.
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::settings::{LogFormat, LogSettings, SettingsError};
@@ -37,4 +38,21 @@ pub fn start(settings: &LogSettings) -> Result<PrometheusHandle, SettingsError> 
         .map_err(already)?
         .install_recorder()
         .map_err(already)
+}
+
+/// Returns when the process is asked to end: SIGTERM or SIGINT.
+pub async fn shutdown() {
+    let stream = |kind| {
+        signal(kind).inspect_err(|error| tracing::error!(%error, "a signal cannot be waited for"))
+    };
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (stream(SignalKind::terminate()), stream(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("asked to end");
 }

@@ -4,6 +4,7 @@
 mod clock;
 mod fold;
 mod operation;
+mod overlay;
 mod profile;
 mod retry;
 mod task;
@@ -14,6 +15,7 @@ pub use fold::{Outcome, Refusal, apply_to_profile, apply_to_task};
 pub use operation::{
     Action, Actor, Change, EntityKind, Lane, MAX_PRIORITY, Operation, OperationState, Priority,
 };
+pub use overlay::{Base, Seen, TaskPart, see_task};
 pub use profile::{Preferences, Profile, Role, Standing};
 pub use retry::{aged_priority, backoff};
 pub use task::{Task, TaskFields, TaskPatch, TaskStatus, TaskVersions};

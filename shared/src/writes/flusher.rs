@@ -5,10 +5,11 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
+use super::admission::Admission;
 use super::{WriteError, Written};
-use crate::buffer::{Buffer, BufferError};
+use crate::buffer::BufferError;
 use crate::domain::{Clock, Operation, Outcome, Refusal};
-use crate::store::{Effect, Link, Source, Store};
+use crate::store::{Effect, Source};
 
 /// Writes in one statement at the most.
 const BATCH: usize = 256;
@@ -24,9 +25,7 @@ pub(super) struct Ticket {
 
 /// One task that writes: one batch on its way at a time.
 pub(super) struct Flusher {
-    pub(super) store: Arc<Store>,
-    pub(super) buffer: Arc<Buffer>,
-    pub(super) link: Arc<Link>,
+    pub(super) admission: Arc<Admission>,
     pub(super) clock: Arc<Clock>,
 }
 
@@ -47,7 +46,7 @@ impl Flusher {
     }
 
     async fn flush(&self, batch: Vec<Ticket>) {
-        if !self.link.is_up() {
+        if !self.admission.link.is_up() {
             return self.keep(batch, Sent::No).await;
         }
         let asked: Vec<_> = batch
@@ -58,7 +57,7 @@ impl Flusher {
         let pending = if asked.is_empty() {
             Ok(Default::default())
         } else {
-            self.buffer.pending_lanes(asked).await
+            self.admission.buffer.pending_lanes(asked).await
         };
         let (mut online, mut joining) = (Vec::new(), Vec::new());
         for ticket in batch {
@@ -83,7 +82,8 @@ impl Flusher {
         }
         let (mut operations, replies): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|ticket| (ticket.operation, ticket.reply)).unzip();
-        let applied = self.store.apply(&mut operations, Source::Online(&self.clock)).await;
+        let applied =
+            self.admission.store.apply(&mut operations, Source::Online(&self.clock)).await;
         let tickets = operations
             .into_iter()
             .zip(replies)
@@ -100,7 +100,7 @@ impl Flusher {
                 self.keep(unfinished, Sent::Perhaps).await;
             }
             Err(error) => {
-                self.link.report(error);
+                self.admission.link.report(error);
                 self.keep(tickets.collect(), Sent::Perhaps).await;
             }
         }
@@ -109,9 +109,14 @@ impl Flusher {
     /// Puts writes into the buffer, in their order, in as few commits as it takes.
     async fn keep(&self, batch: Vec<Ticket>, sent: Sent) {
         join_all(batch.into_iter().map(|Ticket { operation, reply }| async move {
+            if sent == Sent::No
+                && let Err(refused) = self.admission.check(&operation).await
+            {
+                return answer(reply, Err(refused));
+            }
             // An id that PostgreSQL may know must stay: the ledger tells by it.
             let clock = (sent == Sent::No).then(|| Arc::clone(&self.clock));
-            let kept = self.buffer.append(operation, clock).await;
+            let kept = self.admission.buffer.append(operation, clock).await;
             let written = kept.map(|operation_id| Written::Buffered { operation_id });
             answer(reply, written.map_err(WriteError::from));
         }))

@@ -7,6 +7,7 @@
 //! whether it did what it was sent, the operation goes to the buffer under the same id, and the
 //! ledger keeps replay from applying it twice.
 
+mod admission;
 mod flusher;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 use crate::buffer::{Buffer, BufferError};
 use crate::domain::{Clock, Operation, Outcome, Refusal, Version};
 use crate::store::{Entity, Link, Store};
+use admission::Admission;
 use flusher::{Flusher, Ticket};
 
 /// Statements on their way at once; each serves the lanes that hash to it, so that operations of
@@ -63,8 +65,7 @@ pub enum WriteError {
 /// The write path of one process.
 #[derive(Debug)]
 pub struct Writes {
-    buffer: Arc<Buffer>,
-    link: Arc<Link>,
+    admission: Arc<Admission>,
     clock: Arc<Clock>,
     queues: Mutex<Vec<mpsc::Sender<Ticket>>>,
     flushers: Mutex<Vec<JoinHandle<()>>>,
@@ -80,18 +81,14 @@ impl Writes {
         clock: Arc<Clock>,
     ) -> Self {
         let (mut queues, mut flushers) = (Vec::new(), Vec::new());
+        let admission = Arc::new(Admission { store, buffer, link });
         for _ in 0..FLUSHERS {
             let (queue, tickets) = mpsc::channel(QUEUE);
-            let flusher = Flusher {
-                store: Arc::clone(&store),
-                buffer: Arc::clone(&buffer),
-                link: Arc::clone(&link),
-                clock: Arc::clone(&clock),
-            };
+            let flusher = Flusher { admission: Arc::clone(&admission), clock: Arc::clone(&clock) };
             queues.push(queue);
             flushers.push(tokio::spawn(flusher.run(tickets)));
         }
-        Self { buffer, link, clock, queues: Mutex::new(queues), flushers: Mutex::new(flushers) }
+        Self { admission, clock, queues: Mutex::new(queues), flushers: Mutex::new(flushers) }
     }
 
     /// Writes an operation, and returns once it is durable. A caller that goes away does not stop
@@ -100,9 +97,10 @@ impl Writes {
     /// # Errors
     /// If it is refused, or neither PostgreSQL nor the buffer takes it.
     pub async fn submit(&self, operation: Operation) -> Result<Written, WriteError> {
-        if !self.link.is_up() {
+        if !self.admission.link.is_up() {
+            self.admission.check(&operation).await?;
             let clock = Some(Arc::clone(&self.clock));
-            let operation_id = self.buffer.append(operation, clock).await?;
+            let operation_id = self.admission.buffer.append(operation, clock).await?;
             return Ok(Written::Buffered { operation_id });
         }
         let (reply, written) = oneshot::channel();

@@ -1,0 +1,223 @@
+//! Bodies, in and out: JSON straight to and from types, without a tree in between.
+
+use std::marker::PhantomData;
+
+use futures::StreamExt;
+use poem::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use poem::{IntoResponse, Request, RequestBody, Response};
+use poem_openapi::payload::Payload;
+use poem_openapi::registry::{
+    MetaMediaType, MetaRequest, MetaResponse, MetaResponses, MetaSchemaRef, Registry,
+};
+use poem_openapi::types::Type;
+use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOptions};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::{ApiError, FieldProblem};
+use crate::state::State;
+
+const JSON: &str = "application/json";
+
+/// How much of an over-long body is read and thrown away, so that the client gets to read the
+/// answer instead of a reset connection (bytes).
+const DRAIN: usize = 2 << 20;
+
+/// A request's body, parsed.
+pub struct JsonBody<T>(pub T);
+
+impl<'a, T: DeserializeOwned + Type> ApiExtractor<'a> for JsonBody<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        let content = vec![MetaMediaType { content_type: JSON, schema: T::schema_ref() }];
+        Some(MetaRequest { description: None, content, required: true })
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        check_headers(request)?;
+        let limit = request.data::<State>().map_or(0, |state| state.server.body_limit_bytes);
+        let bytes = read(body, limit).await?;
+        Ok(Self(parse(&bytes)?))
+    }
+}
+
+fn check_headers(request: &Request) -> Result<(), ApiError> {
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let essence = header(CONTENT_TYPE).and_then(|value| value.split(';').next());
+    let is_json = essence.is_some_and(|value| value.trim().eq_ignore_ascii_case(JSON));
+    let plain = request.headers().get(CONTENT_ENCODING).is_none();
+    if is_json && plain { Ok(()) } else { Err(ApiError::UNSUPPORTED_MEDIA_TYPE) }
+}
+
+/// Reads a body of any transfer coding, up to `limit` bytes.
+async fn read(body: &mut RequestBody, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let mut stream = body.take().map_err(|_| ApiError::UNREADABLE)?.into_bytes_stream();
+    let (mut bytes, mut dropped) = (Vec::new(), 0);
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| ApiError::UNREADABLE)?;
+        if dropped == 0 && bytes.len() + chunk.len() <= limit {
+            bytes.extend_from_slice(&chunk);
+        } else {
+            dropped += chunk.len();
+        }
+        if dropped > DRAIN {
+            break;
+        }
+    }
+    if dropped == 0 { Ok(bytes) } else { Err(ApiError::TOO_LARGE) }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        let message = without_position(&inner.to_string());
+        match inner.classify() {
+            serde_json::error::Category::Data => {
+                let field = field_of(path, &message);
+                ApiError::fields(vec![FieldProblem { field, message }])
+            }
+            serde_json::error::Category::Syntax
+            | serde_json::error::Category::Eof
+            | serde_json::error::Category::Io => ApiError::malformed(inner.to_string()),
+        }
+    })?;
+    json.end().map_err(|error| ApiError::malformed(error.to_string()))?;
+    Ok(value)
+}
+
+/// serde names a missing, unknown or repeated field in its message and the object in the path.
+fn field_of(path: String, message: &str) -> String {
+    let named = ["missing field `", "unknown field `", "duplicate field `"]
+        .into_iter()
+        .find_map(|prefix| message.strip_prefix(prefix)?.split('`').next());
+    match named {
+        Some(field) if path == "." || path == field => field.to_owned(),
+        Some(field) if !path.ends_with(field) => format!("{path}.{field}"),
+        Some(_) => path,
+        None if path == "." => "body".to_owned(),
+        None => path,
+    }
+}
+
+fn without_position(message: &str) -> String {
+    message.split(" at line ").next().unwrap_or(message).to_owned()
+}
+
+/// An answer's body, written as JSON when it is made.
+pub struct Ready<T> {
+    bytes: Vec<u8>,
+    of: PhantomData<T>,
+}
+
+impl<T: Serialize> From<T> for Ready<T> {
+    fn from(value: T) -> Self {
+        // Envelopes are structs of strings, numbers, lists and JSON values, which always serialize.
+        let bytes = serde_json::to_vec(&value).unwrap_or_default();
+        Self { bytes, of: PhantomData }
+    }
+}
+
+impl<T: Send> IntoResponse for Ready<T> {
+    fn into_response(self) -> Response {
+        Response::builder().content_type(JSON).body(self.bytes)
+    }
+}
+
+impl<T: Type> Payload for Ready<T> {
+    const CONTENT_TYPE: &'static str = JSON;
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<T: Type> ApiResponse for Ready<T> {
+    fn meta() -> MetaResponses {
+        let content = vec![MetaMediaType { content_type: JSON, schema: T::schema_ref() }];
+        let ok = MetaResponse {
+            description: "Here it is",
+            status: Some(200),
+            status_range: None,
+            content,
+            headers: Vec::new(),
+        };
+        MetaResponses { responses: vec![ok] }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        #[allow(dead_code)]
+        name: String,
+        #[allow(dead_code)]
+        inner: Option<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[allow(dead_code)]
+        count: u8,
+    }
+
+    #[test]
+    fn what_cannot_be_accepted_is_named() {
+        let table = [
+            (r#"{"inner":null}"#, "name"),
+            (r#"{"name":"a","color":1}"#, "color"),
+            (r#"{"name":"a","name":"b"}"#, "name"),
+            (r#"{"name":7}"#, "name"),
+            (r#"{"name":"a","inner":{"count":300}}"#, "inner.count"),
+            (r#"{"name":"a","inner":{"count":1,"x":2}}"#, "inner.x"),
+            (r#"{"name":"a","inner":{}}"#, "inner.count"),
+            (r#"[1]"#, "body"),
+            (r#""text""#, "body"),
+        ];
+        for (body, field) in table {
+            let problem = parse::<Sample>(body.as_bytes()).unwrap_err();
+            let expected = ApiError::field(field, "");
+            let named = format!("{problem:?}");
+            assert!(named.contains("INVALID_FIELD"), "{body}: {named}");
+            assert!(named.contains(&format!("field: {field:?}")), "{body}: {named} {expected:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_apart() {
+        let deep = "[".repeat(200_000);
+        let broken: [&[u8]; 5] = [b"", b"{", b"{} {}", b"\"\xff\"", deep.as_bytes()];
+        for body in broken {
+            let problem = format!("{:?}", parse::<serde_json::Value>(body).unwrap_err());
+            assert!(problem.contains("MALFORMED_JSON"), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The envelope of every answer: `data` and `meta`.
+
+use chrono::{DateTime, Utc};
+use poem_openapi::{Enum, Object};
+use serde::Serialize;
+use shared::domain::Version;
+use uuid::Uuid;
+
+/// About an answer.
+#[derive(Clone, Debug, Serialize, Object)]
+pub struct Meta {
+    /// The request's id, as sent or as made.
+    pub request_id: Uuid,
+    /// When the answer was made.
+    pub timestamp: DateTime<Utc>,
+}
+
+impl Meta {
+    /// About an answer made now.
+    #[must_use]
+    pub fn now(request_id: Uuid) -> Self {
+        Self { request_id, timestamp: Utc::now() }
+    }
+}
+
+/// Where a write is.
+#[derive(Clone, Copy, Debug, Serialize, Enum)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case")]
+pub enum SyncState {
+    /// Committed in PostgreSQL.
+    Committed,
+    /// Durable in the buffer of this host; replay will bring it to PostgreSQL.
+    Buffered,
+}
+
+/// Where a write is, and the operation by which it can be followed.
+#[derive(Clone, Copy, Debug, Serialize, Object)]
+pub struct Sync {
+    /// Where the write is.
+    pub state: SyncState,
+    /// The operation's id, for `GET /api/v1/operations/{id}`.
+    pub operation_id: Uuid,
+}
+
+/// About the answer to a write.
+#[derive(Clone, Debug, Serialize, Object)]
+pub struct WriteMeta {
+    /// The request's id, as sent or as made.
+    pub request_id: Uuid,
+    /// When the answer was made.
+    pub timestamp: DateTime<Utc>,
+    /// Where the write is.
+    pub sync: Sync,
+}
+
+impl WriteMeta {
+    /// About the answer to a write, made now.
+    #[must_use]
+    pub fn now(request_id: Uuid, state: SyncState, operation: Version) -> Self {
+        let sync = Sync { state, operation_id: operation.as_uuid() };
+        Self { request_id, timestamp: Utc::now(), sync }
+    }
+}
+
+/// Where what was read comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case")]
+pub enum Source {
+    /// PostgreSQL alone.
+    Database,
+    /// Pending operations, laid over PostgreSQL if that could be asked.
+    Overlay,
+}
+
+impl Source {
+    /// The value of the header `X-Data-Source`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::Overlay => "overlay",
+        }
+    }
+}
+
+/// About the answer to a read.
+#[derive(Clone, Debug, Serialize, Object)]
+pub struct ReadMeta {
+    /// The request's id, as sent or as made.
+    pub request_id: Uuid,
+    /// When the answer was made.
+    pub timestamp: DateTime<Utc>,
+    /// Where the data comes from.
+    pub source: Source,
+    /// True if PostgreSQL could not be asked, so that there may be newer data.
+    pub stale: bool,
+}
+
+impl ReadMeta {
+    /// About the answer to a read, made now.
+    #[must_use]
+    pub fn now(request_id: Uuid, source: Source, stale: bool) -> Self {
+        Self { request_id, timestamp: Utc::now(), source, stale }
+    }
+}
+
+/// About a page of a list.
+#[derive(Clone, Debug, Serialize, Object)]
+pub struct ListMeta {
+    /// The request's id, as sent or as made.
+    pub request_id: Uuid,
+    /// When the answer was made.
+    pub timestamp: DateTime<Utc>,
+    /// Where the data comes from.
+    pub source: Source,
+    /// True if PostgreSQL could not be asked, so that there may be newer data.
+    pub stale: bool,
+    /// False if there may be entries that this node cannot see now.
+    pub complete: bool,
+    /// The page, from 1.
+    pub page: u64,
+    /// Entries of a page at the most.
+    pub limit: u64,
+    /// Entries on all pages, as far as this node knows.
+    pub total: u64,
+    /// Pages, as far as this node knows.
+    pub total_pages: u64,
+}

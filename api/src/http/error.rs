@@ -1,0 +1,330 @@
+//! The one place where errors become HTTP: a status, a code, a message, and the field if there is
+//! one. Nothing internal is told: no SQL, paths or versions.
+
+use poem::error::{
+    MethodNotAllowedError, NotFoundError, ParsePathError, ReadBodyError, ResponseError,
+};
+use poem::http::StatusCode;
+use poem::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use poem::{IntoResponse, Response};
+use poem_openapi::error::{AuthorizationError, ContentTypeError, ParseParamError};
+use poem_openapi::payload::Payload;
+use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
+use poem_openapi::{ApiResponse, Object};
+use serde::Serialize;
+use shared::buffer::BufferError;
+use shared::domain::Refusal;
+use shared::store::StoreError;
+use shared::writes::WriteError;
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::body::Ready;
+use super::envelope::Meta;
+
+/// Seconds after which a client that was turned away may come back.
+const RETRY_AFTER_SECONDS: u64 = 1;
+
+/// What is wrong with one field of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Object)]
+pub struct FieldProblem {
+    /// The field, parameter or header.
+    pub field: String,
+    /// What would be accepted.
+    pub message: String,
+}
+
+/// What is wrong.
+#[derive(Debug, Serialize, Object)]
+pub struct ErrorBody {
+    /// For programs, for example `TASK_NOT_FOUND`.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// The fields at fault, if any.
+    pub details: Vec<FieldProblem>,
+}
+
+/// The envelope of every failure.
+#[derive(Debug, Serialize, Object)]
+pub struct ErrorEnvelope {
+    /// What is wrong.
+    pub error: ErrorBody,
+    /// About the answer.
+    pub meta: Meta,
+}
+
+/// A failure on its way to the client.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{code}")]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: &'static str,
+    details: Vec<FieldProblem>,
+}
+
+impl ApiError {
+    const fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
+        Self { status, code, message, details: Vec::new() }
+    }
+
+    /// Fields that cannot be accepted.
+    #[must_use]
+    pub fn fields(details: Vec<FieldProblem>) -> Self {
+        let message = "the request has fields that cannot be accepted";
+        Self { details, ..Self::new(StatusCode::BAD_REQUEST, "INVALID_FIELD", message) }
+    }
+
+    /// One field that cannot be accepted.
+    #[must_use]
+    pub fn field(field: &str, message: impl Into<String>) -> Self {
+        Self::fields(vec![FieldProblem { field: field.to_owned(), message: message.into() }])
+    }
+
+    /// A parameter or header that cannot be accepted.
+    #[must_use]
+    pub fn parameter(name: &str, message: impl Into<String>) -> Self {
+        let details = vec![FieldProblem { field: name.to_owned(), message: message.into() }];
+        let what = "the request has a parameter that cannot be accepted";
+        Self { details, ..Self::new(StatusCode::BAD_REQUEST, "INVALID_PARAMETER", what) }
+    }
+
+    /// A body that is no JSON.
+    #[must_use]
+    pub fn malformed(message: String) -> Self {
+        let details = vec![FieldProblem { field: "body".to_owned(), message }];
+        let what = "the body is not valid JSON";
+        Self { details, ..Self::new(StatusCode::BAD_REQUEST, "MALFORMED_JSON", what) }
+    }
+
+    /// A body over the limit.
+    pub const TOO_LARGE: Self =
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", "the body is too large");
+
+    /// A body that could not be read.
+    pub const UNREADABLE: Self =
+        Self::new(StatusCode::BAD_REQUEST, "UNREADABLE_BODY", "the body could not be read");
+
+    /// A body that is not JSON by its own word, or is compressed.
+    pub const UNSUPPORTED_MEDIA_TYPE: Self = Self::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "UNSUPPORTED_MEDIA_TYPE",
+        "send application/json, not compressed",
+    );
+
+    /// No token, or one that is not accepted.
+    pub const UNAUTHORIZED: Self =
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "a valid bearer token is needed");
+
+    /// A task that is not there, deleted, or somebody else's.
+    pub const TASK_NOT_FOUND: Self =
+        Self::new(StatusCode::NOT_FOUND, "TASK_NOT_FOUND", "there is no such task");
+
+    /// An operation that is not known, or is somebody else's.
+    pub const OPERATION_NOT_FOUND: Self =
+        Self::new(StatusCode::NOT_FOUND, "OPERATION_NOT_FOUND", "there is no such operation");
+
+    /// An idempotency key whose task has been deleted.
+    pub const TASK_DELETED: Self = Self::new(
+        StatusCode::CONFLICT,
+        "TASK_DELETED",
+        "the task made with this Idempotency-Key has been deleted",
+    );
+
+    /// What is asked for can be told only by a database that is away.
+    pub const DATABASE_UNAVAILABLE: Self = Self::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "DATABASE_UNAVAILABLE",
+        "this cannot be told while the database is away",
+    );
+
+    /// No answer could be given within the deadline.
+    pub const DEADLINE_EXCEEDED: Self = Self::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "DEADLINE_EXCEEDED",
+        "no answer could be given in time; the request may or may not have been carried out",
+    );
+
+    /// A mistake of this program.
+    pub const INTERNAL: Self =
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "this should not have happened");
+
+    /// The status it is answered with.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The answer to the request with this id.
+    #[must_use]
+    pub fn into_answer(self, request_id: Uuid) -> Response {
+        let retry = self.status == StatusCode::SERVICE_UNAVAILABLE
+            || self.status == StatusCode::TOO_MANY_REQUESTS;
+        let status = self.status;
+        let body = ErrorEnvelope {
+            error: ErrorBody {
+                code: self.code.to_owned(),
+                message: self.message.to_owned(),
+                details: self.details,
+            },
+            meta: Meta::now(request_id),
+        };
+        let mut response = Ready::from(body).into_response();
+        response.set_status(status);
+        if retry {
+            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let bearer = poem::http::HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+        }
+        response
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Refused(refusal) => refusal.into(),
+            WriteError::Buffer(error) => error.into(),
+            WriteError::Overloaded => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "OVERLOADED",
+                "too many writes are waiting",
+            ),
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotFound | Refusal::NotOwner => Self::TASK_NOT_FOUND,
+            Refusal::Suspended => {
+                Self::new(StatusCode::FORBIDDEN, "USER_SUSPENDED", "this user has been suspended")
+            }
+            Refusal::PreconditionFailed => Self::new(
+                StatusCode::PRECONDITION_FAILED,
+                "PRECONDITION_FAILED",
+                "the task has another version than If-Match names",
+            ),
+            Refusal::Data(_) => Self::new(
+                StatusCode::CONFLICT,
+                "DATA_REFUSED",
+                "the database does not accept this data",
+            ),
+            Refusal::Internal(_) => Self::INTERNAL,
+        }
+    }
+}
+
+impl From<BufferError> for ApiError {
+    fn from(error: BufferError) -> Self {
+        const BUSY: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+        match error {
+            BufferError::Full => Self::new(
+                BUSY,
+                "BUFFER_FULL",
+                "the database is away and the buffer is full; nothing was kept",
+            ),
+            BufferError::UserShare => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "USER_BUFFER_QUOTA",
+                "the database is away and this user's share of the buffer is used up",
+            ),
+            BufferError::LowDisk
+            | BufferError::Timeout
+            | BufferError::Unavailable(_)
+            | BufferError::Redb(_) => {
+                tracing::error!(%error, "the buffer cannot be used");
+                Self::new(BUSY, "BUFFER_UNAVAILABLE", "the buffer cannot take this now")
+            }
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(_: StoreError) -> Self {
+        Self::DATABASE_UNAVAILABLE
+    }
+}
+
+/// Makes a failure of ours of whatever poem and poem-openapi came up with, by its type.
+#[must_use]
+pub fn classify(error: &poem::Error) -> ApiError {
+    if let Some(error) = error.downcast_ref::<ApiError>() {
+        return error.clone();
+    }
+    if error.is::<NotFoundError>() {
+        return ApiError::new(StatusCode::NOT_FOUND, "ROUTE_NOT_FOUND", "there is no such route");
+    }
+    if error.is::<MethodNotAllowedError>() {
+        return ApiError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "METHOD_NOT_ALLOWED",
+            "this route does not have this method",
+        );
+    }
+    if error.is::<AuthorizationError>() {
+        return ApiError::UNAUTHORIZED;
+    }
+    if let Some(error) = error.downcast_ref::<ParseParamError>() {
+        return ApiError::parameter(error.name, "does not have the form that is documented");
+    }
+    if error.is::<ParsePathError>() {
+        return ApiError::parameter("path", "does not have the form that is documented");
+    }
+    if error.is::<ContentTypeError>() {
+        return ApiError::UNSUPPORTED_MEDIA_TYPE;
+    }
+    if error.is::<ReadBodyError>() {
+        return ApiError::UNREADABLE;
+    }
+    tracing::error!(status = error.status().as_u16(), "an error of the framework without a code");
+    ApiError::INTERNAL
+}
+
+/// The failures that any route may answer with, for OpenAPI.
+const DOCUMENTED: [(u16, &str); 11] = [
+    (400, "Something in the request cannot be accepted; `details` names the field"),
+    (401, "No token, or one that is not accepted"),
+    (403, "Not allowed for this user"),
+    (404, "Not there, deleted, or somebody else's"),
+    (409, "In conflict with what is stored"),
+    (412, "The task has another version than `If-Match` names"),
+    (413, "The body is over the limit"),
+    (415, "The body is not `application/json`, or is compressed"),
+    (429, "The user's share of the buffer is used up"),
+    (500, "A mistake of this program"),
+    (503, "Neither the database nor the buffer can answer; `Retry-After` says when to come back"),
+];
+
+impl ApiResponse for ApiError {
+    fn meta() -> MetaResponses {
+        let responses = DOCUMENTED
+            .into_iter()
+            .map(|(status, description)| MetaResponse {
+                description,
+                status: Some(status),
+                status_range: None,
+                content: vec![MetaMediaType {
+                    content_type: Ready::<ErrorEnvelope>::CONTENT_TYPE,
+                    schema: Ready::<ErrorEnvelope>::schema_ref(),
+                }],
+                headers: Vec::new(),
+            })
+            .collect();
+        MetaResponses { responses }
+    }
+
+    fn register(registry: &mut Registry) {
+        <Ready<ErrorEnvelope> as Payload>::register(registry);
+    }
+}

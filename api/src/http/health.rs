@@ -1,0 +1,158 @@
+//! Is the process there, can it take writes, and the whole truth.
+
+use chrono::{DateTime, Utc};
+use poem::web::Data;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde::Serialize;
+use shared::buffer::{Stats, unix_millis};
+use shared::status::{HEARTBEAT_LIMIT_MS, WORKER, WorkerStatus};
+
+use super::body::Ready;
+use super::envelope::Meta;
+use super::error::ApiError;
+use super::schema::Nullable;
+use super::shell::RequestId;
+use crate::state::State;
+
+/// That something is so.
+#[derive(Serialize, Object)]
+pub struct Answer {
+    /// In one word.
+    status: String,
+}
+
+/// That something is so, in the envelope.
+#[derive(Serialize, Object)]
+pub struct Told {
+    /// What is so.
+    data: Answer,
+    /// About the answer.
+    meta: Meta,
+}
+
+/// The whole truth about this node.
+#[derive(Serialize, Object)]
+pub struct Health {
+    /// `healthy`, or `degraded` if anything below is not as it should be.
+    status: String,
+    /// `up`, or `down`: writes go to the buffer.
+    postgres: String,
+    /// `up`, or `down`: everything is slower.
+    redis: String,
+    /// `up`, or `absent`: nothing is replayed.
+    worker: String,
+    /// The buffer.
+    buffer: BufferHealth,
+}
+
+/// How full the buffer is.
+#[derive(Serialize, Object)]
+pub struct BufferHealth {
+    /// Pending operations.
+    pending: u64,
+    /// Their bytes.
+    bytes: u64,
+    /// Dead letters.
+    dead: u64,
+    /// Records that cannot be read.
+    quarantined: u64,
+    /// When the oldest pending operation was queued.
+    oldest_queued_at: Nullable<DateTime<Utc>>,
+}
+
+/// The whole truth, in the envelope.
+#[derive(Serialize, Object)]
+pub struct HealthRead {
+    /// The whole truth.
+    data: Health,
+    /// About the answer.
+    meta: Meta,
+}
+
+/// What health is answered with.
+#[derive(ApiResponse)]
+pub enum HealthAnswer {
+    /// Everything is as it should be
+    #[oai(status = 200)]
+    Healthy(Ready<HealthRead>),
+    /// Something is not; the service may well go on
+    #[oai(status = 503)]
+    Degraded(Ready<HealthRead>),
+}
+
+/// The routes of health.
+pub struct HealthApi;
+
+#[OpenApi]
+impl HealthApi {
+    /// The process is there.
+    #[oai(path = "/live", method = "get", operation_id = "live")]
+    async fn live(&self, request: RequestId) -> Ready<Told> {
+        told(request, "live")
+    }
+
+    /// It can take writes, be it to the buffer.
+    #[oai(path = "/ready", method = "get", operation_id = "ready")]
+    async fn ready(
+        &self,
+        state: Data<&State>,
+        request: RequestId,
+    ) -> Result<Ready<Told>, ApiError> {
+        if !state.link.is_up() {
+            let (stats, settings) = (state.buffer.stats().await?, state.buffer.settings());
+            if stats.pending >= settings.buffer_max_size || stats.bytes >= settings.buffer_max_bytes
+            {
+                return Err(shared::buffer::BufferError::Full.into());
+            }
+        }
+        Ok(told(request, "ready"))
+    }
+
+    /// The whole truth.
+    #[oai(path = "/health", method = "get", operation_id = "health")]
+    async fn health(
+        &self,
+        state: Data<&State>,
+        request: RequestId,
+    ) -> Result<HealthAnswer, ApiError> {
+        let (redis, stats, worker) = tokio::join!(
+            state.redis.is_up(),
+            state.buffer.stats(),
+            state.buffer.published::<WorkerStatus>(WORKER)
+        );
+        let heard = worker?.is_some_and(|status| {
+            unix_millis().saturating_sub(status.heartbeat_at) <= HEARTBEAT_LIMIT_MS
+        });
+        let data = health(state.link.is_up(), redis, heard, stats?);
+        let healthy = data.status == HEALTHY;
+        let body = Ready::from(HealthRead { data, meta: Meta::now(request.0) });
+        Ok(if healthy { HealthAnswer::Healthy(body) } else { HealthAnswer::Degraded(body) })
+    }
+}
+
+const HEALTHY: &str = "healthy";
+
+fn told(request: RequestId, status: &str) -> Ready<Told> {
+    Told { data: Answer { status: status.to_owned() }, meta: Meta::now(request.0) }.into()
+}
+
+fn health(postgres: bool, redis: bool, worker: bool, stats: Stats) -> Health {
+    let up = |is_up: bool, otherwise: &str| if is_up { "up" } else { otherwise }.to_owned();
+    let healthy = postgres && redis && worker && stats.quarantined == 0;
+    Health {
+        status: if healthy { HEALTHY } else { "degraded" }.to_owned(),
+        postgres: up(postgres, "down"),
+        redis: up(redis, "down"),
+        worker: up(worker, "absent"),
+        buffer: BufferHealth {
+            pending: stats.pending,
+            bytes: stats.bytes,
+            dead: stats.dead,
+            quarantined: stats.quarantined,
+            oldest_queued_at: stats
+                .oldest_queued_at
+                .and_then(DateTime::from_timestamp_millis)
+                .into(),
+        },
+    }
+}

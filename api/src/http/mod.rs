@@ -1,0 +1,91 @@
+//! The HTTP interface: routes, bodies, failures.
+
+mod auth;
+mod body;
+mod envelope;
+mod error;
+mod health;
+mod operations;
+mod profile;
+mod schema;
+mod shell;
+mod tasks;
+
+use poem::web::Data;
+use poem::{Endpoint, EndpointExt, Route, get, handler};
+use poem_openapi::OpenApiService;
+
+use chrono::SubsecRound;
+use shared::domain::{Actor, Change, Operation, Version};
+
+pub use envelope::Source;
+pub use error::ApiError;
+pub use schema::{JsonObject, Nullable};
+
+use crate::state::State;
+use shell::{RequestId, Shell, Traceparent};
+
+type Service = OpenApiService<
+    (tasks::TasksApi, profile::ProfileApi, operations::OperationsApi, health::HealthApi),
+    (),
+>;
+
+/// The description of the interface and its implementation.
+fn service() -> Service {
+    let apis = (tasks::TasksApi, profile::ProfileApi, operations::OperationsApi, health::HealthApi);
+    OpenApiService::new(apis, "Holdfast", env!("CARGO_PKG_VERSION")).description(
+        "Tasks and profiles that go on being written while the database is away. A write is \
+         answered 201, 200 or 204 when PostgreSQL has committed it, and 202 when this host's \
+         buffer holds it, synced to the disk; `meta.sync` says which, and \
+         `GET /api/v1/operations/{id}` what became of it.",
+    )
+}
+
+/// The OpenAPI document, as YAML; `api/openapi.yaml` is kept equal to it.
+#[must_use]
+pub fn openapi_yaml() -> String {
+    service().spec_yaml()
+}
+
+/// Everything this process answers.
+pub fn routes(state: State) -> impl Endpoint<Output = poem::Response> + 'static {
+    let service = service();
+    let shell = Shell(state.server.clone());
+    Route::new()
+        .at("/docs", service.swagger_ui())
+        .at("/openapi.json", service.spec_endpoint())
+        .at("/openapi.yaml", service.spec_endpoint_yaml())
+        .at("/metrics", get(write_metrics))
+        .nest_no_strip("/", service)
+        .data(state)
+        .with(shell)
+}
+
+#[handler]
+fn write_metrics(state: Data<&State>) -> String {
+    state.metrics.render()
+}
+
+/// The operation that a request asks for.
+fn operation(
+    state: &State,
+    actor: Actor,
+    change: Change,
+    request: RequestId,
+    trace: Traceparent,
+) -> Operation {
+    Operation {
+        id: state.clock.next(),
+        actor,
+        change,
+        // PostgreSQL keeps microseconds: a finer time would change by being stored.
+        accepted_at: chrono::Utc::now().trunc_subsecs(3),
+        request_id: request.0,
+        traceparent: trace.0,
+    }
+}
+
+/// The path at which a buffered operation can be followed.
+fn location(operation: Version) -> String {
+    format!("/api/v1/operations/{operation}")
+}

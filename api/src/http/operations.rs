@@ -1,0 +1,144 @@
+//! What became of an accepted operation.
+
+use chrono::{DateTime, Utc};
+use poem::web::Data;
+use poem_openapi::param::Path;
+use poem_openapi::{Object, OpenApi};
+use serde::Serialize;
+use shared::buffer::Found;
+use shared::domain::{Actor, Operation, OperationState, Role, Version};
+use shared::store::LedgerEntry;
+use uuid::Uuid;
+
+use super::auth::Authenticated;
+use super::body::Ready;
+use super::envelope::Meta;
+use super::error::ApiError;
+use super::schema::Nullable;
+use super::shell::RequestId;
+use crate::state::State;
+
+/// An accepted operation.
+#[derive(Serialize, Object)]
+pub struct OperationView {
+    /// The operation's id.
+    id: Uuid,
+    /// `pending`, `applied`, `merged`, `superseded`, `duplicate`, `rejected`, `expired` or
+    /// `discarded`.
+    state: String,
+    /// `task` or `profile`.
+    entity: String,
+    /// Of which entity.
+    entity_id: Uuid,
+    /// `create`, `replace`, `patch` or `delete`.
+    action: String,
+    /// From 1 (low) to 5 (high), while it is in the buffer.
+    priority: Nullable<u8>,
+    /// Attempts at replay that were used up, while it is in the buffer.
+    attempts: Nullable<u32>,
+    /// When it was accepted.
+    accepted_at: DateTime<Utc>,
+    /// When it will be tried again, if it waits for that.
+    next_attempt_at: Nullable<DateTime<Utc>>,
+    /// When it was settled in PostgreSQL, if it was.
+    applied_at: Nullable<DateTime<Utc>>,
+    /// Why it did not take effect, if it did not.
+    reason: Nullable<String>,
+}
+
+/// An operation that was read.
+#[derive(Serialize, Object)]
+pub struct OperationRead {
+    /// The operation.
+    data: OperationView,
+    /// About the answer.
+    meta: Meta,
+}
+
+impl OperationView {
+    fn buffered(operation: &Operation, state: OperationState, attempts: u32) -> Self {
+        let lane = operation.lane();
+        Self {
+            id: operation.id.as_uuid(),
+            state: state.as_str().to_owned(),
+            entity: lane.kind.as_str().to_owned(),
+            entity_id: lane.id,
+            action: operation.action().as_str().to_owned(),
+            priority: Some(operation.priority()).into(),
+            attempts: Some(attempts).into(),
+            accepted_at: operation.accepted_at,
+            next_attempt_at: None.into(),
+            applied_at: None.into(),
+            reason: None.into(),
+        }
+    }
+
+    fn settled(id: Version, entry: LedgerEntry) -> Self {
+        Self {
+            id: id.as_uuid(),
+            state: entry.state.as_str().to_owned(),
+            entity: entry.entity,
+            entity_id: entry.entity_id,
+            action: entry.action,
+            priority: None.into(),
+            attempts: None.into(),
+            accepted_at: entry.accepted_at,
+            next_attempt_at: None.into(),
+            applied_at: Some(entry.applied_at).into(),
+            reason: entry.reason.into(),
+        }
+    }
+}
+
+/// The routes of operations.
+pub struct OperationsApi;
+
+#[OpenApi(prefix_path = "/api/v1")]
+impl OperationsApi {
+    /// What became of an accepted operation of one's own.
+    #[oai(path = "/operations/:id", method = "get", operation_id = "readOperation")]
+    async fn read(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+        id: Path<Uuid>,
+    ) -> Result<Ready<OperationRead>, ApiError> {
+        let data = find(&state, user.0, Version::from_uuid(id.0)).await?;
+        Ok(OperationRead { data, meta: Meta::now(request.0) }.into())
+    }
+}
+
+async fn find(state: &State, actor: Actor, id: Version) -> Result<OperationView, ApiError> {
+    let (owner, view) = match state.buffer.find(id).await? {
+        Some(Found::Pending { operation, attempts, not_before }) => {
+            let mut view = OperationView::buffered(&operation, OperationState::Pending, attempts);
+            view.next_attempt_at = not_before.and_then(DateTime::from_timestamp_millis).into();
+            (operation.actor.user_id, view)
+        }
+        Some(Found::Dead(letter)) => {
+            let mut view =
+                OperationView::buffered(&letter.operation, letter.state, letter.attempts);
+            view.reason = Some(letter.reason).into();
+            (letter.operation.actor.user_id, view)
+        }
+        Some(Found::Quarantined) | None => settled(state, id).await?,
+    };
+    let may_see = match actor.role {
+        Role::User => owner == actor.user_id,
+        Role::Operator | Role::Admin => true,
+    };
+    if may_see { Ok(view) } else { Err(ApiError::OPERATION_NOT_FOUND) }
+}
+
+/// What the ledger knows. An operation leaves the buffer only after its ledger row was committed,
+/// so one that neither has was never accepted.
+async fn settled(state: &State, id: Version) -> Result<(Uuid, OperationView), ApiError> {
+    if !state.link.is_up() {
+        return Err(ApiError::DATABASE_UNAVAILABLE);
+    }
+    let entry =
+        state.store.ledger_entry(id).await.inspect_err(|error| state.link.report(*error))?;
+    let entry = entry.ok_or(ApiError::OPERATION_NOT_FOUND)?;
+    Ok((entry.user_id, OperationView::settled(id, entry)))
+}

@@ -1,0 +1,144 @@
+//! The user's own profile. Only the preferences can be written here.
+
+use poem::web::Data;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde::{Deserialize, Serialize};
+use shared::domain::{Actor, Change, Preferences};
+use shared::store::Entity;
+use shared::writes::Written;
+
+use super::auth::Authenticated;
+use super::body::{JsonBody, Ready};
+use super::envelope::{ReadMeta, SyncState, WriteMeta};
+use super::error::ApiError;
+use super::schema::JsonObject;
+use super::shell::{RequestId, Traceparent};
+use crate::reads::{self, ProfileView};
+use crate::state::State;
+
+/// The writable fields of a profile.
+#[derive(Debug, Deserialize, Object)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+pub struct ProfileChange {
+    /// A JSON object of the client's own making, up to 8 KiB; it is replaced as a whole.
+    preferences: JsonObject,
+}
+
+impl ProfileChange {
+    fn parse(self) -> Result<Preferences, ApiError> {
+        Preferences::try_from(self.preferences.0)
+            .map_err(|invalid| ApiError::field("preferences", invalid.to_string()))
+    }
+}
+
+/// A profile that was written.
+#[derive(Serialize, Object)]
+pub struct ProfileWritten {
+    /// The profile.
+    data: ProfileView,
+    /// About the answer.
+    meta: WriteMeta,
+}
+
+/// A profile that was read.
+#[derive(Serialize, Object)]
+pub struct ProfileRead {
+    /// The profile.
+    data: ProfileView,
+    /// About the answer.
+    meta: ReadMeta,
+}
+
+/// What a change is answered with.
+#[derive(ApiResponse)]
+pub enum Changed {
+    /// Committed in PostgreSQL
+    #[oai(status = 200)]
+    Committed(Ready<ProfileWritten>),
+    /// Durable in the buffer
+    #[oai(status = 202)]
+    Buffered(Ready<ProfileWritten>, #[oai(header = "Location")] String),
+}
+
+/// What a read is answered with.
+#[derive(ApiResponse)]
+pub enum Read {
+    /// The profile
+    #[oai(status = 200)]
+    Found(Ready<ProfileRead>, #[oai(header = "X-Data-Source")] String),
+}
+
+/// The routes of the profile.
+pub struct ProfileApi;
+
+#[OpenApi(prefix_path = "/api/v1")]
+impl ProfileApi {
+    /// Read one's own profile.
+    #[oai(path = "/profile", method = "get", operation_id = "readProfile")]
+    async fn read(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+    ) -> Result<Read, ApiError> {
+        let found = reads::profile(&state, user.0.user_id).await?;
+        let meta = ReadMeta::now(request.0, found.source, found.stale);
+        let source = found.source.as_str().to_owned();
+        Ok(Read::Found(ProfileRead { data: found.view, meta }.into(), source))
+    }
+
+    /// Replace what one may write of one's own profile.
+    #[oai(path = "/profile", method = "put", operation_id = "replaceProfile")]
+    async fn replace(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+        trace: Traceparent,
+        body: JsonBody<ProfileChange>,
+    ) -> Result<Changed, ApiError> {
+        let change = Change::ProfilePut { preferences: body.0.parse()? };
+        write(&state, user.0, change, request, trace).await
+    }
+
+    /// Change the fields one names of one's own profile.
+    #[oai(path = "/profile", method = "patch", operation_id = "changeProfile")]
+    async fn change(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+        trace: Traceparent,
+        body: JsonBody<ProfileChange>,
+    ) -> Result<Changed, ApiError> {
+        let change = Change::ProfilePatch { preferences: body.0.parse()? };
+        write(&state, user.0, change, request, trace).await
+    }
+}
+
+async fn write(
+    state: &State,
+    actor: Actor,
+    change: Change,
+    request: RequestId,
+    trace: Traceparent,
+) -> Result<Changed, ApiError> {
+    let operation = super::operation(state, actor, change, request, trace);
+    let asked = ProfileView::asked(&operation);
+    match state.writes.submit(operation).await? {
+        Written::Committed { operation_id, entity, .. } => {
+            let data = match &entity {
+                Some(Entity::Profile(profile)) => ProfileView::of(profile),
+                Some(Entity::Task(_)) | None => asked,
+            };
+            let meta = WriteMeta::now(request.0, SyncState::Committed, operation_id);
+            Ok(Changed::Committed(ProfileWritten { data, meta }.into()))
+        }
+        Written::Buffered { operation_id } => {
+            let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
+            let body = ProfileWritten { data: asked, meta };
+            Ok(Changed::Buffered(body.into(), super::location(operation_id)))
+        }
+    }
+}

@@ -1,0 +1,511 @@
+//! Tasks: create, read, list, replace, change, delete.
+
+use poem::web::Data;
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::types::MaybeUndefined;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde::{Deserialize, Serialize};
+use shared::domain::{
+    Change, Description, Invalid, Operation, Outcome, TaskFields, TaskPatch, TaskStatus, Title,
+    Version,
+};
+use shared::store::Entity;
+use shared::writes::Written;
+use uuid::Uuid;
+
+use super::auth::Authenticated;
+use super::body::{JsonBody, Ready};
+use super::envelope::{ListMeta, ReadMeta, SyncState, WriteMeta};
+use super::error::{ApiError, FieldProblem};
+use super::schema::Nullable;
+use super::shell::{RequestId, Traceparent};
+use crate::reads::{self, TaskView};
+use crate::state::State;
+
+/// Entries of a page if the client does not say.
+const DEFAULT_LIMIT: u64 = 20;
+/// Entries of a page at the most.
+const MAX_LIMIT: u64 = 100;
+/// The furthest page that may be asked for.
+const MAX_PAGE: u64 = 1_000_000;
+/// Characters of an idempotency key at the most.
+const MAX_KEY: usize = 255;
+
+/// A new task.
+#[derive(Debug, Deserialize, Object)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+pub struct NewTask {
+    /// 1 to 255 characters, not blank.
+    #[oai(validator(min_length = 1, max_length = 255))]
+    title: String,
+    /// Up to 10,000 characters, or null.
+    #[oai(default)]
+    #[serde(default)]
+    description: Nullable<String>,
+    /// `pending` (the default), `in_progress`, `completed` or `cancelled`.
+    #[serde(default)]
+    status: Option<String>,
+}
+
+/// All fields of a task.
+#[derive(Debug, Deserialize, Object)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+pub struct WholeTask {
+    /// 1 to 255 characters, not blank.
+    #[oai(validator(min_length = 1, max_length = 255))]
+    title: String,
+    /// Up to 10,000 characters, or null.
+    #[serde(deserialize_with = "Nullable::deserialize")]
+    description: Nullable<String>,
+    /// `pending`, `in_progress`, `completed` or `cancelled`.
+    status: String,
+}
+
+/// Some fields of a task; at least one.
+#[derive(Debug, Deserialize, Object)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+pub struct TaskChange {
+    /// 1 to 255 characters, not blank.
+    #[oai(validator(min_length = 1, max_length = 255))]
+    #[serde(default, deserialize_with = "present")]
+    title: Option<String>,
+    /// Up to 10,000 characters; null clears it.
+    #[oai(validator(max_length = 10_000))]
+    #[serde(default)]
+    description: MaybeUndefined<String>,
+    /// `pending`, `in_progress`, `completed` or `cancelled`.
+    #[serde(default, deserialize_with = "present")]
+    status: Option<String>,
+}
+
+/// Takes a field that may be missing but not null.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
+}
+
+/// Collects what is wrong with a body, so that a client learns all of it at once.
+#[derive(Default)]
+struct Problems(Vec<FieldProblem>);
+
+impl Problems {
+    fn take<T>(&mut self, field: &str, parsed: Result<T, Invalid>) -> Option<T> {
+        parsed
+            .map_err(|invalid| {
+                self.0.push(FieldProblem { field: field.to_owned(), message: invalid.to_string() });
+            })
+            .ok()
+    }
+
+    fn fields(
+        mut self,
+        title: String,
+        description: Option<String>,
+        status: Option<&str>,
+    ) -> Result<TaskFields, ApiError> {
+        let title = self.take("title", Title::try_from(title));
+        let description = description.map(Description::try_from).transpose();
+        let description = self.take("description", description);
+        let status = status.map_or(Ok(TaskStatus::default()), TaskStatus::parse);
+        let status = self.take("status", status);
+        match (title, description, status) {
+            (Some(title), Some(description), Some(status)) => {
+                Ok(TaskFields { title, description, status })
+            }
+            _ => Err(ApiError::fields(self.0)),
+        }
+    }
+}
+
+impl NewTask {
+    fn parse(self) -> Result<TaskFields, ApiError> {
+        Problems::default().fields(self.title, self.description.0, self.status.as_deref())
+    }
+}
+
+impl WholeTask {
+    fn parse(self) -> Result<TaskFields, ApiError> {
+        Problems::default().fields(self.title, self.description.0, Some(&self.status))
+    }
+}
+
+impl TaskChange {
+    fn parse(self) -> Result<TaskPatch, ApiError> {
+        let mut problems = Problems::default();
+        let title = self.title.map(Title::try_from).transpose();
+        let title = problems.take("title", title).flatten();
+        let description = match self.description {
+            MaybeUndefined::Undefined => None,
+            MaybeUndefined::Null => Some(None),
+            MaybeUndefined::Value(text) => {
+                problems.take("description", Description::try_from(text)).map(Some)
+            }
+        };
+        let status = self.status.as_deref().map(TaskStatus::parse).transpose();
+        let status = problems.take("status", status).flatten();
+        let patch = TaskPatch { title, description, status };
+        if !problems.0.is_empty() {
+            return Err(ApiError::fields(problems.0));
+        }
+        if patch.is_empty() {
+            return Err(ApiError::field("body", "must name at least one field"));
+        }
+        Ok(patch)
+    }
+}
+
+/// A task that was written.
+#[derive(Serialize, Object)]
+pub struct TaskWritten {
+    /// The task.
+    data: TaskView,
+    /// About the answer.
+    meta: WriteMeta,
+}
+
+/// The task that was deleted.
+#[derive(Serialize, Object)]
+pub struct DeletedTask {
+    /// Its id.
+    id: Uuid,
+}
+
+/// A delete that waits in the buffer.
+#[derive(Serialize, Object)]
+pub struct TaskDeleted {
+    /// Which task.
+    data: DeletedTask,
+    /// About the answer.
+    meta: WriteMeta,
+}
+
+/// A task that was read.
+#[derive(Serialize, Object)]
+pub struct TaskRead {
+    /// The task.
+    data: TaskView,
+    /// About the answer.
+    meta: ReadMeta,
+}
+
+/// A page of tasks.
+#[derive(Serialize, Object)]
+pub struct TaskList {
+    /// The tasks, newest first.
+    data: Vec<TaskView>,
+    /// About the page.
+    meta: ListMeta,
+}
+
+/// What a create is answered with.
+#[derive(ApiResponse)]
+pub enum Created {
+    /// A create repeated with the same `Idempotency-Key`: the task as it is stored
+    #[oai(status = 200)]
+    Replayed(
+        Ready<TaskWritten>,
+        #[oai(header = "Idempotency-Replayed")] String,
+        #[oai(header = "ETag")] String,
+    ),
+    /// Committed in PostgreSQL
+    #[oai(status = 201)]
+    Committed(
+        Ready<TaskWritten>,
+        #[oai(header = "Location")] String,
+        #[oai(header = "ETag")] String,
+    ),
+    /// Durable in the buffer
+    #[oai(status = 202)]
+    Buffered(
+        Ready<TaskWritten>,
+        #[oai(header = "Location")] String,
+        #[oai(header = "Idempotency-Replayed")] Option<String>,
+        #[oai(header = "ETag")] String,
+    ),
+}
+
+/// What a change is answered with.
+#[derive(ApiResponse)]
+pub enum Changed {
+    /// Committed in PostgreSQL
+    #[oai(status = 200)]
+    Committed(Ready<TaskWritten>, #[oai(header = "ETag")] String),
+    /// Durable in the buffer
+    #[oai(status = 202)]
+    Buffered(
+        Ready<TaskWritten>,
+        #[oai(header = "Location")] String,
+        #[oai(header = "ETag")] String,
+    ),
+}
+
+/// What a delete is answered with.
+#[derive(ApiResponse)]
+pub enum Deleted {
+    /// Committed in PostgreSQL
+    #[oai(status = 204)]
+    Committed,
+    /// Durable in the buffer
+    #[oai(status = 202)]
+    Buffered(Ready<TaskDeleted>, #[oai(header = "Location")] String),
+}
+
+/// What a read is answered with.
+#[derive(ApiResponse)]
+pub enum Read {
+    /// The task
+    #[oai(status = 200)]
+    Found(Ready<TaskRead>, #[oai(header = "ETag")] String, #[oai(header = "X-Data-Source")] String),
+}
+
+/// What a list is answered with.
+#[derive(ApiResponse)]
+pub enum Listed {
+    /// A page of the user's tasks, newest first
+    #[oai(status = 200)]
+    Page(Ready<TaskList>, #[oai(header = "X-Data-Source")] String),
+}
+
+/// The routes of tasks.
+pub struct TasksApi;
+
+#[OpenApi(prefix_path = "/api/v1")]
+impl TasksApi {
+    /// Create a task.
+    #[oai(path = "/tasks", method = "post", operation_id = "createTask")]
+    async fn create(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+        trace: Traceparent,
+        /// Repeating a create with the same key makes no second task.
+        #[oai(name = "Idempotency-Key")]
+        key: Header<Option<String>>,
+        body: JsonBody<NewTask>,
+    ) -> Result<Created, ApiError> {
+        let key = key.0.as_deref().map(check_key).transpose()?;
+        let fields = body.0.parse()?;
+        let task_id = match key {
+            Some(key) => Uuid::new_v5(&user.0.user_id, key.as_bytes()),
+            None => state.clock.next().as_uuid(),
+        };
+        if key.is_some()
+            && let Some((operation, view)) =
+                reads::pending_create(&state, user.0.user_id, task_id).await?
+        {
+            let (etag, location) = (etag(&view), super::location(operation));
+            let meta = WriteMeta::now(request.0, SyncState::Buffered, operation);
+            let body = Ready::from(TaskWritten { data: view, meta });
+            return Ok(Created::Buffered(body, location, Some("true".to_owned()), etag));
+        }
+        let change = Change::TaskCreate { task_id, fields };
+        let operation = super::operation(&state, user.0, change, request, trace);
+        let (written, view) = write(&state, operation).await?;
+        let etag = etag(&view);
+        let body = |state, id| {
+            Ready::from(TaskWritten { data: view, meta: WriteMeta::now(request.0, state, id) })
+        };
+        Ok(match written {
+            Written::Committed { outcome: Outcome::Gone, .. } => {
+                return Err(ApiError::TASK_DELETED);
+            }
+            Written::Committed { operation_id, outcome: Outcome::Duplicate, .. } => {
+                let body = body(SyncState::Committed, operation_id);
+                Created::Replayed(body, "true".to_owned(), etag)
+            }
+            Written::Committed { operation_id, .. } => {
+                let location = format!("/api/v1/tasks/{task_id}");
+                Created::Committed(body(SyncState::Committed, operation_id), location, etag)
+            }
+            Written::Buffered { operation_id } => {
+                let location = super::location(operation_id);
+                Created::Buffered(body(SyncState::Buffered, operation_id), location, None, etag)
+            }
+        })
+    }
+
+    /// List one's own tasks, newest first.
+    #[oai(path = "/tasks", method = "get", operation_id = "listTasks")]
+    async fn list(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+        /// The page, from 1.
+        #[oai(validator(minimum(value = "1"), maximum(value = "1000000")))]
+        page: Query<Option<u64>>,
+        /// Entries of a page, up to 100; 20 if not given.
+        #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
+        limit: Query<Option<u64>>,
+    ) -> Result<Listed, ApiError> {
+        let page = in_range("page", page.0.unwrap_or(1), MAX_PAGE)?;
+        let limit = in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
+        let found = reads::task_list(&state, user.0.user_id, (page - 1) * limit, limit).await?;
+        let source = found.source;
+        let meta = ListMeta {
+            request_id: request.0,
+            timestamp: chrono::Utc::now(),
+            source,
+            stale: found.stale,
+            complete: !found.stale,
+            page,
+            limit,
+            total: found.total,
+            total_pages: found.total.div_ceil(limit),
+        };
+        let body = TaskList { data: found.tasks, meta };
+        Ok(Listed::Page(body.into(), source.as_str().to_owned()))
+    }
+
+    /// Read a task.
+    #[oai(path = "/tasks/:id", method = "get", operation_id = "readTask")]
+    async fn read(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+        id: Path<Uuid>,
+    ) -> Result<Read, ApiError> {
+        let found = reads::task(&state, user.0.user_id, id.0).await?;
+        let (etag, source) = (etag(&found.view), found.source.as_str().to_owned());
+        let meta = ReadMeta::now(request.0, found.source, found.stale);
+        Ok(Read::Found(TaskRead { data: found.view, meta }.into(), etag, source))
+    }
+
+    /// Replace a task: all its fields.
+    #[oai(path = "/tasks/:id", method = "put", operation_id = "replaceTask")]
+    #[allow(clippy::too_many_arguments)]
+    async fn replace(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+        trace: Traceparent,
+        id: Path<Uuid>,
+        /// Only if the task still has this ETag.
+        #[oai(name = "If-Match")]
+        if_match: Header<Option<String>>,
+        body: JsonBody<WholeTask>,
+    ) -> Result<Changed, ApiError> {
+        let if_match = asserted(if_match.0.as_deref())?;
+        let change = Change::TaskReplace { task_id: id.0, fields: body.0.parse()?, if_match };
+        let operation = super::operation(&state, user.0, change, request, trace);
+        change_task(&state, operation, request).await
+    }
+
+    /// Change some fields of a task.
+    #[oai(path = "/tasks/:id", method = "patch", operation_id = "changeTask")]
+    #[allow(clippy::too_many_arguments)]
+    async fn change(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+        trace: Traceparent,
+        id: Path<Uuid>,
+        /// Only if the task still has this ETag.
+        #[oai(name = "If-Match")]
+        if_match: Header<Option<String>>,
+        body: JsonBody<TaskChange>,
+    ) -> Result<Changed, ApiError> {
+        let if_match = asserted(if_match.0.as_deref())?;
+        let change = Change::TaskPatch { task_id: id.0, patch: body.0.parse()?, if_match };
+        let operation = super::operation(&state, user.0, change, request, trace);
+        change_task(&state, operation, request).await
+    }
+
+    /// Delete a task, for good.
+    #[oai(path = "/tasks/:id", method = "delete", operation_id = "deleteTask")]
+    async fn delete(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+        trace: Traceparent,
+        id: Path<Uuid>,
+        /// Only if the task still has this ETag.
+        #[oai(name = "If-Match")]
+        if_match: Header<Option<String>>,
+    ) -> Result<Deleted, ApiError> {
+        let if_match = asserted(if_match.0.as_deref())?;
+        let change = Change::TaskDelete { task_id: id.0, if_match };
+        let operation = super::operation(&state, user.0, change, request, trace);
+        match state.writes.submit(operation).await? {
+            Written::Committed { outcome: Outcome::Gone, .. } => Err(ApiError::TASK_NOT_FOUND),
+            Written::Committed { .. } => Ok(Deleted::Committed),
+            Written::Buffered { operation_id } => {
+                let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
+                let body = TaskDeleted { data: DeletedTask { id: id.0 }, meta };
+                Ok(Deleted::Buffered(body.into(), super::location(operation_id)))
+            }
+        }
+    }
+}
+
+async fn change_task(
+    state: &State,
+    operation: Operation,
+    request: RequestId,
+) -> Result<Changed, ApiError> {
+    let (written, view) = write(state, operation).await?;
+    let etag = etag(&view);
+    let body = |state, id| {
+        Ready::from(TaskWritten { data: view, meta: WriteMeta::now(request.0, state, id) })
+    };
+    match written {
+        Written::Committed { outcome: Outcome::Gone, .. } => Err(ApiError::TASK_NOT_FOUND),
+        Written::Committed { operation_id, .. } => {
+            Ok(Changed::Committed(body(SyncState::Committed, operation_id), etag))
+        }
+        Written::Buffered { operation_id } => {
+            let location = super::location(operation_id);
+            Ok(Changed::Buffered(body(SyncState::Buffered, operation_id), location, etag))
+        }
+    }
+}
+
+/// Submits an operation on a task and tells how the task looks after it.
+async fn write(state: &State, operation: Operation) -> Result<(Written, TaskView), ApiError> {
+    let asked = operation.clone();
+    let written = state.writes.submit(operation).await?;
+    let view = match &written {
+        Written::Committed { entity: Some(Entity::Task(task)), .. } => TaskView::of(task),
+        Written::Committed { .. } => TaskView::asked(&asked),
+        Written::Buffered { operation_id } => {
+            reads::after(state, &Operation { id: *operation_id, ..asked }).await
+        }
+    };
+    Ok((written, view))
+}
+
+fn etag(view: &TaskView) -> String {
+    format!("\"{}\"", view.version)
+}
+
+/// The version in an `If-Match` header. `*` asks for no more than that the task is there, which a
+/// change does anyway.
+fn asserted(header: Option<&str>) -> Result<Option<Version>, ApiError> {
+    let Some(text) = header.map(str::trim).filter(|text| *text != "*") else { return Ok(None) };
+    text.strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+        .and_then(|text| text.parse().ok())
+        .map(Some)
+        .ok_or_else(|| ApiError::parameter("If-Match", "must be one ETag of this task, or *"))
+}
+
+fn check_key(key: &str) -> Result<&str, ApiError> {
+    let fits = (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+    let message = "must have 1 to 255 visible ASCII characters";
+    if fits { Ok(key) } else { Err(ApiError::parameter("Idempotency-Key", message)) }
+}
+
+fn in_range(name: &str, value: u64, max: u64) -> Result<u64, ApiError> {
+    if (1..=max).contains(&value) {
+        Ok(value)
+    } else {
+        Err(ApiError::parameter(name, format!("must be between 1 and {max}")))
+    }
+}

@@ -1,0 +1,67 @@
+//! The `holdfast-api` binary: `serve` (the default), `token`, `openapi`.
+
+use std::io::Write;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use shared::domain::{Actor, Role};
+use shared::settings::{BufferSettings, LogSettings, load};
+use shared::telemetry;
+use uuid::Uuid;
+
+/// Tasks and profiles over HTTP, with a buffer for when the database is away. Settings come from
+/// the environment: see .env.example.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve (the default).
+    Serve,
+    /// Print a bearer token for development, signed with the secret beside the buffer file.
+    Token {
+        /// The user's id; a new one if not given.
+        #[arg(long)]
+        user: Option<Uuid>,
+        /// user, operator or admin.
+        #[arg(long, default_value = "user")]
+        role: String,
+        /// Seconds until it expires.
+        #[arg(long, default_value_t = 7 * 24 * 3600)]
+        lifetime: u64,
+    },
+    /// Print the OpenAPI document.
+    Openapi,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command.unwrap_or(Command::Serve) {
+        Command::Serve => serve(),
+        Command::Token { user, role, lifetime } => print(&token(user, &role, lifetime)?),
+        Command::Openapi => print(&api::http::openapi_yaml()),
+    }
+}
+
+#[tokio::main]
+async fn serve() -> anyhow::Result<()> {
+    let metrics = telemetry::start(&load::<LogSettings>()?)?;
+    let (state, store_settings) = api::open(metrics).await?;
+    let listener = api::listen(&state.server)?;
+    tracing::info!(address = %listener.local_addr()?, "serving");
+    api::run(listener, state, &store_settings, telemetry::shutdown()).await
+}
+
+fn token(user: Option<Uuid>, role: &str, lifetime: u64) -> anyhow::Result<String> {
+    let role = Role::parse(role).context("--role")?;
+    let actor = Actor { user_id: user.unwrap_or_else(Uuid::now_v7), role, session_id: None };
+    let path = load::<BufferSettings>()?.buffer_path;
+    Ok(api::tokens::mint_local(&load()?, &path, actor, lifetime)?)
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{}", text.trim_end())?)
+}

@@ -1,0 +1,13 @@
+//! Reading: pending operations first, then PostgreSQL, so that a client reads its own writes.
+//!
+//! With PostgreSQL away, what pending operations tell is answered and marked stale.
+
+mod list;
+mod profile;
+mod task;
+mod view;
+
+pub use list::{Listed, task_list};
+pub use profile::profile;
+pub use task::{after, pending_create, task};
+pub use view::{Found, ProfileView, TaskView};

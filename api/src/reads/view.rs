@@ -1,0 +1,148 @@
+//! How tasks and profiles look to clients. What this node cannot know while PostgreSQL is away is
+//! null.
+
+use chrono::{DateTime, Utc};
+use poem_openapi::Object;
+use serde::Serialize;
+use shared::domain::{
+    Base, Change, Operation, Profile, Role, Seen, Standing, Task, TaskPart, TaskStatus, see_task,
+};
+use uuid::Uuid;
+
+use crate::http::{JsonObject, Nullable, Source};
+
+/// Something that was read, and where from.
+#[derive(Clone, Debug)]
+pub struct Found<V> {
+    /// What was read.
+    pub view: V,
+    /// Where it comes from.
+    pub source: Source,
+    /// True if PostgreSQL could not be asked.
+    pub stale: bool,
+}
+
+/// A task.
+#[derive(Clone, Debug, Serialize, Object)]
+pub struct TaskView {
+    /// The task's id.
+    pub id: Uuid,
+    /// The title.
+    pub title: Nullable<String>,
+    /// The description, if there is one.
+    pub description: Nullable<String>,
+    /// `pending`, `in_progress`, `completed` or `cancelled`.
+    pub status: Nullable<String>,
+    /// The task's version, as its ETag has it.
+    pub version: Uuid,
+    /// When its create was accepted.
+    pub created_at: Nullable<DateTime<Utc>>,
+    /// When its newest change was accepted.
+    pub updated_at: Nullable<DateTime<Utc>>,
+}
+
+impl TaskView {
+    /// A task of which all is known.
+    #[must_use]
+    pub fn of(task: &Task) -> Self {
+        Self {
+            id: task.id,
+            title: task.title.as_ref().map(|title| title.as_str().to_owned()).into(),
+            description: task.description.as_ref().map(|text| text.as_str().to_owned()).into(),
+            status: Some(task.status.as_str().to_owned()).into(),
+            version: task.versions.newest().as_uuid(),
+            created_at: Some(task.created_at).into(),
+            updated_at: Some(task.updated_at).into(),
+        }
+    }
+
+    /// A task of which just what pending operations set is known.
+    #[must_use]
+    pub fn part(part: &TaskPart) -> Self {
+        let description = part.description.as_ref().and_then(Option::as_ref);
+        Self {
+            id: part.id,
+            title: part.title.as_ref().map(|title| title.as_str().to_owned()).into(),
+            description: description.map(|text| text.as_str().to_owned()).into(),
+            status: part.status.map(TaskStatus::as_str).map(str::to_owned).into(),
+            version: part.version.as_uuid(),
+            created_at: None.into(),
+            updated_at: Some(part.updated_at).into(),
+        }
+    }
+}
+
+impl TaskView {
+    /// A task of which just what an operation sets is known.
+    #[must_use]
+    pub fn asked(operation: &Operation) -> Self {
+        let viewer = operation.actor.user_id;
+        match see_task(Base::Unknown, std::slice::from_ref(operation), viewer) {
+            Seen::Whole(task) => Self::of(&task),
+            Seen::Part(part) => Self::part(&part),
+            Seen::Absent | Seen::Unknown => Self {
+                id: operation.lane().id,
+                title: None.into(),
+                description: None.into(),
+                status: None.into(),
+                version: operation.id.as_uuid(),
+                created_at: None.into(),
+                updated_at: None.into(),
+            },
+        }
+    }
+}
+
+/// A profile.
+#[derive(Clone, Debug, Serialize, Object)]
+pub struct ProfileView {
+    /// The user's id.
+    pub user_id: Uuid,
+    /// `user`, `operator` or `admin`.
+    pub role: Nullable<String>,
+    /// `active`, `inactive` or `suspended`.
+    pub status: Nullable<String>,
+    /// The user's preferences.
+    pub preferences: Nullable<JsonObject>,
+    /// When the user was first seen.
+    pub created_at: Nullable<DateTime<Utc>>,
+    /// When the newest change was accepted.
+    pub updated_at: Nullable<DateTime<Utc>>,
+}
+
+impl ProfileView {
+    /// A profile of which all is known.
+    #[must_use]
+    pub fn of(profile: &Profile) -> Self {
+        Self {
+            user_id: profile.user_id,
+            role: Some(Role::as_str(profile.role).to_owned()).into(),
+            status: Some(Standing::as_str(profile.standing).to_owned()).into(),
+            preferences: Some(JsonObject(profile.preferences.clone().into())).into(),
+            created_at: Some(profile.created_at).into(),
+            updated_at: Some(profile.updated_at).into(),
+        }
+    }
+
+    /// A profile of which just what an operation sets is known.
+    #[must_use]
+    pub fn asked(operation: &Operation) -> Self {
+        let preferences = match &operation.change {
+            Change::ProfilePut { preferences } | Change::ProfilePatch { preferences } => {
+                Some(JsonObject(preferences.clone().into()))
+            }
+            Change::TaskCreate { .. }
+            | Change::TaskReplace { .. }
+            | Change::TaskPatch { .. }
+            | Change::TaskDelete { .. } => None,
+        };
+        Self {
+            user_id: operation.actor.user_id,
+            role: None.into(),
+            status: None.into(),
+            preferences: preferences.into(),
+            created_at: None.into(),
+            updated_at: Some(operation.accepted_at).into(),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What is refused before it comes into the buffer, because this node can already tell.
+
+use std::sync::Arc;
+
+use super::WriteError;
+use crate::buffer::Buffer;
+use crate::domain::{Base, Change, Operation, Outcome, Refusal, Seen, apply_to_task, see_task};
+use crate::store::{Link, Store};
+
+/// The places a write may go to, and what they tell of its entity.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) store: Arc<Store>,
+    pub(super) buffer: Arc<Buffer>,
+    pub(super) link: Arc<Link>,
+}
+
+impl Admission {
+    /// Refuses a change of a task that is known to be deleted, somebody else's, or of another
+    /// version than the client asserted. What this node cannot see is let in, and checked at replay.
+    pub(super) async fn check(&self, operation: &Operation) -> Result<(), WriteError> {
+        match &operation.change {
+            Change::TaskCreate { .. } | Change::ProfilePut { .. } | Change::ProfilePatch { .. } => {
+                return Ok(());
+            }
+            Change::TaskReplace { .. } | Change::TaskPatch { .. } | Change::TaskDelete { .. } => {}
+        }
+        let lane = operation.lane();
+        let pending = self.buffer.lane(lane).await?;
+        let base = if self.link.is_up() {
+            match self.store.task(lane.id).await {
+                Ok(task) => Base::Read(task),
+                Err(error) => {
+                    self.link.report(error);
+                    Base::Unknown
+                }
+            }
+        } else {
+            Base::Unknown
+        };
+        match see_task(base, &pending, operation.actor.user_id) {
+            Seen::Absent => Err(WriteError::Refused(Refusal::NotFound)),
+            Seen::Unknown | Seen::Part(_) => Ok(()),
+            Seen::Whole(task) => match apply_to_task(&mut Some(task), operation) {
+                Outcome::Refused(refusal) => Err(WriteError::Refused(refusal)),
+                Outcome::Applied
+                | Outcome::Merged
+                | Outcome::Superseded
+                | Outcome::Gone
+                | Outcome::Duplicate => Ok(()),
+            },
+        }
+    }
+}
