@@ -1,5 +1,7 @@
 //! Logs and metrics of a process, and the signal that ends it.
 
+use std::io::IsTerminal;
+
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -22,7 +24,10 @@ pub fn start(settings: &LogSettings) -> Result<PrometheusHandle, SettingsError> 
     let filter = settings.rust_log.as_deref().unwrap_or("info");
     let filter =
         EnvFilter::try_new(filter).map_err(|error| unusable("RUST_LOG", error.to_string()))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let started = match settings.log_format {
         LogFormat::Json => logs.json().try_init(),
         LogFormat::Pretty => logs.try_init(),

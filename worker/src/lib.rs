@@ -1,1 +1,169 @@
-//! worker
+//! The worker: watches PostgreSQL and Redis, replays buffered operations, and keeps the buffer in
+//! order. One process, an apalis monitor with three named workers.
+
+pub mod context;
+pub mod http;
+pub mod monitor;
+pub mod replay;
+pub mod retention;
+pub mod settings;
+pub mod source;
+pub mod standby;
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use apalis::layers::WorkerBuilderExt;
+use apalis_core::monitor::Monitor;
+use apalis_core::worker::builder::WorkerBuilder;
+use metrics_exporter_prometheus::PrometheusHandle;
+use poem::Server;
+use poem::listener::TcpListener;
+use shared::buffer::Buffer;
+use shared::redis::Redis;
+use shared::settings::{BufferSettings, RedisSettings, StoreSettings, load};
+use shared::store::{Link, Store, Usage};
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::settings::WorkerSettings;
+use crate::source::Source;
+
+/// How long batches on their way may take once the end has come.
+const GRACE: Duration = Duration::from_secs(4);
+/// How often metrics are condensed, whether or not anybody reads them.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Opens what the named workers need. PostgreSQL and Redis need not be there.
+///
+/// # Errors
+/// If a setting or the buffer file cannot be used.
+pub async fn open() -> anyhow::Result<Context> {
+    let settings: WorkerSettings = load()?;
+    let buffer_settings: BufferSettings = load()?;
+    let store_settings: StoreSettings = load()?;
+    let usage =
+        Usage { application_name: "holdfast-worker", write_timeout: settings.replay_timeout() };
+    Ok(Context {
+        store: Store::new(&store_settings, usage).await?,
+        redis: Redis::new(&load::<RedisSettings>()?)?,
+        buffer: tokio::task::spawn_blocking(move || Buffer::open(&buffer_settings)).await??,
+        link: Link::default(),
+        wake: Notify::new(),
+        busy: Mutex::new(HashSet::new()),
+        pace: AtomicUsize::new(replay::FIRST_BATCH),
+        migrated: AtomicBool::new(false),
+        settled: AtomicU64::new(0),
+        settled_at: AtomicI64::new(0),
+        settings,
+        store_settings,
+    })
+}
+
+/// Works until `shutdown`, then lets batches on their way finish. Waits first while another worker
+/// is active on the same buffer file.
+///
+/// # Errors
+/// If the named workers end for another reason, or the HTTP interface cannot be had.
+pub async fn run(
+    context: Context,
+    metrics: PrometheusHandle,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let ended = CancellationToken::new();
+    let signal = tokio::spawn({
+        let ended = ended.clone();
+        async move {
+            shutdown.await;
+            ended.cancel();
+        }
+    });
+    let path = context.buffer.settings().buffer_path.clone();
+    let Some(lock) = ended.run_until_cancelled(standby::become_active(&path)).await else {
+        return Ok(());
+    };
+    let _active = lock.context("the worker's lock beside BUFFER_PATH")?;
+    let context = Arc::new(context);
+    let address = SocketAddr::new(context.settings.worker_addr, context.settings.worker_port);
+    let server = Server::new(TcpListener::bind(address)).name("holdfast-worker");
+    let routes = http::routes(Arc::clone(&context), metrics.clone());
+    let serve = tokio::spawn(server.run_with_graceful_shutdown(
+        routes,
+        ended.clone().cancelled_owned(),
+        Some(GRACE),
+    ));
+    tracing::info!(%address, "active");
+    let worked = tokio::select! {
+        worked = supervise(&context, ended.clone()) => worked,
+        () = condense(&metrics) => Ok(()),
+    };
+    ended.cancel();
+    signal.await.context("the task that waits for signals panicked")?;
+    let served = serve.await.context("the HTTP interface panicked")?;
+    worked?;
+    served.with_context(|| format!("WORKER_ADDR, WORKER_PORT: cannot listen on {address}"))
+}
+
+/// Runs the three named workers until `ended`.
+async fn supervise(context: &Arc<Context>, ended: CancellationToken) -> anyhow::Result<()> {
+    let findings = Arc::new(Mutex::new(monitor::Findings::default()));
+    let (of_monitor, of_replay, of_retention) =
+        (Arc::clone(context), Arc::clone(context), Arc::clone(context));
+    let monitor = Monitor::new()
+        .register(move |_| {
+            let (context, findings) = (Arc::clone(&of_monitor), Arc::clone(&findings));
+            WorkerBuilder::new("monitor")
+                .backend(Source::new(monitor::ticks(Arc::clone(&context))))
+                .catch_panic()
+                .concurrency(1)
+                .build(move |_: monitor::Tick| {
+                    monitor::look(Arc::clone(&context), Arc::clone(&findings))
+                })
+        })
+        .register(move |_| {
+            let context = Arc::clone(&of_replay);
+            WorkerBuilder::new("replay")
+                .backend(Source::new(replay::batches(Arc::clone(&context))))
+                .catch_panic()
+                .concurrency(context.settings.replay_concurrency.max(1))
+                .build(move |claimed: replay::Claimed| {
+                    replay::replay(Arc::clone(&context), claimed)
+                })
+        })
+        .register(move |_| {
+            let context = Arc::clone(&of_retention);
+            WorkerBuilder::new("retention")
+                .backend(Source::new(retention::ticks()))
+                .catch_panic()
+                .concurrency(1)
+                .build(move |tick: retention::Tick| retention::sweep(Arc::clone(&context), tick))
+        })
+        .should_restart(|worker, error| {
+            tracing::error!(worker = worker.name(), %error, "a named worker ended: restarting it");
+            true
+        })
+        // Lazily: a sleep counts from when it was made.
+        .with_terminator(async { tokio::time::sleep(GRACE).await });
+    let asked = AtomicBool::new(false);
+    let signal = async {
+        ended.cancelled().await;
+        asked.store(true, Ordering::Relaxed);
+        Ok(())
+    };
+    let result = monitor.run_with_signal(signal).await;
+    anyhow::ensure!(asked.load(Ordering::Relaxed), "all named workers have ended: {result:?}");
+    Ok(())
+}
+
+async fn condense(metrics: &PrometheusHandle) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        metrics.run_upkeep();
+    }
+}

@@ -13,7 +13,7 @@ use super::layout::{
     QUARANTINED, RECORDS, STATUS, USER_TOTALS, USERS, decode_dead,
 };
 use super::record::{self, Header};
-use super::{Buffer, BufferError};
+use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{Lane, Operation, OperationState, Version};
 
 /// Where an operation was found.
@@ -60,6 +60,21 @@ pub struct Stats {
     pub quarantined: u64,
     /// When the oldest pending operation was queued (Unix milliseconds).
     pub oldest_queued_at: Option<i64>,
+}
+
+impl Stats {
+    /// Shows them as metrics.
+    pub fn record(&self) {
+        let gauge = |state: &'static str, count: u64| {
+            metrics::gauge!("buffer_operations", "state" => state).set(count as f64);
+        };
+        gauge("pending", self.pending);
+        gauge("dead", self.dead);
+        gauge("quarantined", self.quarantined);
+        metrics::gauge!("buffer_bytes").set(self.bytes as f64);
+        let age = self.oldest_queued_at.map_or(0, |at| unix_millis().saturating_sub(at));
+        metrics::gauge!("buffer_oldest_age_seconds").set(age as f64 / 1000.0);
+    }
 }
 
 /// One user's pending operations, in order of acceptance.

@@ -1,0 +1,43 @@
+//! What the named workers share.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
+
+use shared::buffer::Buffer;
+use shared::domain::Lane;
+use shared::redis::Redis;
+use shared::settings::StoreSettings;
+use shared::store::{Link, Store};
+use tokio::sync::{Mutex, Notify};
+
+use crate::settings::WorkerSettings;
+
+/// What the named workers share.
+#[derive(Debug)]
+pub struct Context {
+    /// How the worker works.
+    pub settings: WorkerSettings,
+    /// How PostgreSQL is reached.
+    pub store_settings: StoreSettings,
+    /// PostgreSQL.
+    pub store: Store,
+    /// The buffer file.
+    pub buffer: Buffer,
+    /// Redis.
+    pub redis: Redis,
+    /// This process's opinion of PostgreSQL.
+    pub link: Link,
+    /// Wakes replay when there may be something to do.
+    pub wake: Notify,
+    /// Lanes that are being applied. Held while lanes are chosen, so that nobody else takes
+    /// operations out of the buffer that are on their way to PostgreSQL.
+    pub busy: Mutex<HashSet<Lane>>,
+    /// Operations in the next batch: small after an outage, growing while PostgreSQL is quick.
+    pub pace: AtomicUsize,
+    /// Whether the schema has been brought up to date since PostgreSQL was last found wanting.
+    pub migrated: AtomicBool,
+    /// Operations settled since the start.
+    pub settled: AtomicU64,
+    /// When a batch was last settled (Unix milliseconds); 0: never.
+    pub settled_at: AtomicI64,
+}

@@ -1,0 +1,242 @@
+//! The worker named `replay`: brings buffered operations to PostgreSQL, batch by batch.
+//!
+//! A batch is chosen by urgency of lanes, applied in PostgreSQL, and then settled in the buffer. A
+//! crash between the two leaves operations in the buffer that the ledger knows: they are found to be
+//! duplicates and leave. While a batch is on its way its lanes are busy, so batches in flight are
+//! disjoint and no lane is ever applied out of order.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use apalis_core::error::BoxDynError;
+use futures::{Stream, stream};
+use shared::buffer::{Batch, BatchLimits, Entry, Settlement, Verdict, unix_millis};
+use shared::domain::{Lane, Operation, Outcome, Refusal, backoff};
+use shared::store::{Effect, LinkState, Source};
+
+use crate::context::Context;
+use crate::settings::WorkerSettings;
+
+/// Operations in the first batch after an outage.
+pub const FIRST_BATCH: usize = 50;
+/// Bytes in a batch at the most.
+const BATCH_BYTES: usize = 4 << 20;
+/// A batch that took no longer than this lets the next one be twice as large.
+const QUICK: Duration = Duration::from_millis(250);
+/// How often the buffer is looked into while the link is up: other processes put operations there.
+const LOOK: Duration = Duration::from_millis(100);
+/// Pause after PostgreSQL or the buffer did not do what was asked, though the link is up.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// A batch whose lanes are marked busy.
+#[derive(Debug)]
+pub struct Claimed {
+    batch: Batch,
+    lanes: HashSet<Lane>,
+}
+
+/// Batches, as they become due.
+pub fn batches(context: Arc<Context>) -> impl Stream<Item = Claimed> + Send + 'static {
+    stream::unfold(context, |context| async move {
+        loop {
+            context.link.left(LinkState::Down).await;
+            if !context.link.is_up() {
+                context.link.left(LinkState::Probing).await;
+                continue;
+            }
+            if let Some(claimed) = claim(&context).await {
+                return Some((claimed, context));
+            }
+            let longest = Duration::from_secs(context.settings.sync_interval_seconds);
+            tokio::select! {
+                () = tokio::time::sleep(LOOK.min(longest)) => {}
+                () = context.wake.notified() => {}
+            }
+        }
+    })
+}
+
+/// Takes the next batch and marks its lanes busy; `None` if there is nothing to do now.
+async fn claim(context: &Context) -> Option<Claimed> {
+    let mut busy = context.busy.lock().await;
+    let limits = BatchLimits {
+        operations: context.pace.load(Ordering::Relaxed),
+        bytes: BATCH_BYTES,
+        aging: Duration::from_secs(context.settings.priority_aging_seconds),
+    };
+    let batch = match context.buffer.next_batch(unix_millis(), limits, busy.clone()).await {
+        Ok(batch) => batch,
+        Err(error) => {
+            tracing::error!(%error, "the buffer cannot be read");
+            return None;
+        }
+    };
+    if batch.entries.is_empty() && batch.damaged.is_empty() {
+        return None;
+    }
+    let lanes: HashSet<Lane> = batch.entries.iter().map(|entry| entry.operation.lane()).collect();
+    busy.extend(lanes.iter().copied());
+    Some(Claimed { batch, lanes })
+}
+
+/// Applies and settles one batch.
+///
+/// # Errors
+/// None that would need apalis: what could not be settled stays in the buffer and comes again.
+pub async fn replay(context: Arc<Context>, claimed: Claimed) -> Result<(), BoxDynError> {
+    let release = Release { context: Arc::clone(&context), lanes: claimed.lanes };
+    let started = Instant::now();
+    let settlements = apply(&context, claimed.batch).await;
+    let settled = settlements.len();
+    if let Err(error) = context.buffer.settle(settlements).await {
+        tracing::error!(%error, "a batch was applied and could not be settled: it will come again");
+        tokio::time::sleep(PAUSE).await;
+    } else if settled > 0 {
+        context.settled.fetch_add(settled as u64, Ordering::Relaxed);
+        context.settled_at.store(unix_millis(), Ordering::Relaxed);
+    }
+    metrics::histogram!("replay_batch_duration_seconds").record(started.elapsed());
+    release.now().await;
+    Ok(())
+}
+
+/// Gives lanes free again, also if the batch was dropped on its way.
+struct Release {
+    context: Arc<Context>,
+    lanes: HashSet<Lane>,
+}
+
+impl Release {
+    async fn now(mut self) {
+        let lanes = std::mem::take(&mut self.lanes);
+        self.context.busy.lock().await.retain(|lane| !lanes.contains(lane));
+        self.context.wake.notify_one();
+    }
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        if self.lanes.is_empty() {
+            return;
+        }
+        // A panic in mid-batch: give the lanes free as soon as nobody is choosing any.
+        let (context, lanes) = (Arc::clone(&self.context), std::mem::take(&mut self.lanes));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                context.busy.lock().await.retain(|lane| !lanes.contains(lane));
+            });
+        }
+    }
+}
+
+/// Applies a batch and tells what is to become of each operation that PostgreSQL has dealt with.
+async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
+    let damaged = batch
+        .damaged
+        .into_iter()
+        .map(|(place, damage)| Settlement { place, verdict: Verdict::Damaged(damage) });
+    let mut settlements: Vec<Settlement> = damaged.collect();
+    if batch.entries.is_empty() {
+        return settlements;
+    }
+    let (places, mut operations): (Vec<Place>, Vec<Operation>) =
+        batch.entries.into_iter().map(Place::of).unzip();
+    let started = Instant::now();
+    match context.store.apply(&mut operations, Source::Replay).await {
+        Ok(effects) => {
+            set_pace(context, operations.len(), started.elapsed());
+            for ((place, operation), effect) in places.iter().zip(&operations).zip(&effects) {
+                if let Some(verdict) = judge(&context.settings, place, operation, effect) {
+                    settlements.push(Settlement { place: place.seq, verdict });
+                }
+            }
+        }
+        Err(error) => {
+            context.link.report(error);
+            context.pace.store(FIRST_BATCH, Ordering::Relaxed);
+            if context.link.is_up() {
+                tracing::warn!(%error, "a batch could not be applied: it will come again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    settlements
+}
+
+/// What replay remembers of an entry while its operation is at the store.
+struct Place {
+    seq: u64,
+    attempts: u32,
+    queued_at: i64,
+}
+
+impl Place {
+    fn of(entry: Entry) -> (Self, Operation) {
+        let Entry { place, attempts, queued_at, operation } = entry;
+        (Self { seq: place, attempts, queued_at }, operation)
+    }
+}
+
+/// Lets batches grow while PostgreSQL is quick.
+fn set_pace(context: &Context, size: usize, took: Duration) {
+    let pace = context.pace.load(Ordering::Relaxed);
+    let next = if took > QUICK {
+        pace / 2
+    } else if size >= pace {
+        pace * 2
+    } else {
+        pace
+    };
+    let most = context.settings.replay_batch_size.max(1);
+    context.pace.store(next.clamp(FIRST_BATCH.min(most), most), Ordering::Relaxed);
+}
+
+/// What is to become of an operation; `None` if it was held back and stays as it is.
+fn judge(
+    settings: &WorkerSettings,
+    place: &Place,
+    operation: &Operation,
+    effect: &Effect,
+) -> Option<Verdict> {
+    let outcome = effect.outcome?;
+    let Outcome::Refused(refusal) = outcome else {
+        let name = outcome.ledger_state().map_or("unknown", |state| state.as_str());
+        metrics::counter!("replay_operations_total", "outcome" => name).increment(1);
+        let lag = u64::try_from(unix_millis() - place.queued_at).unwrap_or(0);
+        metrics::histogram!("replay_lag_seconds").record(Duration::from_millis(lag));
+        return Some(Verdict::Done);
+    };
+    let attempts = place.attempts + 1;
+    if refusal.is_retried() && attempts < settings.max_retry_attempts {
+        metrics::counter!("replay_operations_total", "outcome" => "retried").increment(1);
+        return Some(Verdict::Retry { attempts, not_before: later(settings, attempts) });
+    }
+    metrics::counter!("replay_operations_total", "outcome" => "rejected").increment(1);
+    Some(give_up(operation, refusal))
+}
+
+fn give_up(operation: &Operation, refusal: Refusal) -> Verdict {
+    let reason = refusal.reason();
+    tracing::error!(
+        operation_id = %operation.id, lane = %operation.lane(), request_id = %operation.request_id,
+        reason, "an operation was given up: it is a dead letter now"
+    );
+    metrics::counter!("dead_letters", "reason" => reason.clone()).increment(1);
+    Verdict::Dead { reason }
+}
+
+/// When attempt number `attempts` may be followed by another (Unix milliseconds).
+fn later(settings: &WorkerSettings, attempts: u32) -> i64 {
+    let base = Duration::from_millis(settings.retry_base_ms);
+    let cap = Duration::from_millis(settings.retry_max_ms);
+    let wait = backoff(attempts, base, cap, random());
+    unix_millis().saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Uniform in `[0, 1)`, from the randomness that hash maps are seeded with: jitter needs no better.
+fn random() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    (RandomState::new().hash_one(unix_millis()) >> 11) as f64 / (1_u64 << 53) as f64
+}

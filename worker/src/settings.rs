@@ -1,0 +1,80 @@
+//! The settings that only the worker has.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Whether the worker brings the schema up to date.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Migrate {
+    /// At start, or when PostgreSQL first becomes reachable.
+    #[default]
+    Auto,
+    /// Never: that is somebody else's business.
+    Off,
+}
+
+/// How the worker works.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct WorkerSettings {
+    /// Address of the worker's own HTTP interface.
+    pub worker_addr: IpAddr,
+    /// Port of the worker's own HTTP interface.
+    pub worker_port: u16,
+    /// Whether the worker brings the schema up to date.
+    pub migrate: Migrate,
+    /// Pause between two checks of what is up (seconds).
+    pub monitor_interval_seconds: u64,
+    /// Pause between two looks into the buffer, when nothing wakes replay before (seconds).
+    pub sync_interval_seconds: u64,
+    /// Operations in one batch at the most.
+    pub replay_batch_size: usize,
+    /// Batches on their way at once.
+    pub replay_concurrency: usize,
+    /// How long one batch may take (milliseconds).
+    pub replay_timeout_ms: u64,
+    /// Attempts after which an operation becomes a dead letter.
+    pub max_retry_attempts: u32,
+    /// The span of the first wait before another attempt (milliseconds).
+    pub retry_base_ms: u64,
+    /// The greatest span of such a wait (milliseconds).
+    pub retry_max_ms: u64,
+    /// Waiting that raises a lane's priority by one (seconds).
+    pub priority_aging_seconds: u64,
+    /// Age at which a pending operation becomes a dead letter (hours).
+    pub buffer_retention_hours: u64,
+    /// How long dead letters are kept (hours).
+    pub dead_retention_hours: u64,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self {
+            worker_addr: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            worker_port: 9100,
+            migrate: Migrate::Auto,
+            monitor_interval_seconds: 10,
+            sync_interval_seconds: 30,
+            replay_batch_size: 500,
+            replay_concurrency: 2,
+            replay_timeout_ms: 10_000,
+            max_retry_attempts: 3,
+            retry_base_ms: 1000,
+            retry_max_ms: 300_000,
+            priority_aging_seconds: 60,
+            buffer_retention_hours: 24,
+            dead_retention_hours: 168,
+        }
+    }
+}
+
+impl WorkerSettings {
+    /// How long one batch may take.
+    #[must_use]
+    pub fn replay_timeout(&self) -> Duration {
+        Duration::from_millis(self.replay_timeout_ms)
+    }
+}

@@ -1,0 +1,40 @@
+//! One worker per buffer file: a second one waits until the first has ended, however it ended.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use shared::buffer::sibling;
+
+/// How often a standby looks whether the place is free. The lock is the kernel's: it is free as soon
+/// as the process that held it is gone.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Waits until this is the one worker on the buffer file. It stays so until the returned file is
+/// dropped.
+///
+/// # Errors
+/// If the lock file cannot be made or locked at all.
+pub async fn become_active(buffer_path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(sibling(buffer_path, "worker-lock"))?;
+    let mut waiting = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                if !std::mem::replace(&mut waiting, true) {
+                    tracing::info!("another worker is active on this buffer: standing by");
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
