@@ -109,21 +109,7 @@ struct Folded {
 
 impl Run<'_> {
     async fn all(&mut self) -> Result<(), StoreError> {
-        let mut places: HashMap<Lane, usize> = HashMap::new();
-        let mut groups: [Vec<LaneOf>; 2] = [Vec::new(), Vec::new()];
-        for (position, operation) in self.operations.iter().enumerate() {
-            let lane = operation.lane();
-            let group = match lane.kind {
-                EntityKind::Task => &mut groups[0],
-                EntityKind::Profile => &mut groups[1],
-            };
-            let place = *places.entry(lane).or_insert_with(|| {
-                group.push((lane, Vec::new()));
-                group.len() - 1
-            });
-            group[place].1.push(position);
-        }
-        let mut stack: Vec<Vec<LaneOf>> = groups.into_iter().filter(|g| !g.is_empty()).collect();
+        let mut stack = self.groups();
         while let Some(group) = stack.pop() {
             if self.held_back(&group) {
                 continue;
@@ -151,6 +137,31 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The lanes by kind, since each kind has its statement. The kind of the most urgent lane comes
+    /// last, so that a stack yields it first.
+    fn groups(&self) -> Vec<Vec<LaneOf>> {
+        let mut places: HashMap<Lane, usize> = HashMap::new();
+        let (mut tasks, mut profiles): (Vec<LaneOf>, Vec<LaneOf>) = (Vec::new(), Vec::new());
+        for (position, operation) in self.operations.iter().enumerate() {
+            let lane = operation.lane();
+            let group = match lane.kind {
+                EntityKind::Task => &mut tasks,
+                EntityKind::Profile => &mut profiles,
+            };
+            let place = *places.entry(lane).or_insert_with(|| {
+                group.push((lane, Vec::new()));
+                group.len() - 1
+            });
+            group[place].1.push(position);
+        }
+        let most_urgent = self.operations.first().map(|operation| operation.lane().kind);
+        let groups = match most_urgent {
+            Some(EntityKind::Profile) => vec![tasks, profiles],
+            Some(EntityKind::Task) | None => vec![profiles, tasks],
+        };
+        groups.into_iter().filter(|group| !group.is_empty()).collect()
     }
 
     /// True for a lane that was split because of its data and whose earlier part has to wait.

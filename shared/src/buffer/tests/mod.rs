@@ -1,0 +1,222 @@
+//! The buffer on a real file: order, urgency, limits, retries, dead letters, damage, several
+//! processes' worth of handles, and the agreement of all tables after any history.
+
+mod audit;
+mod histories;
+mod limits;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::{
+    Actor, Change, Clock, Description, EntityKind, Lane, Operation, Preferences, Role, TaskFields,
+    TaskStatus, Title, Version,
+};
+
+const LIMITS: BatchLimits =
+    BatchLimits { operations: 100, bytes: 1 << 20, aging: Duration::from_secs(60) };
+
+fn settings(folder: &Path) -> BufferSettings {
+    BufferSettings {
+        buffer_path: folder.join("data/buffer.redb"),
+        buffer_min_free_bytes: 0,
+        buffer_cache_bytes: 1 << 20,
+        ..BufferSettings::default()
+    }
+}
+
+fn operation(clock: &Clock, user: u128, change: Change) -> Operation {
+    Operation {
+        id: clock.next(),
+        actor: Actor { user_id: Uuid::from_u128(user), role: Role::User, session_id: None },
+        change,
+        accepted_at: chrono::Utc::now(),
+        request_id: Uuid::from_u128(9),
+        traceparent: None,
+    }
+}
+
+fn create(task: u128) -> Change {
+    let fields = TaskFields {
+        title: Title::stored("title".to_owned()),
+        description: Some(Description::stored("description".to_owned())),
+        status: TaskStatus::Pending,
+    };
+    Change::TaskCreate { task_id: Uuid::from_u128(task), fields }
+}
+
+fn delete(task: u128) -> Change {
+    Change::TaskDelete { task_id: Uuid::from_u128(task), if_match: None }
+}
+
+fn prefer() -> Change {
+    Change::ProfilePut { preferences: Preferences::default() }
+}
+
+async fn batch(buffer: &Buffer) -> Vec<Entry> {
+    buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap().entries
+}
+
+async fn settle(buffer: &Buffer, place: u64, verdict: Verdict) {
+    buffer.settle(vec![Settlement { place, verdict }]).await.unwrap();
+}
+
+#[tokio::test]
+async fn i1_what_was_appended_is_there_for_the_next_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Clock::default());
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let one = operation(&clock, 1, create(1));
+    buffer.append(one.clone(), Some(Arc::clone(&clock))).await.unwrap();
+    let peer = Buffer::open(&settings(folder.path())).unwrap();
+    assert_eq!(batch(&peer).await[0].operation, one);
+    drop(buffer);
+    drop(peer);
+    let again = Buffer::open(&settings(folder.path())).unwrap();
+    assert_eq!(batch(&again).await[0].operation, one);
+    audit::check(&again).await;
+}
+
+#[tokio::test]
+async fn i3_a_lane_keeps_its_order_and_lanes_go_by_urgency_then_age() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Clock::default());
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let history = [(1, prefer()), (2, create(1)), (2, create(2)), (2, delete(1)), (2, create(3))];
+    let mut ids = Vec::new();
+    for (user, change) in history {
+        let appended = operation(&clock, user, change);
+        ids.push(buffer.append(appended, Some(Arc::clone(&clock))).await.unwrap());
+    }
+    let order: Vec<Version> = batch(&buffer).await.iter().map(|e| e.operation.id).collect();
+    // The delete lifts its whole lane, with the create before it; the profile comes last.
+    assert_eq!(order, [ids[1], ids[3], ids[2], ids[4], ids[0]]);
+    audit::check(&buffer).await;
+}
+
+#[tokio::test]
+async fn waiting_lifts_a_lane_above_more_urgent_newer_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Clock::default());
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let old = buffer.append(operation(&clock, 1, prefer()), None).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    buffer.append(operation(&clock, 2, create(1)), None).await.unwrap();
+    let limits = BatchLimits { aging: Duration::from_millis(10), ..LIMITS };
+    let aged = buffer.next_batch(unix_millis(), limits, HashSet::new()).await.unwrap();
+    assert_eq!(aged.entries[0].operation.id, old);
+    let fresh = batch(&buffer).await;
+    assert_eq!(fresh[1].operation.id, old);
+}
+
+#[tokio::test]
+async fn two_processes_appending_to_one_lane_leave_versions_in_order_of_acceptance() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ahead, behind) = (Arc::new(Clock::default()), Arc::new(Clock::default()));
+    let one = Buffer::open(&settings(folder.path())).unwrap();
+    let other = Buffer::open(&settings(folder.path())).unwrap();
+    let late = operation(&behind, 1, delete(1));
+    ahead.observe(late.id);
+    let first = operation(&ahead, 1, create(1));
+    let first = one.append(first, Some(Arc::clone(&ahead))).await.unwrap();
+    let second = other.append(late.clone(), Some(Arc::clone(&behind))).await.unwrap();
+    assert!(second > first && second != late.id);
+    assert!(behind.next() > second);
+    let sent = operation(&Clock::default(), 1, delete(1));
+    let kept = Operation { id: late.id, ..sent };
+    assert_eq!(other.append(kept, None).await.unwrap(), late.id, "a known id stays");
+}
+
+#[tokio::test]
+async fn a_retried_operation_holds_its_own_lane_only_and_for_its_time_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    for change in [delete(1), delete(1), delete(2)] {
+        buffer.append(operation(&clock, 1, change), None).await.unwrap();
+    }
+    let first = batch(&buffer).await[0].clone();
+    let not_before = unix_millis() + 60_000;
+    settle(&buffer, first.place, Verdict::Retry { attempts: 1, not_before }).await;
+    audit::check(&buffer).await;
+    let left = batch(&buffer).await;
+    assert_eq!(left.len(), 1);
+    assert_ne!(left[0].operation.lane(), first.operation.lane());
+    drop(buffer);
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let due = buffer.next_batch(not_before, LIMITS, HashSet::new()).await.unwrap().entries;
+    assert_eq!(due.len(), 3);
+    assert_eq!(due.iter().find(|e| e.place == first.place).unwrap().attempts, 1);
+    settle(&buffer, first.place, Verdict::Done).await;
+    assert_eq!(batch(&buffer).await.len(), 2, "the lane goes on at once");
+    audit::check(&buffer).await;
+}
+
+#[tokio::test]
+async fn i9_a_dead_letter_is_found_with_its_reason_until_its_retention_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let id = buffer.append(operation(&clock, 1, delete(1)), None).await.unwrap();
+    assert!(matches!(buffer.find(id).await.unwrap(), Some(Found::Pending { .. })));
+    let place = batch(&buffer).await[0].place;
+    settle(&buffer, place, Verdict::Dead { reason: "not_found".to_owned() }).await;
+    match buffer.find(id).await.unwrap() {
+        Some(Found::Dead(letter)) => assert_eq!(letter.reason, "not_found"),
+        found => panic!("{found:?}"),
+    }
+    assert_eq!(buffer.stats().await.unwrap().dead, 1);
+    assert_eq!(buffer.purge_dead(unix_millis() + 1).await.unwrap(), 1);
+    assert!(buffer.find(id).await.unwrap().is_none());
+    assert_eq!(buffer.stats().await.unwrap(), Stats::default());
+    audit::check(&buffer).await;
+}
+
+#[tokio::test]
+async fn old_operations_expire_but_not_those_on_their_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let spared = buffer.append(operation(&clock, 1, delete(1)), None).await.unwrap();
+    let old = buffer.append(operation(&clock, 1, delete(2)), None).await.unwrap();
+    let busy = HashSet::from([Lane { kind: EntityKind::Task, id: Uuid::from_u128(1) }]);
+    assert_eq!(buffer.expire(0, HashSet::new()).await.unwrap(), 0);
+    assert_eq!(buffer.expire(unix_millis() + 1, busy).await.unwrap(), 1);
+    assert!(matches!(buffer.find(spared).await.unwrap(), Some(Found::Pending { .. })));
+    match buffer.find(old).await.unwrap() {
+        Some(Found::Dead(letter)) => {
+            assert_eq!(letter.state, crate::domain::OperationState::Expired);
+        }
+        found => panic!("{found:?}"),
+    }
+    audit::check(&buffer).await;
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_set_aside_and_its_lane_goes_on() {
+    for offset in [3_usize, 90] {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::default();
+        let buffer = Buffer::open(&settings(folder.path())).unwrap();
+        let mut ids = Vec::new();
+        for change in [create(1), delete(1), delete(2)] {
+            ids.push(buffer.append(operation(&clock, 1, change), None).await.unwrap());
+        }
+        audit::flip(&buffer, 0, offset).await;
+        let batch = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
+        assert_eq!(batch.damaged.len(), 1, "offset {offset}");
+        let (place, damage) = batch.damaged[0];
+        settle(&buffer, place, Verdict::Damaged(damage)).await;
+        assert_eq!(buffer.stats().await.unwrap().quarantined, 1);
+        assert!(matches!(buffer.find(ids[0]).await.unwrap(), Some(Found::Quarantined)));
+        let left = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
+        let left: HashSet<Version> = left.entries.iter().map(|e| e.operation.id).collect();
+        assert_eq!(left, HashSet::from([ids[1], ids[2]]));
+        audit::check(&buffer).await;
+    }
+}
