@@ -120,8 +120,13 @@ impl BufferFile {
         if self.free_bytes()? < min_free.saturating_add(BALLAST_BYTES) {
             return Ok(false);
         }
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&ballast)?;
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&ballast);
+        let mut file = match made {
+            Ok(file) => file,
+            // Another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(true),
+            Err(error) => return Err(error),
+        };
         // Real blocks, not a hole: a hole frees nothing when it is removed.
         io::copy(&mut io::Read::take(io::repeat(0), BALLAST_BYTES), &mut file)?;
         file.sync_all()?;

@@ -1,0 +1,17 @@
+//! The tests of the whole product, a file per theme.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod bad_input;
+mod harness;
+mod load;
+mod online;
+mod outage;
+mod ownership;
+mod redis;
+mod startup;
+mod story;
