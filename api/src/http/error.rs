@@ -1,13 +1,11 @@
 //! The one place where errors become HTTP: a status, a code, a message, and the field if there is
 //! one. Nothing internal is told: no SQL, paths or versions.
 
-use poem::error::{
-    MethodNotAllowedError, NotFoundError, ParsePathError, ReadBodyError, ResponseError,
-};
+use poem::error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError};
 use poem::http::StatusCode;
 use poem::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use poem::{IntoResponse, Response};
-use poem_openapi::error::{AuthorizationError, ContentTypeError, ParseParamError};
+use poem_openapi::error::{AuthorizationError, ContentTypeError, ParseParamError, ParsePathError};
 use poem_openapi::payload::Payload;
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::{ApiResponse, Object};
@@ -278,14 +276,18 @@ pub fn classify(error: &poem::Error) -> ApiError {
     if let Some(error) = error.downcast_ref::<ParseParamError>() {
         return ApiError::parameter(error.name, "does not have the form that is documented");
     }
-    if error.is::<ParsePathError>() {
-        return ApiError::parameter("path", "does not have the form that is documented");
+    if let Some(error) = error.downcast_ref::<ParsePathError>() {
+        return ApiError::parameter(error.name, "does not have the form that is documented");
     }
     if error.is::<ContentTypeError>() {
         return ApiError::UNSUPPORTED_MEDIA_TYPE;
     }
     if error.is::<ReadBodyError>() {
         return ApiError::UNREADABLE;
+    }
+    if error.status().is_client_error() {
+        let message = "the request cannot be accepted";
+        return ApiError::new(error.status(), "BAD_REQUEST", message);
     }
     tracing::error!(status = error.status().as_u16(), "an error of the framework without a code");
     ApiError::INTERNAL
