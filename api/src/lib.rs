@@ -46,8 +46,10 @@ pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSett
     let buffer_settings: BufferSettings = load()?;
     let store_settings: StoreSettings = load()?;
     let redis_settings: RedisSettings = load()?;
-    let tokens = Tokens::new(&load::<TokenSettings>()?, &buffer_settings.buffer_path)?;
+    let token_settings: TokenSettings = load()?;
+    let path = buffer_settings.buffer_path.clone();
     let buffer = tokio::task::spawn_blocking(move || Buffer::open(&buffer_settings)).await??;
+    let tokens = Tokens::new(&token_settings, &path)?;
     let usage = Usage {
         application_name: "holdfast-api",
         write_timeout: Duration::from_millis(store_settings.db_write_timeout_ms),

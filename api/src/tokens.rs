@@ -12,7 +12,7 @@ use std::path::Path;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use shared::buffer::sibling;
+use shared::buffer::{private_folder, sibling};
 use shared::domain::{Actor, Role};
 use shared::settings::SettingsError;
 use thiserror::Error;
@@ -159,9 +159,7 @@ fn local_secret(buffer_path: &Path) -> Result<SecretString, SettingsError> {
         variable: "JWT_SECRET",
         problem: format!("is not set, and {} cannot be used: {error}", path.display()),
     };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(unusable)?;
-    }
+    private_folder(&path).map_err(|error| unusable(io::Error::other(error)))?;
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
     match made {
         Ok(mut file) => {

@@ -62,7 +62,11 @@ pub fn routes(state: State) -> impl Endpoint<Output = poem::Response> + 'static 
 }
 
 #[handler]
-fn write_metrics(state: Data<&State>) -> String {
+async fn write_metrics(state: Data<&State>) -> String {
+    match state.buffer.stats().await {
+        Ok(stats) => stats.record(),
+        Err(error) => tracing::error!(%error, "the buffer cannot be read"),
+    }
     state.metrics.render()
 }
 
@@ -88,4 +92,17 @@ fn operation(
 /// The path at which a buffered operation can be followed.
 fn location(operation: Version) -> String {
     format!("/api/v1/operations/{operation}")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_committed_openapi_document_is_the_one_that_is_served() {
+        let committed = include_str!("../../openapi.yaml");
+        let made = super::openapi_yaml();
+        assert!(
+            committed.trim_end() == made.trim_end(),
+            "run `cargo run -p api -- openapi > api/openapi.yaml`"
+        );
+    }
 }

@@ -76,7 +76,7 @@ impl BufferFile {
     /// processes.
     pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<(Self, Database), OpenError> {
         let at = |source| OpenError::Io { path: path.to_owned(), source };
-        check_folder(folder_of(path))?;
+        private_folder(path)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -156,7 +156,12 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn check_folder(folder: &Path) -> Result<(), OpenError> {
+/// Makes sure that the folder of `path` is there, ours, and not open to everyone.
+///
+/// # Errors
+/// If it is not safe to use, or cannot be made.
+pub fn private_folder(path: &Path) -> Result<(), OpenError> {
+    let folder = folder_of(path);
     let at = |source| OpenError::Io { path: folder.to_owned(), source };
     let refuse = |problem| Err(OpenError::Unsafe { path: folder.to_owned(), problem });
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;

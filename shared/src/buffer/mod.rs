@@ -29,7 +29,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 pub use drain::{Batch, BatchLimits, Entry, Settlement, Verdict};
-pub use file::{OpenError, sibling};
+pub use file::{OpenError, private_folder, sibling};
 pub use read::{Found, Letter, Stats, UserOperations};
 pub use record::Damage;
 

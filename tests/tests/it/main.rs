@@ -9,9 +9,11 @@
 mod bad_input;
 mod harness;
 mod load;
+mod migration;
 mod online;
 mod outage;
 mod ownership;
 mod redis;
+mod settings;
 mod startup;
 mod story;

@@ -2,6 +2,7 @@
 //! processes' worth of handles, and the agreement of all tables after any history.
 
 mod audit;
+mod golden;
 mod histories;
 mod limits;
 

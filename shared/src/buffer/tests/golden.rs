@@ -1,0 +1,77 @@
+//! Records that earlier programs wrote stay readable: one golden file for each format version. A
+//! file that stands here is never changed; a new format adds one.
+
+use super::super::record::{Header, decode, encode, encode_payload};
+use super::*;
+use crate::domain::TaskPatch;
+
+const FORMAT_1: &str = include_str!("golden/format-1.hex");
+
+/// One operation of each kind, with everything that may be left out both there and not.
+fn operations() -> Vec<Operation> {
+    let task_id = Uuid::from_u128(0x10);
+    let fields = TaskFields {
+        title: Title::stored("Rope, 30 m \u{2693}".to_owned()),
+        description: Some(Description::stored("line\nbreak \"quoted\"".to_owned())),
+        status: TaskStatus::InProgress,
+    };
+    let if_match = Some(Version::from_uuid(Uuid::from_u128(0x11)));
+    let cleared = TaskPatch { description: Some(None), ..TaskPatch::default() };
+    let preferences = match serde_json::json!({"theme": "dark", "n": [1, null, {"a": 0.5}]}) {
+        serde_json::Value::Object(map) => Preferences::try_from(map).unwrap(),
+        other => panic!("{other}"),
+    };
+    let changes = [
+        Change::TaskCreate { task_id, fields: fields.clone() },
+        Change::TaskReplace { task_id, fields, if_match },
+        Change::TaskPatch { task_id, patch: cleared, if_match: None },
+        Change::TaskDelete { task_id, if_match },
+        Change::ProfilePut { preferences: preferences.clone() },
+        Change::ProfilePatch { preferences },
+    ];
+    let numbered = changes.into_iter().enumerate();
+    numbered
+        .map(|(number, change)| Operation {
+            id: Version::from_uuid(Uuid::from_u128(0x0190_0000_0000_7000_8000 + number as u128)),
+            actor: Actor {
+                user_id: Uuid::from_u128(0x20),
+                role: Role::Operator,
+                session_id: (number % 2 == 0).then(|| Uuid::from_u128(0x21)),
+            },
+            change,
+            accepted_at: chrono::DateTime::from_timestamp_millis(1_795_204_737_529).unwrap(),
+            request_id: Uuid::from_u128(0x22),
+            traceparent: (number % 2 == 1).then(|| "00-4bf9-00f0-01".to_owned()),
+        })
+        .collect()
+}
+
+fn records() -> Vec<Vec<u8>> {
+    let numbered = (0_u64..).zip(operations());
+    numbered
+        .map(|(seq, operation)| {
+            let header =
+                Header { attempts: 2, not_before: 7, ..Header::of(&operation, 1_795_204_737_529) };
+            encode(seq, &header, &encode_payload(&operation).unwrap())
+        })
+        .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn records_of_format_1_are_read_and_written_as_ever() {
+    let written: Vec<String> = records().iter().map(|record| hex(record)).collect();
+    let golden: Vec<&str> = FORMAT_1.lines().collect();
+    assert_eq!(written, golden, "the format changed without a new version");
+    for ((seq, line), operation) in (0_u64..).zip(golden).zip(operations()) {
+        let bytes: Vec<u8> = (0..line.len() / 2)
+            .map(|at| u8::from_str_radix(&line[2 * at..2 * at + 2], 16).unwrap())
+            .collect();
+        let (header, read) = decode(seq, &bytes).unwrap();
+        assert_eq!(read, operation);
+        assert_eq!((header.attempts, header.not_before), (2, 7));
+    }
+}

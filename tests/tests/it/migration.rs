@@ -1,0 +1,56 @@
+//! The schema: the command's verbs, and several migrating at once.
+
+use std::time::Duration;
+
+use tests::{Launch, World, binaries};
+use tokio::task::JoinSet;
+
+const TABLES: &str = "SELECT count(*) FROM pg_tables WHERE tablename IN \
+    ('users', 'tasks', 'operations')";
+
+async fn migration(world: &World, verb: &str) -> String {
+    let program = binaries().join("holdfast-migration");
+    let launch = Launch::new(program, world.folder().join("migration.log"))
+        .args([verb])
+        .env("DATABASE_URL", world.postgres.url());
+    let output = tokio::time::timeout(Duration::from_secs(30), launch.output());
+    output.await.expect("the command ends").expect("the command succeeds")
+}
+
+async fn world_of_postgres() -> World {
+    World::builder().without_api().without_worker().without_redis().start().await
+}
+
+#[tokio::test]
+async fn each_verb_of_the_command_works_there_and_back() {
+    let world = world_of_postgres().await;
+    let tables = async || world.postgres.psql(TABLES).await;
+    assert!(migration(&world, "status").await.contains("Pending"));
+    for (verb, expected) in [
+        ("up", "3"),
+        ("up", "3"),
+        ("down", "0"),
+        ("up", "3"),
+        ("refresh", "3"),
+        ("fresh", "3"),
+        ("reset", "0"),
+    ] {
+        migration(&world, verb).await;
+        assert_eq!(tables().await, expected, "after {verb}");
+    }
+    migration(&world, "up").await;
+    assert!(migration(&world, "status").await.contains("Applied"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_commands_and_workers_may_migrate_at_once() {
+    let world = std::sync::Arc::new(world_of_postgres().await);
+    let mut commands = JoinSet::new();
+    for _ in 0..4 {
+        let world = std::sync::Arc::clone(&world);
+        commands.spawn(async move { migration(&world, "up").await });
+    }
+    commands.join_all().await;
+    assert_eq!(world.postgres.psql(TABLES).await, "3");
+    assert_eq!(world.postgres.psql("SELECT count(*) FROM seaql_migrations").await, "1");
+}

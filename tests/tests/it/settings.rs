@@ -1,0 +1,68 @@
+//! Settings that cannot be used stop the start with a message that names the variable.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tests::{Launch, binaries, scratch_folder};
+
+async fn refusal(folder: &Path, binary: &str, verb: &str, variables: &[(&str, &str)]) -> String {
+    let launch = Launch::new(binaries().join(binary), folder.join("log"))
+        .args([verb])
+        .env("BUFFER_PATH", folder.join("data/buffer.redb").to_string_lossy().into_owned());
+    let launch = variables
+        .iter()
+        .fold(launch, |launch, (name, value)| launch.env(*name, (*value).to_owned()));
+    let output = tokio::time::timeout(Duration::from_secs(10), launch.output());
+    let refused = output.await.expect("it does not start").expect_err("it does not run");
+    format!("{refused:#}")
+}
+
+#[tokio::test]
+async fn a_setting_that_cannot_be_used_stops_the_start_by_its_name() {
+    let folder = scratch_folder("settings");
+    for (name, value) in [
+        ("SERVER_PORT", "http"),
+        ("DB_WRITE_TIMEOUT_MS", "-1"),
+        ("DATABASE_URL", "mysql://canary-5d1@h/db"),
+        ("REDIS_URL", "canary-5d1"),
+        ("JWT_SECRET", "canary-5d1"),
+        ("PROVIDER_JWT_SECRET", "canary-5d1"),
+        ("LOG_FORMAT", "xml"),
+        ("RUST_LOG", "!!"),
+        ("BUFFER_PATH", "/proc/nothing/buffer.redb"),
+    ] {
+        let said = refusal(folder.path(), "holdfast-api", "serve", &[(name, value)]).await;
+        assert!(said.contains(name), "{name}: {said}");
+        assert!(!said.contains("canary-5d1"), "{name}: {said}");
+        assert!(!said.contains("panicked"), "{name}: {said}");
+    }
+    for (name, value) in [("WORKER_PORT", "x"), ("MAX_RETRY_ATTEMPTS", "many"), ("MIGRATE", "x")] {
+        let said = refusal(folder.path(), "holdfast-worker", "run", &[(name, value)]).await;
+        assert!(said.contains(name), "{name}: {said}");
+    }
+}
+
+#[test]
+fn every_setting_stands_in_the_example() {
+    let example = include_str!("../../../.env.example");
+    let sources = [
+        include_str!("../../../shared/src/settings.rs"),
+        include_str!("../../../api/src/settings.rs"),
+        include_str!("../../../worker/src/settings.rs"),
+    ];
+    let mut names = 0;
+    for source in sources {
+        for group in source.split("#[serde(default)]\npub struct ").skip(1) {
+            let fields = group.split("\n}").next().unwrap_or_default();
+            for name in fields.lines().filter_map(|line| line.trim().strip_prefix("pub ")) {
+                let variable = name.split(':').next().unwrap_or_default().to_uppercase();
+                let stands = example
+                    .lines()
+                    .any(|line| line.trim_start_matches("# ").starts_with(&format!("{variable}=")));
+                assert!(stands, "{variable} is not in .env.example");
+                names += 1;
+            }
+        }
+    }
+    assert!(names > 30, "only {names} settings were found");
+}
