@@ -80,6 +80,11 @@ async fn read(body: &mut RequestBody, limit: usize) -> Result<Vec<u8>, ApiError>
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // serde would also take a list for a struct, by the order of its fields.
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first.is_some_and(|byte| b"[\"-0123456789tfn".contains(byte)) {
+        return Err(ApiError::field("body", "must be an object"));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -199,7 +204,9 @@ mod tests {
             (r#"{"name":"a","inner":{"count":300}}"#, "inner.count"),
             (r#"{"name":"a","inner":{"count":1,"x":2}}"#, "inner.x"),
             (r#"{"name":"a","inner":{}}"#, "inner.count"),
-            (r#"[1]"#, "body"),
+            (r#"["a"]"#, "body"),
+            (" [1]", "body"),
+            ("7", "body"),
             (r#""text""#, "body"),
         ];
         for (body, field) in table {
@@ -213,8 +220,8 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_told_apart() {
-        let deep = "[".repeat(200_000);
-        let broken: [&[u8]; 5] = [b"", b"{", b"{} {}", b"\"\xff\"", deep.as_bytes()];
+        let deep = "{\"a\":".repeat(200_000);
+        let broken: [&[u8]; 5] = [b"", b"{", b"{} {}", b"{\"a\":\"\xff\"}", deep.as_bytes()];
         for body in broken {
             let problem = format!("{:?}", parse::<serde_json::Value>(body).unwrap_err());
             assert!(problem.contains("MALFORMED_JSON"), "{problem}");
