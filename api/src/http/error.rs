@@ -10,7 +10,7 @@ use poem_openapi::payload::Payload;
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::{ApiResponse, Object};
 use serde::Serialize;
-use shared::buffer::BufferError;
+use shared::buffer::{BufferError, OperatorError};
 use shared::domain::Refusal;
 use shared::store::StoreError;
 use shared::writes::WriteError;
@@ -114,6 +114,10 @@ impl ApiError {
     /// No token, or one that is not accepted.
     pub const UNAUTHORIZED: Self =
         Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "a valid bearer token is needed");
+
+    /// A user whose role does not allow it.
+    pub const FORBIDDEN: Self =
+        Self::new(StatusCode::FORBIDDEN, "FORBIDDEN", "this is not allowed for this role");
 
     /// A task that is not there, deleted, or somebody else's.
     pub const TASK_NOT_FOUND: Self =
@@ -244,6 +248,27 @@ impl From<BufferError> for ApiError {
                 tracing::error!(%error, "the buffer cannot be used");
                 Self::new(BUSY, "BUFFER_UNAVAILABLE", "the buffer cannot take this now")
             }
+        }
+    }
+}
+
+impl From<OperatorError> for ApiError {
+    fn from(error: OperatorError) -> Self {
+        let conflict = |code, message| Self::new(StatusCode::CONFLICT, code, message);
+        match error {
+            OperatorError::NotFound => Self::OPERATION_NOT_FOUND,
+            OperatorError::Pending => {
+                conflict("OPERATION_PENDING", "the operation is pending, and no dead letter")
+            }
+            OperatorError::Quarantined => {
+                conflict("OPERATION_QUARANTINED", "the operation's record is damaged")
+            }
+            OperatorError::AlreadyDiscarded => {
+                conflict("ALREADY_DISCARDED", "the operation has been discarded already")
+            }
+            OperatorError::AlreadyPaused => conflict("ALREADY_PAUSED", "replay is paused already"),
+            OperatorError::NotPaused => conflict("NOT_PAUSED", "replay is not paused"),
+            OperatorError::Buffer(error) => error.into(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod auth;
 mod body;
+mod buffer;
 mod envelope;
 mod error;
 mod health;
@@ -26,13 +27,25 @@ use crate::state::State;
 use shell::{RequestId, Shell, Traceparent};
 
 type Service = OpenApiService<
-    (tasks::TasksApi, profile::ProfileApi, operations::OperationsApi, health::HealthApi),
+    (
+        tasks::TasksApi,
+        profile::ProfileApi,
+        operations::OperationsApi,
+        buffer::BufferApi,
+        health::HealthApi,
+    ),
     (),
 >;
 
 /// The description of the interface and its implementation.
 fn service() -> Service {
-    let apis = (tasks::TasksApi, profile::ProfileApi, operations::OperationsApi, health::HealthApi);
+    let apis = (
+        tasks::TasksApi,
+        profile::ProfileApi,
+        operations::OperationsApi,
+        buffer::BufferApi,
+        health::HealthApi,
+    );
     OpenApiService::new(apis, "Holdfast", env!("CARGO_PKG_VERSION")).description(
         "Tasks and profiles that go on being written while the database is away. A write is \
          answered 201, 200 or 204 when PostgreSQL has committed it, and 202 when this host's \
@@ -92,6 +105,15 @@ fn operation(
 /// The path at which a buffered operation can be followed.
 fn location(operation: Version) -> String {
     format!("/api/v1/operations/{operation}")
+}
+
+/// A number that must be between 1 and `max`.
+fn in_range(name: &str, value: u64, max: u64) -> Result<u64, ApiError> {
+    if (1..=max).contains(&value) {
+        Ok(value)
+    } else {
+        Err(ApiError::parameter(name, format!("must be between 1 and {max}")))
+    }
 }
 
 #[cfg(test)]

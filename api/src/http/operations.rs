@@ -5,7 +5,7 @@ use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 use serde::Serialize;
-use shared::buffer::Found;
+use shared::buffer::{Act, Found};
 use shared::domain::{Actor, Operation, OperationState, Role, Version};
 use shared::store::LedgerEntry;
 use uuid::Uuid;
@@ -73,6 +73,24 @@ impl OperationView {
         }
     }
 
+    fn discarded(id: Version, act: Act) -> (Uuid, Self) {
+        let operation = act.operation.unwrap_or_default();
+        let view = Self {
+            id: id.as_uuid(),
+            state: OperationState::Discarded.as_str().to_owned(),
+            entity: operation.entity,
+            entity_id: operation.entity_id,
+            action: operation.action,
+            priority: None.into(),
+            attempts: None.into(),
+            accepted_at: operation.accepted_at,
+            next_attempt_at: None.into(),
+            applied_at: None.into(),
+            reason: Some(operation.reason).into(),
+        };
+        (operation.user_id, view)
+    }
+
     fn settled(id: Version, entry: LedgerEntry) -> Self {
         Self {
             id: id.as_uuid(),
@@ -122,6 +140,7 @@ async fn find(state: &State, actor: Actor, id: Version) -> Result<OperationView,
             view.reason = Some(letter.reason).into();
             (letter.operation.actor.user_id, view)
         }
+        Some(Found::Discarded(act)) => OperationView::discarded(id, act),
         Some(Found::Quarantined) | None => settled(state, id).await?,
     };
     let may_see = match actor.role {

@@ -341,8 +341,8 @@ impl TasksApi {
         #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
         limit: Query<Option<u64>>,
     ) -> Result<Listed, ApiError> {
-        let page = in_range("page", page.0.unwrap_or(1), MAX_PAGE)?;
-        let limit = in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
+        let page = super::in_range("page", page.0.unwrap_or(1), MAX_PAGE)?;
+        let limit = super::in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
         let found = reads::task_list(&state, user.0.user_id, (page - 1) * limit, limit).await?;
         let source = found.source;
         let meta = ListMeta {
@@ -500,12 +500,4 @@ fn check_key(key: &str) -> Result<&str, ApiError> {
     let fits = (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
     let message = "must have 1 to 255 visible ASCII characters";
     if fits { Ok(key) } else { Err(ApiError::parameter("Idempotency-Key", message)) }
-}
-
-fn in_range(name: &str, value: u64, max: u64) -> Result<u64, ApiError> {
-    if (1..=max).contains(&value) {
-        Ok(value)
-    } else {
-        Err(ApiError::parameter(name, format!("must be between 1 and {max}")))
-    }
 }

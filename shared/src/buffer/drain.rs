@@ -7,7 +7,8 @@ use std::time::Duration;
 use redb::{ReadTransaction, ReadableTable};
 
 use super::layout::{LANES, READY, RECORDS, Slot, WAITING};
-use super::record::{self, Damage};
+use super::operator::purge_audit;
+use super::record::{self, Damage, Header};
 use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{Lane, MAX_PRIORITY, Operation, OperationState, aged_priority};
 
@@ -34,8 +35,22 @@ pub struct Entry {
     pub attempts: u32,
     /// When it was queued (Unix milliseconds).
     pub queued_at: i64,
+    /// When it may be tried again (Unix milliseconds); 0: at once.
+    pub not_before: i64,
     /// The operation.
     pub operation: Operation,
+}
+
+impl Entry {
+    pub(super) fn new(place: u64, header: &Header, operation: Operation) -> Self {
+        Self {
+            place,
+            attempts: header.attempts,
+            queued_at: header.queued_at,
+            not_before: header.not_before,
+            operation,
+        }
+    }
 }
 
 /// What replay should apply next.
@@ -144,6 +159,15 @@ impl Buffer {
         .await
     }
 
+    /// Ends the retention of entries of the audit log from before `cutoff` (Unix milliseconds), a
+    /// limited number at a time. Returns how many there were.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub async fn purge_audit(&self, cutoff: i64) -> Result<usize, BufferError> {
+        self.write(move |tables, _| Ok(purge_audit(tables, cutoff, SWEEP)?)).await
+    }
+
     /// Ends the retention of dead letters from before `cutoff` (Unix milliseconds), a limited
     /// number at a time. Returns how many there were.
     ///
@@ -172,12 +196,9 @@ fn collect(
             }
             bytes += record.value().len();
             match record::decode(place, record.value()) {
-                Ok((header, operation)) => batch.entries.push(Entry {
-                    place,
-                    attempts: header.attempts,
-                    queued_at: header.queued_at,
-                    operation,
-                }),
+                Ok((header, operation)) => {
+                    batch.entries.push(Entry::new(place, &header, operation));
+                }
                 Err(damage) => {
                     batch.damaged.push((place, damage));
                     // What follows in the lane waits until its head has been set aside.

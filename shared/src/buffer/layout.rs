@@ -7,11 +7,12 @@
 //! | `lane_states` | lane | head, newest version, counts by priority ([`LaneState`]) |
 //! | `ready` | 5 - priority, place of the head | the lane ([`Slot`]): what replay may take now |
 //! | `waiting` | not-before, place of the head | the lane ([`Slot`]): what replay may take later |
-//! | `places` | operation id | where it is: pending, dead, quarantined |
+//! | `places` | operation id | where it is: pending, dead, quarantined, discarded |
 //! | `users`, `user_totals` | user, place; user | nothing; number of pending operations |
 //! | `dead` | time of death, operation id | certificate and record |
 //! | `quarantine` | place | the bytes of a record that cannot be read |
-//! | `counters`, `status` | name | totals; what the worker publishes |
+//! | `audit` | time, operation id | what an operator did, and who it was |
+//! | `counters`, `status` | name | totals; what the worker publishes, and whether replay is paused |
 //!
 //! A place is a number that grows with every append to the file: the order of acceptance.
 //! Integers inside values are little-endian.
@@ -19,7 +20,7 @@
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 
-use super::record::Damage;
+use super::record::{Damage, Header};
 use crate::domain::{MAX_PRIORITY, OperationState, Priority};
 
 pub(super) type Bytes = &'static [u8];
@@ -38,6 +39,7 @@ pub(super) const USERS: TableDefinition<(u128, u64), ()> = TableDefinition::new(
 pub(super) const USER_TOTALS: TableDefinition<u128, u64> = TableDefinition::new("user_totals");
 pub(super) const DEAD: TableDefinition<(i64, u128), Bytes> = TableDefinition::new("dead");
 pub(super) const QUARANTINE: TableDefinition<u64, Bytes> = TableDefinition::new("quarantine");
+pub(super) const AUDIT: TableDefinition<(i64, u128), Bytes> = TableDefinition::new("audit");
 pub(super) const COUNTERS: TableDefinition<&'static str, u64> = TableDefinition::new("counters");
 pub(super) const STATUS: TableDefinition<&'static str, Bytes> = TableDefinition::new("status");
 
@@ -49,6 +51,9 @@ pub(super) const PENDING: &str = "pending";
 pub(super) const BYTES: &str = "bytes";
 pub(super) const DEAD_COUNT: &str = "dead";
 pub(super) const QUARANTINED: &str = "quarantined";
+/// Pending operations by their own priority, from 1.
+pub(super) const BY_PRIORITY: [&str; MAX_PRIORITY as usize] =
+    ["pending_1", "pending_2", "pending_3", "pending_4", "pending_5"];
 
 /// Where the `places` table says an operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +64,8 @@ pub(super) enum Place {
     Dead(i64),
     /// In `quarantine`, under this place.
     Quarantined(u64),
+    /// Nowhere any more: an operator dropped it at this moment (Unix milliseconds).
+    Discarded(i64),
 }
 
 impl Place {
@@ -67,6 +74,7 @@ impl Place {
             Self::Pending(seq) => (0, seq),
             Self::Dead(at) => (1, at.cast_unsigned()),
             Self::Quarantined(seq) => (2, seq),
+            Self::Discarded(at) => (3, at.cast_unsigned()),
         }
     }
 
@@ -75,6 +83,7 @@ impl Place {
             0 => Some(Self::Pending(at)),
             1 => Some(Self::Dead(at.cast_signed())),
             2 => Some(Self::Quarantined(at)),
+            3 => Some(Self::Discarded(at.cast_signed())),
             _ => None,
         }
     }
@@ -91,6 +100,18 @@ pub(super) struct LaneState {
 }
 
 impl LaneState {
+    /// A lane whose head this is; nothing is counted yet.
+    pub(super) fn beginning(head: u64, header: &Header) -> Self {
+        let (queued_at, not_before) = (header.queued_at, header.not_before);
+        Self { head, queued_at, not_before, ..Self::default() }
+    }
+
+    /// Counts an operation of the lane.
+    pub(super) fn note(&mut self, header: &Header) {
+        self.newest = self.newest.max(header.id.as_uuid().as_u128());
+        *self.count(header.priority) += 1;
+    }
+
     pub(super) const BYTES: usize = 8 + 8 + 8 + 16 + 4 * MAX_PRIORITY as usize;
 
     pub(super) fn encode(&self) -> [u8; Self::BYTES] {

@@ -13,10 +13,12 @@ mod append;
 mod drain;
 mod file;
 mod layout;
+mod operator;
 mod quarantine;
 mod read;
 mod record;
 mod tables;
+mod verify;
 mod writer;
 
 use std::sync::atomic::Ordering;
@@ -30,8 +32,12 @@ use tokio::sync::mpsc;
 
 pub use drain::{Batch, BatchLimits, Entry, Settlement, Verdict};
 pub use file::{OpenError, private_folder, sibling};
+pub use operator::{
+    Act, ActKind, DeadEntry, DeadFilter, OperatorError, Page, Paused, PendingFilter,
+};
 pub use read::{Found, Letter, Stats, UserOperations};
 pub use record::Damage;
+pub use verify::Verification;
 
 use crate::settings::BufferSettings;
 use file::BufferFile;
@@ -96,6 +102,26 @@ impl Buffer {
         if let Err(error) = file.lay_ballast(settings.buffer_min_free_bytes) {
             tracing::warn!(error = %Chain(&error), "no room for the buffer's ballast");
         }
+        Self::start(settings, file, database)
+    }
+
+    /// Opens a file that is there, and makes nothing.
+    ///
+    /// # Errors
+    /// If there is none, or as for [`Buffer::open`].
+    pub fn open_existing(settings: &BufferSettings) -> Result<Self, OpenError> {
+        let path = &settings.buffer_path;
+        std::fs::symlink_metadata(path)
+            .map_err(|source| OpenError::Io { path: path.clone(), source })?;
+        let (file, database) = open_file(settings)?;
+        Self::start(settings, file, database)
+    }
+
+    fn start(
+        settings: &BufferSettings,
+        file: BufferFile,
+        database: Database,
+    ) -> Result<Self, OpenError> {
         let handle: Handle = Arc::new(RwLock::new(Arc::new(database)));
         let (queue, requests) = mpsc::channel(QUEUE);
         let again = settings.clone();
@@ -148,16 +174,25 @@ impl Buffer {
         T: Send + 'static,
         F: FnOnce(&ReadTransaction) -> Result<T, redb::Error> + Send + 'static,
     {
-        let database = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
         let limit = Duration::from_millis(self.settings.buffer_timeout_ms);
+        let reading = self.read_to_the_end(work);
+        tokio::time::timeout(limit, reading).await.unwrap_or(Err(BufferError::Timeout))
+    }
+
+    /// Reads like [`Buffer::read`], for as long as it takes.
+    async fn read_to_the_end<T, F>(&self, work: F) -> Result<T, BufferError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ReadTransaction) -> Result<T, redb::Error> + Send + 'static,
+    {
+        let database = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
         let reading = tokio::task::spawn_blocking(move || {
             let transaction = database.begin_read().map_err(redb::Error::from)?;
             work(&transaction)
         });
-        match tokio::time::timeout(limit, reading).await {
-            Ok(Ok(result)) => Ok(result?),
-            Ok(Err(_)) => Err(BufferError::Unavailable("a read ended early".to_owned())),
-            Err(_) => Err(BufferError::Timeout),
+        match reading.await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(BufferError::Unavailable("a read ended early".to_owned())),
         }
     }
 }

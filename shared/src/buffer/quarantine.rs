@@ -4,7 +4,7 @@
 
 use redb::ReadableTable;
 
-use super::layout::{BYTES, LaneState, PENDING, Place, QUARANTINED};
+use super::layout::{BY_PRIORITY, BYTES, LaneState, PENDING, Place, QUARANTINED};
 use super::record::{Damage, Header};
 use super::tables::{Tables, signed};
 
@@ -69,14 +69,13 @@ impl Tables<'_> {
             .collect::<Result<_, _>>()?;
         for seq in places {
             let Some(header) = self.header(seq)? else { continue };
-            let state = after.get_or_insert(LaneState {
-                head: seq,
-                queued_at: header.queued_at,
-                not_before: header.not_before,
-                ..LaneState::default()
-            });
-            state.newest = state.newest.max(header.id.as_uuid().as_u128());
-            *state.count(header.priority) += 1;
+            after.get_or_insert(LaneState::beginning(seq, &header)).note(&header);
+        }
+        let counts = |state: Option<LaneState>| state.unwrap_or_default().counts;
+        for (name, (old, new)) in
+            BY_PRIORITY.into_iter().zip(counts(before).into_iter().zip(counts(after)))
+        {
+            self.add(name, i64::from(new) - i64::from(old))?;
         }
         self.reindex(lane, before.as_ref(), after.as_ref())
     }

@@ -3,15 +3,18 @@
 
 use std::collections::HashSet;
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::layout::{
-    BYTES, COUNTERS, DEAD, DEAD_COUNT, FORMAT_KEY, LANE_STATES, LANES, PENDING, PLACES, Place,
-    QUARANTINED, RECORDS, STATUS, USER_TOTALS, USERS, decode_dead,
+    AUDIT, BY_PRIORITY, BYTES, COUNTERS, DEAD, DEAD_COUNT, FORMAT_KEY, LANE_STATES, LANES, PENDING,
+    PLACES, Place, QUARANTINED, RECORDS, STATUS, USER_TOTALS, USERS, WAITING, decode_dead,
 };
+use super::operator::Act;
 use super::record::{self, Header};
 use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{Lane, Operation, OperationState, Version};
@@ -32,6 +35,8 @@ pub enum Found {
     Dead(Letter),
     /// Its record cannot be read; who owns it is not known any more.
     Quarantined,
+    /// An operator has dropped it.
+    Discarded(Act),
 }
 
 /// A dead letter.
@@ -52,12 +57,16 @@ pub struct Letter {
 pub struct Stats {
     /// Pending operations.
     pub pending: u64,
-    /// Their bytes.
+    /// Pending operations by their own priority, from 1.
+    pub by_priority: [u64; 5],
+    /// Bytes of pending operations.
     pub bytes: u64,
     /// Dead letters.
     pub dead: u64,
     /// Records that cannot be read.
     pub quarantined: u64,
+    /// Lanes whose head waits for another attempt.
+    pub waiting_lanes: u64,
     /// When the oldest pending operation was queued (Unix milliseconds).
     pub oldest_queued_at: Option<i64>,
 }
@@ -153,8 +162,14 @@ impl Buffer {
             let oldest = transaction.open_table(RECORDS)?.first()?.and_then(|(place, bytes)| {
                 Header::decode(place.value(), bytes.value()).ok().map(|header| header.queued_at)
             });
+            let mut by_priority = [0; BY_PRIORITY.len()];
+            for (count, name) in by_priority.iter_mut().zip(BY_PRIORITY) {
+                *count = counter(name)?;
+            }
             Ok(Stats {
                 pending: counter(PENDING)?,
+                by_priority,
+                waiting_lanes: transaction.open_table(WAITING)?.len()?,
                 bytes: counter(BYTES)?,
                 dead: counter(DEAD_COUNT)?,
                 quarantined: counter(QUARANTINED)?,
@@ -227,6 +242,11 @@ fn find(transaction: &ReadTransaction, id: Version) -> Result<Option<Found>, red
     match place {
         None => Ok(None),
         Some(Place::Quarantined(_)) => Ok(Some(Found::Quarantined)),
+        Some(Place::Discarded(at)) => {
+            let audit = transaction.open_table(AUDIT)?;
+            let act = audit.get((at, key))?;
+            Ok(act.and_then(|act| serde_json::from_slice(act.value()).ok()).map(Found::Discarded))
+        }
         Some(Place::Pending(place)) => {
             let records = transaction.open_table(RECORDS)?;
             let record = records.get(place)?;

@@ -153,6 +153,11 @@ pub(super) fn decode(seq: u64, record: &[u8]) -> Result<(Header, Operation), Dam
     Ok((header, operation))
 }
 
+/// The payload of a record that has been read, with its checksum.
+pub(super) fn payload_of(record: &[u8]) -> &[u8] {
+    record.get(HEADER + CHECK..).unwrap_or_default()
+}
+
 /// A lane as a key of fixed width.
 pub(super) fn lane_bytes(lane: Lane) -> [u8; 17] {
     let mut bytes = [0; 17];

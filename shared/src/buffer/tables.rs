@@ -6,12 +6,12 @@
 use redb::{ReadableTable, Table, TableError, WriteTransaction};
 
 use super::layout::{
-    BYTES, Bytes, COUNTERS, Certificate, DEAD, DEAD_COUNT, FORMAT, FORMAT_KEY, LANE_STATES, LANES,
-    LaneKey, LaneState, NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, STATUS,
-    Slot, USER_TOTALS, USERS, WAITING, encode_dead,
+    AUDIT, BY_PRIORITY, BYTES, Bytes, COUNTERS, Certificate, DEAD, DEAD_COUNT, FORMAT, FORMAT_KEY,
+    LANE_STATES, LANES, LaneKey, LaneState, NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY,
+    RECORDS, STATUS, Slot, USER_TOTALS, USERS, WAITING, encode_dead,
 };
 use super::record::{self, Damage, Header};
-use crate::domain::{Lane, MAX_PRIORITY, OperationState, Version};
+use crate::domain::{Lane, MAX_PRIORITY, OperationState, Priority, Version};
 
 /// All tables, open for writing in one transaction.
 pub(super) struct Tables<'txn> {
@@ -23,10 +23,11 @@ pub(super) struct Tables<'txn> {
     pub(super) places: Table<'txn, u128, (u8, u64)>,
     pub(super) users: Table<'txn, (u128, u64), ()>,
     user_totals: Table<'txn, u128, u64>,
-    dead: Table<'txn, (i64, u128), Bytes>,
+    pub(super) dead: Table<'txn, (i64, u128), Bytes>,
     pub(super) quarantine: Table<'txn, u64, Bytes>,
+    pub(super) audit: Table<'txn, (i64, u128), Bytes>,
     counters: Table<'txn, &'static str, u64>,
-    status: Table<'txn, &'static str, Bytes>,
+    pub(super) status: Table<'txn, &'static str, Bytes>,
 }
 
 impl<'txn> Tables<'txn> {
@@ -43,6 +44,7 @@ impl<'txn> Tables<'txn> {
             user_totals: transaction.open_table(USER_TOTALS)?,
             dead: transaction.open_table(DEAD)?,
             quarantine: transaction.open_table(QUARANTINE)?,
+            audit: transaction.open_table(AUDIT)?,
             counters: transaction.open_table(COUNTERS)?,
             status: transaction.open_table(STATUS)?,
         })
@@ -69,6 +71,13 @@ impl<'txn> Tables<'txn> {
         let value = self.counter(name)?.saturating_add_signed(delta);
         self.counters.insert(name, value)?;
         Ok(())
+    }
+
+    /// Counts an operation that came (1) or went (-1).
+    fn count(&mut self, priority: Priority, sign: i64, length: usize) -> Result<(), redb::Error> {
+        self.add(PENDING, sign)?;
+        self.add(BYTES, sign * signed(length))?;
+        self.add(BY_PRIORITY[usize::from(priority.clamp(1, MAX_PRIORITY)) - 1], sign)
     }
 
     pub(super) fn user_total(&self, user: u128) -> Result<u64, redb::Error> {
@@ -100,17 +109,10 @@ impl<'txn> Tables<'txn> {
         self.places.insert(id, Place::Pending(seq).encode())?;
         self.users.insert((user, seq), ())?;
         self.user_totals.insert(user, self.user_total(user)? + 1)?;
-        self.add(PENDING, 1)?;
-        self.add(BYTES, signed(bytes.len()))?;
+        self.count(header.priority, 1, bytes.len())?;
         let before = self.lane_state(&lane)?;
-        let mut after = before.unwrap_or(LaneState {
-            head: seq,
-            queued_at: header.queued_at,
-            not_before: header.not_before,
-            ..LaneState::default()
-        });
-        after.newest = after.newest.max(id);
-        *after.count(header.priority) += 1;
+        let mut after = before.unwrap_or(LaneState::beginning(seq, header));
+        after.note(header);
         self.reindex(&lane, before.as_ref(), Some(&after))
     }
 
@@ -133,8 +135,7 @@ impl<'txn> Tables<'txn> {
         self.lanes.remove((&lane, seq))?;
         self.places.remove(header.id.as_uuid().as_u128())?;
         self.forget_user(user, seq)?;
-        self.add(PENDING, -1)?;
-        self.add(BYTES, -signed(length))?;
+        self.count(header.priority, -1, length)?;
         let Some(before) = self.lane_state(&lane)? else { return Ok(()) };
         let mut after = before;
         let count = after.count(header.priority);

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Preferences, Role, TaskFields, TaskPatch, Version};
+use super::{Invalid, Preferences, Role, TaskFields, TaskPatch, Version};
 
 /// One accepted write: the unit of the buffer, of replay and of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,6 +188,20 @@ pub enum Action {
 }
 
 impl Action {
+    /// All of them.
+    pub const ALL: [Action; 4] = [Self::Create, Self::Replace, Self::Patch, Self::Delete];
+
+    /// Reads the name.
+    ///
+    /// # Errors
+    /// If it is none of the four names.
+    pub fn parse(name: &str) -> Result<Self, Invalid> {
+        Self::ALL
+            .into_iter()
+            .find(|action| action.as_str() == name)
+            .ok_or(Invalid("must be one of create, replace, patch, delete"))
+    }
+
     /// The name used in the API and in the ledger.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -209,6 +209,8 @@ async fn a_damaged_record_is_set_aside_and_its_lane_goes_on() {
             ids.push(buffer.append(operation(&clock, 1, change), None).await.unwrap());
         }
         audit::flip(&buffer, 0, offset).await;
+        let wrong = buffer.verify().await.unwrap();
+        assert!(wrong.problems[0].starts_with("record 0: "), "{wrong:?}");
         let batch = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
         assert_eq!(batch.damaged.len(), 1, "offset {offset}");
         let (place, damage) = batch.damaged[0];

@@ -1,0 +1,401 @@
+//! What an operator sees of the buffer of this host, and does about it. For the roles `operator`
+//! and `admin`.
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use poem::web::Data;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::{Object, OpenApi};
+use serde::Serialize;
+use serde_json::Value;
+use shared::buffer::{DeadEntry, DeadFilter, Entry, Paused, PendingFilter, Stats, unix_millis};
+use shared::domain::{Action, Actor, EntityKind, Lane, Operation, OperationState, Role, Version};
+use shared::status::{WORKER, WorkerStatus};
+use uuid::Uuid;
+
+use super::auth::Authenticated;
+use super::body::Ready;
+use super::envelope::Meta;
+use super::error::ApiError;
+use super::schema::{JsonObject, Nullable};
+use super::shell::RequestId;
+use crate::state::State;
+
+const DEFAULT_LIMIT: u64 = 50;
+const MAX_LIMIT: u64 = 500;
+
+/// The buffer at a glance.
+#[derive(Serialize, Object)]
+pub struct BufferView {
+    /// Pending operations.
+    pending: u64,
+    /// Pending operations by their own priority: of 1, of 2, up to 5.
+    pending_by_priority: Vec<u64>,
+    /// Bytes of pending operations.
+    bytes: u64,
+    /// Dead letters.
+    dead: u64,
+    /// Records that cannot be read.
+    quarantined: u64,
+    /// Lanes whose head waits for another attempt.
+    waiting_lanes: u64,
+    /// When the oldest pending operation was queued.
+    oldest_queued_at: Nullable<DateTime<Utc>>,
+    /// Its age in seconds.
+    oldest_age_seconds: Nullable<u64>,
+    /// Operations settled per second when the worker last looked.
+    drain_rate: Nullable<u64>,
+    /// Seconds until the buffer is empty at that rate.
+    estimated_seconds_left: Nullable<u64>,
+    /// When the worker last settled a batch.
+    last_replay_at: Nullable<DateTime<Utc>>,
+    /// Since when replay is paused, if it is.
+    paused_since: Nullable<DateTime<Utc>>,
+    /// Who paused it.
+    paused_by: Nullable<String>,
+}
+
+/// The buffer at a glance, in the envelope.
+#[derive(Serialize, Object)]
+pub struct BufferRead {
+    /// The buffer.
+    data: BufferView,
+    /// About the answer.
+    meta: Meta,
+}
+
+/// An operation in the buffer.
+#[derive(Serialize, Object)]
+pub struct BufferedOperation {
+    /// The operation's id.
+    id: Uuid,
+    /// `pending`, `rejected` or `expired`.
+    state: String,
+    /// Whose it is.
+    user_id: Uuid,
+    /// `task` or `profile`.
+    entity: String,
+    /// Of which entity.
+    entity_id: Uuid,
+    /// `create`, `replace`, `patch` or `delete`.
+    action: String,
+    /// From 1 (low) to 5 (high).
+    priority: u8,
+    /// Attempts at replay that were used up.
+    attempts: u32,
+    /// When it was accepted.
+    accepted_at: DateTime<Utc>,
+    /// When it will be tried again, if it waits for that.
+    next_attempt_at: Nullable<DateTime<Utc>>,
+    /// When replay gave up, if it did.
+    died_at: Nullable<DateTime<Utc>>,
+    /// Why replay gave up.
+    reason: Nullable<String>,
+    /// The request that carried it.
+    request_id: Uuid,
+    /// What it is to change; only if asked for.
+    payload: Nullable<JsonObject>,
+}
+
+/// About a part of a list.
+#[derive(Serialize, Object)]
+pub struct PartMeta {
+    /// The request's id, as sent or as made.
+    request_id: Uuid,
+    /// When the answer was made.
+    timestamp: DateTime<Utc>,
+    /// Entries of a part at the most.
+    limit: u64,
+    /// Where the next part begins; null at the end. A part may be short and yet have a next one.
+    next_cursor: Nullable<String>,
+}
+
+/// A part of a list of operations.
+#[derive(Serialize, Object)]
+pub struct BufferedOperations {
+    /// The operations.
+    data: Vec<BufferedOperation>,
+    /// About the part.
+    meta: PartMeta,
+}
+
+/// What was done.
+#[derive(Serialize, Object)]
+pub struct Done {
+    /// In one word.
+    status: String,
+}
+
+/// What was done, in the envelope.
+#[derive(Serialize, Object)]
+pub struct DoneRead {
+    /// What was done.
+    data: Done,
+    /// About the answer.
+    meta: Meta,
+}
+
+/// The routes of the buffer.
+pub struct BufferApi;
+
+#[OpenApi(prefix_path = "/api/v1/buffer")]
+impl BufferApi {
+    /// The buffer at a glance. For operators.
+    #[oai(path = "/", method = "get", operation_id = "readBuffer")]
+    async fn read(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+    ) -> Result<Ready<BufferRead>, ApiError> {
+        operator(user.0)?;
+        let (stats, worker, paused) = tokio::try_join!(
+            state.buffer.stats(),
+            state.buffer.published::<WorkerStatus>(WORKER),
+            state.buffer.paused()
+        )?;
+        let data = at_a_glance(stats, worker, paused);
+        Ok(BufferRead { data, meta: Meta::now(request.0) }.into())
+    }
+
+    /// Pending operations in order of acceptance. For operators.
+    #[oai(path = "/operations", method = "get", operation_id = "listPending")]
+    #[allow(clippy::too_many_arguments)]
+    async fn pending(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+        /// Of this user.
+        user_id: Query<Option<Uuid>>,
+        /// Of this task.
+        task_id: Query<Option<Uuid>>,
+        /// Of this priority, 1 to 5.
+        priority: Query<Option<u8>>,
+        /// `create`, `replace`, `patch` or `delete`.
+        action: Query<Option<String>>,
+        /// With what they are to change.
+        payload: Query<Option<bool>>,
+        /// The `next_cursor` of the part before.
+        cursor: Query<Option<String>>,
+        /// Entries of a part, up to 500; 50 if not given.
+        limit: Query<Option<u64>>,
+    ) -> Result<Ready<BufferedOperations>, ApiError> {
+        operator(user.0)?;
+        let limit = super::in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
+        let filter = PendingFilter {
+            user_id: user_id.0,
+            lane: task_id.0.map(|id| Lane { kind: EntityKind::Task, id }),
+            priority: priority.0,
+            action: action.0.as_deref().map(known_action).transpose()?,
+        };
+        let after = cursor.0.as_deref().map(parse_cursor).transpose()?;
+        let page = state.buffer.pending_page(filter, after, fits(limit)).await?;
+        let with_payload = payload.0.unwrap_or(false);
+        let data = page.items.iter().map(|entry| pending_view(entry, with_payload)).collect();
+        let next = page.next.map(|place: u64| place.to_string());
+        Ok(BufferedOperations { data, meta: part(request, limit, next) }.into())
+    }
+
+    /// Dead letters, the oldest first. For operators.
+    #[oai(path = "/dead", method = "get", operation_id = "listDead")]
+    #[allow(clippy::too_many_arguments)]
+    async fn dead(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+        /// Of this user.
+        user_id: Query<Option<Uuid>>,
+        /// `rejected` or `expired`.
+        #[oai(name = "state")]
+        in_state: Query<Option<String>>,
+        /// With this reason.
+        reason: Query<Option<String>>,
+        /// With what they were to change.
+        payload: Query<Option<bool>>,
+        /// The `next_cursor` of the part before.
+        cursor: Query<Option<String>>,
+        /// Entries of a part, up to 500; 50 if not given.
+        limit: Query<Option<u64>>,
+    ) -> Result<Ready<BufferedOperations>, ApiError> {
+        operator(user.0)?;
+        let limit = super::in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
+        let filter = DeadFilter {
+            user_id: user_id.0,
+            state: in_state.0.as_deref().map(state_of_death).transpose()?,
+            reason: reason.0,
+        };
+        let after = cursor.0.as_deref().map(parse_dead_cursor).transpose()?;
+        let page = state.buffer.dead_page(filter, after, fits(limit)).await?;
+        let with_payload = payload.0.unwrap_or(false);
+        let data = page.items.iter().map(|letter| dead_view(letter, with_payload)).collect();
+        let next = page.next.map(|(at, id)| format!("{at}_{id}"));
+        Ok(BufferedOperations { data, meta: part(request, limit, next) }.into())
+    }
+
+    /// Put a dead letter back among the pending operations. For operators.
+    #[oai(path = "/dead/:id/retry", method = "post", operation_id = "retryDead")]
+    async fn retry(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+        id: Path<Uuid>,
+    ) -> Result<Ready<DoneRead>, ApiError> {
+        let by = operator(user.0)?;
+        state.buffer.retry_dead(Version::from_uuid(id.0), &by).await?;
+        Ok(done(request, "pending"))
+    }
+
+    /// Drop a dead letter for good. For operators.
+    #[oai(path = "/dead/:id", method = "delete", operation_id = "discardDead")]
+    async fn discard(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+        id: Path<Uuid>,
+    ) -> Result<Ready<DoneRead>, ApiError> {
+        let by = operator(user.0)?;
+        state.buffer.discard_dead(Version::from_uuid(id.0), &by).await?;
+        Ok(done(request, "discarded"))
+    }
+
+    /// Stop replay until it is resumed. For operators.
+    #[oai(path = "/pause", method = "post", operation_id = "pauseReplay")]
+    async fn pause(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+    ) -> Result<Ready<DoneRead>, ApiError> {
+        let by = operator(user.0)?;
+        state.buffer.pause(&by).await?;
+        Ok(done(request, "paused"))
+    }
+
+    /// Let replay go on. For operators.
+    #[oai(path = "/resume", method = "post", operation_id = "resumeReplay")]
+    async fn resume(
+        &self,
+        user: Authenticated,
+        state: Data<&State>,
+        request: RequestId,
+    ) -> Result<Ready<DoneRead>, ApiError> {
+        let by = operator(user.0)?;
+        state.buffer.resume(&by).await?;
+        Ok(done(request, "resumed"))
+    }
+}
+
+/// Lets operators and admins pass, and tells how the audit log names them.
+fn operator(actor: Actor) -> Result<String, ApiError> {
+    match actor.role {
+        Role::Operator | Role::Admin => Ok(actor.user_id.to_string()),
+        Role::User => Err(ApiError::FORBIDDEN),
+    }
+}
+
+fn at_a_glance(stats: Stats, worker: Option<WorkerStatus>, paused: Option<Paused>) -> BufferView {
+    let replay = worker.map(|worker| worker.replay).unwrap_or_default();
+    let rate = Some(replay.drain_rate).filter(|rate| *rate > 0);
+    let age = |since: i64| u64::try_from(unix_millis().saturating_sub(since) / 1000).unwrap_or(0);
+    BufferView {
+        pending: stats.pending,
+        pending_by_priority: stats.by_priority.to_vec(),
+        bytes: stats.bytes,
+        dead: stats.dead,
+        quarantined: stats.quarantined,
+        waiting_lanes: stats.waiting_lanes,
+        oldest_queued_at: stats.oldest_queued_at.and_then(DateTime::from_timestamp_millis).into(),
+        oldest_age_seconds: stats.oldest_queued_at.map(age).into(),
+        drain_rate: rate.into(),
+        estimated_seconds_left: rate.map(|rate| stats.pending.div_ceil(rate)).into(),
+        last_replay_at: replay.last_at.and_then(DateTime::from_timestamp_millis).into(),
+        paused_since: paused
+            .as_ref()
+            .and_then(|paused| DateTime::from_timestamp_millis(paused.since))
+            .into(),
+        paused_by: paused.map(|paused| paused.by).into(),
+    }
+}
+
+fn view(operation: &Operation, attempts: u32, with_payload: bool) -> BufferedOperation {
+    let lane = operation.lane();
+    let payload = with_payload
+        .then(|| serde_json::to_value(&operation.change).ok())
+        .flatten()
+        .and_then(|change| match change {
+            Value::Object(map) => Some(JsonObject(map)),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => None,
+        });
+    BufferedOperation {
+        id: operation.id.as_uuid(),
+        state: OperationState::Pending.as_str().to_owned(),
+        user_id: operation.actor.user_id,
+        entity: lane.kind.as_str().to_owned(),
+        entity_id: lane.id,
+        action: operation.action().as_str().to_owned(),
+        priority: operation.priority(),
+        attempts,
+        accepted_at: operation.accepted_at,
+        next_attempt_at: None.into(),
+        died_at: None.into(),
+        reason: None.into(),
+        request_id: operation.request_id,
+        payload: payload.into(),
+    }
+}
+
+fn pending_view(entry: &Entry, with_payload: bool) -> BufferedOperation {
+    let waits = Some(entry.not_before).filter(|at| *at > 0);
+    let next_attempt_at = waits.and_then(DateTime::from_timestamp_millis).into();
+    BufferedOperation { next_attempt_at, ..view(&entry.operation, entry.attempts, with_payload) }
+}
+
+fn dead_view(letter: &DeadEntry, with_payload: bool) -> BufferedOperation {
+    BufferedOperation {
+        state: letter.state.as_str().to_owned(),
+        died_at: DateTime::from_timestamp_millis(letter.died_at).into(),
+        reason: Some(letter.reason.clone()).into(),
+        ..view(&letter.operation, letter.attempts, with_payload)
+    }
+}
+
+fn part(request: RequestId, limit: u64, next: Option<String>) -> PartMeta {
+    PartMeta { request_id: request.0, timestamp: Utc::now(), limit, next_cursor: next.into() }
+}
+
+fn done(request: RequestId, status: &str) -> Ready<DoneRead> {
+    DoneRead { data: Done { status: status.to_owned() }, meta: Meta::now(request.0) }.into()
+}
+
+fn fits(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+fn known_action(name: &str) -> Result<Action, ApiError> {
+    Action::parse(name).map_err(|invalid| ApiError::parameter("action", invalid.to_string()))
+}
+
+fn state_of_death(name: &str) -> Result<OperationState, ApiError> {
+    [OperationState::Rejected, OperationState::Expired]
+        .into_iter()
+        .find(|state| state.as_str() == name)
+        .ok_or_else(|| ApiError::parameter("state", "must be rejected or expired"))
+}
+
+fn parse_cursor<T: FromStr>(text: &str) -> Result<T, ApiError> {
+    text.parse().map_err(|_| ApiError::parameter("cursor", "must be a next_cursor of this list"))
+}
+
+fn parse_dead_cursor(text: &str) -> Result<(i64, Version), ApiError> {
+    let (at, id) = text.split_once('_').unwrap_or((text, ""));
+    Ok((parse_cursor(at)?, parse_cursor(id)?))
+}

@@ -1,0 +1,228 @@
+//! Checking a whole buffer file without changing it: every record, the agreement of all tables, and
+//! the integrity of the file itself, on a copy. Reads everything, and holds nothing in memory but
+//! what it found wrong.
+
+use std::path::PathBuf;
+
+use redb::{Builder, ReadTransaction, ReadableTable, ReadableTableMetadata, StorageError};
+
+use super::layout::{
+    BY_PRIORITY, BYTES, COUNTERS, DEAD, DEAD_COUNT, LANE_STATES, LANES, LaneState, PENDING, PLACES,
+    Place, QUARANTINE, QUARANTINED, READY, RECORDS, USER_TOTALS, USERS, WAITING, decode_dead,
+};
+use super::record::{self, Header};
+use super::{Buffer, BufferError};
+use crate::domain::MAX_PRIORITY;
+
+/// What is wrong is listed up to this number, and only counted beyond.
+const LISTED: usize = 100;
+
+/// What a check came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// Pending records looked at.
+    pub records: u64,
+    /// Dead letters looked at.
+    pub dead: u64,
+    /// Records in quarantine, which are known to be damaged.
+    pub quarantined: u64,
+    /// What is wrong, each in one line; the first hundred.
+    pub problems: Vec<String>,
+    /// How much is wrong in all.
+    pub problem_count: u64,
+}
+
+impl Verification {
+    fn wrong(&mut self, problem: String) {
+        self.problem_count += 1;
+        if self.problems.len() < LISTED {
+            self.problems.push(problem);
+        }
+    }
+
+    fn agree(&mut self, what: &str, found: u64, expected: u64) {
+        if found != expected {
+            self.wrong(format!("{what}: {found}, and {expected} by the records"));
+        }
+    }
+}
+
+impl Buffer {
+    /// Checks the whole file. Writers of all processes wait while it is copied.
+    ///
+    /// # Errors
+    /// If the file cannot be read at all.
+    pub async fn verify(&self) -> Result<Verification, BufferError> {
+        let mut found = self.read_to_the_end(check).await?;
+        if let Some(problem) = self.check_integrity().await? {
+            found.wrong(problem);
+        }
+        Ok(found)
+    }
+
+    /// Lets redb check its own checksums on a copy, made while nobody writes.
+    async fn check_integrity(&self) -> Result<Option<String>, BufferError> {
+        let unavailable = |error: std::io::Error| BufferError::Unavailable(error.to_string());
+        let copy = tempfile::NamedTempFile::new().map_err(unavailable)?;
+        let (from, to) = (self.settings().buffer_path.clone(), copy.path().to_owned());
+        self.write(move |_, _| std::fs::copy(&from, &to).map_err(unavailable)).await?;
+        let path: PathBuf = copy.path().to_owned();
+        let checked = tokio::task::spawn_blocking(move || {
+            let mut database = Builder::new().open(&path)?;
+            database.check_integrity()
+        });
+        Ok(match checked.await {
+            Ok(Ok(true)) => None,
+            Ok(Ok(false)) => Some("the file fails its integrity check".to_owned()),
+            Ok(Err(error)) => Some(format!("the file fails its integrity check: {error}")),
+            Err(_) => Some("the file fails its integrity check: it cannot be read".to_owned()),
+        })
+    }
+}
+
+fn check(transaction: &ReadTransaction) -> Result<Verification, redb::Error> {
+    let mut found = Verification::default();
+    records(transaction, &mut found)?;
+    lanes(transaction, &mut found)?;
+    users(transaction, &mut found)?;
+    dead(transaction, &mut found)?;
+    Ok(found)
+}
+
+/// Every record is sound and is found by its lane, its user and its id; the counters agree.
+fn records(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), redb::Error> {
+    let lanes = transaction.open_table(LANES)?;
+    let users = transaction.open_table(USERS)?;
+    let places = transaction.open_table(PLACES)?;
+    let (mut bytes, mut by_priority) = (0, [0; BY_PRIORITY.len()]);
+    for entry in transaction.open_table(RECORDS)?.iter()? {
+        let (place, record) = entry?;
+        let (place, record) = (place.value(), record.value());
+        found.records += 1;
+        bytes += u64::try_from(record.len()).unwrap_or(u64::MAX);
+        let header = match record::decode(place, record) {
+            Ok((header, _)) => header,
+            Err(damage) => {
+                found.wrong(format!("record {place}: {damage}"));
+                match Header::decode(place, record) {
+                    Ok(header) => header,
+                    Err(_) => continue,
+                }
+            }
+        };
+        by_priority[usize::from(header.priority.clamp(1, MAX_PRIORITY)) - 1] += 1;
+        if lanes.get((&record::lane_bytes(header.lane), place))?.is_none() {
+            found.wrong(format!("record {place}: not in its lane"));
+        }
+        if users.get((header.user_id.as_u128(), place))?.is_none() {
+            found.wrong(format!("record {place}: not among its user's"));
+        }
+        let known = places.get(header.id.as_uuid().as_u128())?.map(|value| value.value());
+        if known.and_then(Place::decode) != Some(Place::Pending(place)) {
+            found.wrong(format!("record {place}: not found by its id {}", header.id));
+        }
+    }
+    let counters = transaction.open_table(COUNTERS)?;
+    let counter = |name: &str| -> Result<u64, StorageError> {
+        Ok(counters.get(name)?.map_or(0, |value| value.value()))
+    };
+    let records = found.records;
+    found.agree("the number of pending operations", counter(PENDING)?, records);
+    found.agree("their bytes", counter(BYTES)?, bytes);
+    found.agree("entries of lanes", lanes.len()?, records);
+    found.agree("entries of users", users.len()?, records);
+    for (name, count) in BY_PRIORITY.into_iter().zip(by_priority) {
+        found.agree(name, counter(name)?, count);
+    }
+    Ok(())
+}
+
+/// Every lane's state is what its records make it, and replay finds it where it belongs.
+fn lanes(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), redb::Error> {
+    let records = transaction.open_table(RECORDS)?;
+    let states = transaction.open_table(LANE_STATES)?;
+    let (ready, waiting) = (transaction.open_table(READY)?, transaction.open_table(WAITING)?);
+    let (mut current, mut number): (Option<([u8; 17], LaneState)>, u64) = (None, 0);
+    let mut close = |lane: &[u8; 17], expected: &LaneState, found: &mut Verification| {
+        number += 1;
+        let state = states.get(lane)?.map(|state| LaneState::decode(state.value()));
+        let sound = state.is_some_and(|state| {
+            (state.head, state.queued_at, state.not_before, state.counts)
+                == (expected.head, expected.queued_at, expected.not_before, expected.counts)
+                && state.newest >= expected.newest
+        });
+        let indexed = if expected.not_before > 0 {
+            waiting.get((expected.not_before, expected.head))?.is_some()
+        } else {
+            ready.get((MAX_PRIORITY - expected.priority(), expected.head))?.is_some()
+        };
+        if !sound || !indexed {
+            found.wrong(format!("the lane that begins at record {} is wrong", expected.head));
+        }
+        Ok::<(), StorageError>(())
+    };
+    for entry in transaction.open_table(LANES)?.iter()? {
+        let (key, _) = entry?;
+        let (lane, place) = (*key.value().0, key.value().1);
+        let record = records.get(place)?;
+        let Some(header) = record.and_then(|bytes| Header::decode(place, bytes.value()).ok())
+        else {
+            continue;
+        };
+        if let Some((before, state)) = current.take_if(|(before, _)| *before != lane) {
+            close(&before, &state, found)?;
+        }
+        let (_, state) = current.get_or_insert((lane, LaneState::beginning(place, &header)));
+        state.note(&header);
+    }
+    if let Some((lane, state)) = current {
+        close(&lane, &state, found)?;
+    }
+    found.agree("states of lanes", states.len()?, number);
+    found.agree("lanes that are ready or waiting", ready.len()? + waiting.len()?, number);
+    Ok(())
+}
+
+/// Every user's total is the number of their entries.
+fn users(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), redb::Error> {
+    let users = transaction.open_table(USERS)?;
+    let mut sum = 0;
+    for entry in transaction.open_table(USER_TOTALS)?.iter()? {
+        let (user, total) = entry?;
+        let (user, total) = (user.value(), total.value());
+        let entries = users.range((user, 0)..=(user, u64::MAX))?.count();
+        found.agree("a user's total", total, u64::try_from(entries).unwrap_or(u64::MAX));
+        sum += total;
+    }
+    let records = found.records;
+    found.agree("the sum of all users' totals", sum, records);
+    Ok(())
+}
+
+/// Every dead letter is sound and is found by its id; the counters agree.
+fn dead(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), redb::Error> {
+    let places = transaction.open_table(PLACES)?;
+    for entry in transaction.open_table(DEAD)?.iter()? {
+        let (key, bytes) = entry?;
+        let (at, id) = key.value();
+        found.dead += 1;
+        let sound = decode_dead(bytes.value())
+            .and_then(|(certificate, record)| record::decode(certificate.place, record));
+        if let Err(damage) = sound {
+            found.wrong(format!("dead letter of {at}: {damage}"));
+        }
+        let known = places.get(id)?.map(|value| value.value()).and_then(Place::decode);
+        if known != Some(Place::Dead(at)) {
+            found.wrong(format!("dead letter of {at}: not found by its id"));
+        }
+    }
+    found.quarantined = transaction.open_table(QUARANTINE)?.len()?;
+    let counters = transaction.open_table(COUNTERS)?;
+    let counter = |name: &str| -> Result<u64, StorageError> {
+        Ok(counters.get(name)?.map_or(0, |value| value.value()))
+    };
+    let (dead, quarantined) = (found.dead, found.quarantined);
+    found.agree("the number of dead letters", counter(DEAD_COUNT)?, dead);
+    found.agree("the number of records in quarantine", counter(QUARANTINED)?, quarantined);
+    Ok(())
+}
