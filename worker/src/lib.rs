@@ -1,6 +1,7 @@
 //! The worker: watches PostgreSQL and Redis, replays buffered operations, and keeps the buffer in
 //! order. One process, an apalis monitor with three named workers.
 
+pub mod cli;
 pub mod context;
 pub mod http;
 pub mod monitor;
@@ -108,6 +109,20 @@ pub async fn run(
     let served = serve.await.context("the HTTP interface panicked")?;
     worked?;
     served.with_context(|| format!("WORKER_ADDR, WORKER_PORT: cannot listen on {address}"))
+}
+
+/// Works until `ended`, without an HTTP interface. Waits first while another worker is active on the
+/// same buffer file.
+///
+/// # Errors
+/// If the named workers end for another reason.
+pub async fn work_until(context: Context, ended: CancellationToken) -> anyhow::Result<()> {
+    let path = context.buffer.settings().buffer_path.clone();
+    let Some(lock) = ended.run_until_cancelled(standby::become_active(&path)).await else {
+        return Ok(());
+    };
+    let _active = lock.context("the worker's lock beside BUFFER_PATH")?;
+    supervise(&Arc::new(context), ended).await
 }
 
 /// Runs the three named workers until `ended`.

@@ -1,14 +1,17 @@
-//! The `holdfast-worker` binary: `run`.
+//! The `holdfast-worker` binary: `run`, and the operator's commands on the live buffer file.
 
 use clap::{Parser, Subcommand};
 use shared::settings::{LogSettings, load};
 use shared::telemetry;
+use worker::cli::{self, Format};
 
-/// Replays buffered writes to PostgreSQL, and watches over what is up. Settings come from the
-/// environment: see .env.example.
+/// Replays buffered writes to PostgreSQL, watches over what is up, and lets an operator look into the
+/// buffer. Settings come from the environment: see .env.example.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
+    #[command(flatten)]
+    format: Format,
     #[command(subcommand)]
     command: Command,
 }
@@ -17,11 +20,15 @@ struct Arguments {
 enum Command {
     /// Work, or stand by while another worker is active on the same buffer file.
     Run,
+    #[command(flatten)]
+    Operator(cli::Command),
 }
 
 fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+    let Arguments { format, command } = Arguments::parse();
+    match command {
         Command::Run => work(),
+        Command::Operator(command) => operate(command, format),
     }
 }
 
@@ -30,4 +37,9 @@ async fn work() -> anyhow::Result<()> {
     let metrics = telemetry::start(&load::<LogSettings>()?)?;
     let context = worker::open().await?;
     worker::run(context, metrics, telemetry::shutdown()).await
+}
+
+#[tokio::main]
+async fn operate(command: cli::Command, format: Format) -> anyhow::Result<()> {
+    cli::carry_out(command, format).await
 }

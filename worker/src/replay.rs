@@ -60,6 +60,14 @@ pub fn batches(context: Arc<Context>) -> impl Stream<Item = Claimed> + Send + 's
 
 /// Takes the next batch and marks its lanes busy; `None` if there is nothing to do now.
 async fn claim(context: &Context) -> Option<Claimed> {
+    match context.buffer.paused().await {
+        Ok(None) => {}
+        Ok(Some(_)) => return None,
+        Err(error) => {
+            tracing::error!(%error, "the buffer cannot be read");
+            return None;
+        }
+    }
     let mut busy = context.busy.lock().await;
     let limits = BatchLimits {
         operations: context.pace.load(Ordering::Relaxed),
@@ -174,7 +182,7 @@ struct Place {
 
 impl Place {
     fn of(entry: Entry) -> (Self, Operation) {
-        let Entry { place, attempts, queued_at, operation } = entry;
+        let Entry { place, attempts, queued_at, operation, .. } = entry;
         (Self { seq: place, attempts, queued_at }, operation)
     }
 }

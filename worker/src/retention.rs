@@ -64,10 +64,15 @@ async fn expire(context: &Context, cutoff: i64) -> Result<(), BufferError> {
 
 async fn purge(context: &Context, cutoff: i64) -> Result<(), BufferError> {
     loop {
+        let audit = context.buffer.purge_audit(cutoff).await?;
         let purged = context.buffer.purge_dead(cutoff).await?;
-        if purged == 0 {
+        if audit + purged == 0 {
             return Ok(());
         }
-        tracing::warn!(purged, "the retention of dead letters has ended: they were removed");
+        tracing::warn!(
+            dead = purged,
+            audit,
+            "the retention of old entries has ended: they were removed"
+        );
     }
 }
