@@ -1,6 +1,7 @@
 //! The `holdfast-api` binary: `serve` (the default), `token`, `openapi`.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -38,8 +39,12 @@ enum Command {
     Openapi,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command.unwrap_or(Command::Serve) {
+fn main() -> ExitCode {
+    telemetry::exit_code(run(Arguments::parse()))
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(),
         Command::Token { user, role, lifetime } => print(&token(user, &role, lifetime)?),
         Command::Openapi => print(&api::http::openapi_yaml()),

@@ -1,6 +1,8 @@
 //! Logs and metrics of a process, and the signal that ends it.
 
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,6 +45,18 @@ pub fn start(settings: &LogSettings) -> Result<PrometheusHandle, SettingsError> 
         .map_err(already)?
         .install_recorder()
         .map_err(already)
+}
+
+/// Ends a process: with exit code 1 and the error, with its sources, on one line of standard error, if
+/// there is one.
+pub fn exit_code<E: Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Returns when the process is asked to end: SIGTERM or SIGINT.

@@ -8,7 +8,8 @@ use shared::domain::Lane;
 use shared::redis::Redis;
 use shared::settings::StoreSettings;
 use shared::store::{Link, Store};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::Instant;
 
 use crate::settings::WorkerSettings;
 
@@ -34,6 +35,8 @@ pub struct Context {
     pub busy: Mutex<HashSet<Lane>>,
     /// Operations in the next batch: small after an outage, growing while PostgreSQL is quick.
     pub pace: AtomicUsize,
+    /// When replay last looked for work or finished a batch.
+    pub progress: watch::Sender<Instant>,
     /// Whether the schema has been brought up to date since PostgreSQL was last found wanting.
     pub migrated: AtomicBool,
     /// Operations settled since the start.

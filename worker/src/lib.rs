@@ -29,7 +29,8 @@ use shared::buffer::Buffer;
 use shared::redis::Redis;
 use shared::settings::{BufferSettings, RedisSettings, StoreSettings, load};
 use shared::store::{Link, Store, Usage};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
@@ -59,6 +60,7 @@ pub async fn open() -> anyhow::Result<Context> {
         wake: Notify::new(),
         busy: Mutex::new(HashSet::new()),
         pace: AtomicUsize::new(replay::FIRST_BATCH),
+        progress: watch::Sender::new(Instant::now()),
         migrated: AtomicBool::new(false),
         settled: AtomicU64::new(0),
         settled_at: AtomicI64::new(0),
@@ -101,7 +103,7 @@ pub async fn run(
     ));
     tracing::info!(%address, "active");
     let worked = tokio::select! {
-        worked = supervise(&context, ended.clone()) => worked,
+        worked = supervise(&context, &ended) => worked,
         () = condense(&metrics) => Ok(()),
     };
     ended.cancel();
@@ -122,11 +124,37 @@ pub async fn work_until(context: Context, ended: CancellationToken) -> anyhow::R
         return Ok(());
     };
     let _active = lock.context("the worker's lock beside BUFFER_PATH")?;
-    supervise(&Arc::new(context), ended).await
+    supervise(&Arc::new(context), &ended).await
 }
 
-/// Runs the three named workers until `ended`.
-async fn supervise(context: &Arc<Context>, ended: CancellationToken) -> anyhow::Result<()> {
+/// Runs the three named workers until `ended`, and starts them anew when replay stalls: when it
+/// neither finishes a batch nor looks for work any more.
+async fn supervise(context: &Arc<Context>, ended: &CancellationToken) -> anyhow::Result<()> {
+    loop {
+        context.progress.send_replace(Instant::now());
+        tokio::select! {
+            worked = run_workers(context, ended) => return worked,
+            () = stalled(context) => {
+                metrics::counter!("replay_stalls_total").increment(1);
+                tracing::error!("replay has stalled: the named workers are started anew");
+            }
+        }
+        context.busy.lock().await.clear();
+    }
+}
+
+/// Returns when replay has made no progress for as long as the settings allow.
+async fn stalled(context: &Context) {
+    let mut progress = context.progress.subscribe();
+    loop {
+        let limit = *progress.borrow_and_update() + context.settings.replay_stall();
+        if tokio::time::timeout_at(limit, progress.changed()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn run_workers(context: &Arc<Context>, ended: &CancellationToken) -> anyhow::Result<()> {
     let findings = Arc::new(Mutex::new(monitor::Findings::default()));
     let (of_monitor, of_replay, of_retention) =
         (Arc::clone(context), Arc::clone(context), Arc::clone(context));

@@ -1,5 +1,7 @@
 //! The `holdfast-worker` binary: `run`, and the operator's commands on the live buffer file.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 use shared::settings::{LogSettings, load};
 use shared::telemetry;
@@ -24,12 +26,12 @@ enum Command {
     Operator(cli::Command),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let Arguments { format, command } = Arguments::parse();
-    match command {
+    telemetry::exit_code(match command {
         Command::Run => work(),
         Command::Operator(command) => operate(command, format),
-    }
+    })
 }
 
 #[tokio::main]

@@ -8,13 +8,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use apalis_core::error::BoxDynError;
 use futures::{Stream, stream};
 use shared::buffer::{Batch, BatchLimits, Entry, Settlement, Verdict, unix_millis};
 use shared::domain::{Lane, Operation, Outcome, Refusal, backoff};
-use shared::store::{Effect, LinkState, Source};
+use shared::store::{Effect, Source};
+use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::settings::WorkerSettings;
@@ -41,12 +42,10 @@ pub struct Claimed {
 pub fn batches(context: Arc<Context>) -> impl Stream<Item = Claimed> + Send + 'static {
     stream::unfold(context, |context| async move {
         loop {
-            context.link.left(LinkState::Down).await;
-            if !context.link.is_up() {
-                context.link.left(LinkState::Probing).await;
-                continue;
-            }
-            if let Some(claimed) = claim(&context).await {
+            context.progress.send_replace(Instant::now());
+            if context.link.is_up()
+                && let Some(claimed) = claim(&context).await
+            {
                 return Some((claimed, context));
             }
             let longest = Duration::from_secs(context.settings.sync_interval_seconds);
@@ -89,14 +88,26 @@ async fn claim(context: &Context) -> Option<Claimed> {
     Some(Claimed { batch, lanes })
 }
 
-/// Applies and settles one batch.
+/// Applies and settles one batch. One that takes longer than replay may stall is let go: its lanes
+/// are free again, and the ledger tells what became of it.
 ///
 /// # Errors
 /// None that would need apalis: what could not be settled stays in the buffer and comes again.
 pub async fn replay(context: Arc<Context>, claimed: Claimed) -> Result<(), BoxDynError> {
     let release = Release { context: Arc::clone(&context), lanes: claimed.lanes };
+    let work = work_off(&context, claimed.batch);
+    if tokio::time::timeout(context.settings.replay_stall(), work).await.is_err() {
+        metrics::counter!("replay_stalls_total").increment(1);
+        tracing::error!("a batch has stalled: it is let go and will come again");
+    }
+    context.progress.send_replace(Instant::now());
+    release.now().await;
+    Ok(())
+}
+
+async fn work_off(context: &Context, batch: Batch) {
     let started = Instant::now();
-    let settlements = apply(&context, claimed.batch).await;
+    let settlements = apply(context, batch).await;
     let settled = settlements.len();
     if let Err(error) = context.buffer.settle(settlements).await {
         tracing::error!(%error, "a batch was applied and could not be settled: it will come again");
@@ -106,8 +117,6 @@ pub async fn replay(context: Arc<Context>, claimed: Claimed) -> Result<(), BoxDy
         context.settled_at.store(unix_millis(), Ordering::Relaxed);
     }
     metrics::histogram!("replay_batch_duration_seconds").record(started.elapsed());
-    release.now().await;
-    Ok(())
 }
 
 /// Gives lanes free again, also if the batch was dropped on its way.

@@ -36,6 +36,8 @@ pub struct WorkerSettings {
     pub replay_concurrency: usize,
     /// How long one batch may take (milliseconds).
     pub replay_timeout_ms: u64,
+    /// Time without any progress of replay after which it is restarted (seconds).
+    pub replay_stall_seconds: u64,
     /// Attempts after which an operation becomes a dead letter.
     pub max_retry_attempts: u32,
     /// The span of the first wait before another attempt (milliseconds).
@@ -61,6 +63,7 @@ impl Default for WorkerSettings {
             replay_batch_size: 500,
             replay_concurrency: 2,
             replay_timeout_ms: 10_000,
+            replay_stall_seconds: 60,
             max_retry_attempts: 3,
             retry_base_ms: 1000,
             retry_max_ms: 300_000,
@@ -72,6 +75,12 @@ impl Default for WorkerSettings {
 }
 
 impl WorkerSettings {
+    /// Time without any progress of replay after which it is restarted.
+    #[must_use]
+    pub fn replay_stall(&self) -> Duration {
+        Duration::from_secs(self.replay_stall_seconds.max(1))
+    }
+
     /// How long one batch may take.
     #[must_use]
     pub fn replay_timeout(&self) -> Duration {
