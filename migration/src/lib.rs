@@ -8,7 +8,8 @@ mod m20261120_000001_create_tables;
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, TransactionTrait,
+    ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, Statement,
+    TransactionTrait,
 };
 
 /// The key of the advisory lock that migrating processes take ("holdfast" in ASCII).
@@ -25,15 +26,34 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// Applies all pending migrations in one transaction.
+/// Applies all pending migrations in one transaction. A schema that has all of ours is left alone,
+/// also if a newer program has added to it.
 ///
 /// # Errors
 /// What PostgreSQL or the connection says; nothing is changed then.
 pub async fn up(database: &DatabaseConnection) -> Result<(), DbErr> {
     let transaction = database.begin().await?;
     transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
-    Migrator::up(&transaction, None).await?;
+    if !is_current(&transaction).await? {
+        Migrator::up(&transaction, None).await?;
+    }
     transaction.commit().await
+}
+
+/// True if all our migrations have been applied.
+async fn is_current(database: &impl ConnectionTrait) -> Result<bool, DbErr> {
+    let postgres = DatabaseBackend::Postgres;
+    let table = "SELECT to_regclass('seaql_migrations') IS NOT NULL AS found";
+    let found = database.query_one_raw(Statement::from_string(postgres, table)).await?;
+    if !found.map_or(Ok(false), |row| row.try_get("", "found"))? {
+        return Ok(false);
+    }
+    let versions = "SELECT version FROM seaql_migrations";
+    let rows = database.query_all_raw(Statement::from_string(postgres, versions)).await?;
+    let applied =
+        rows.iter().map(|row| row.try_get("", "version")).collect::<Result<Vec<String>, _>>()?;
+    let ours = Migrator::migrations();
+    Ok(ours.iter().all(|migration| applied.iter().any(|name| name == migration.name())))
 }
 
 /// Connects once, and holds the lock of migrating processes until that connection ends.
@@ -46,11 +66,4 @@ pub async fn connect_alone(options: ConnectOptions) -> Result<DatabaseConnection
     let database = Database::connect(options).await?;
     database.execute_unprepared(&format!("SELECT pg_advisory_lock({LOCK})")).await?;
     Ok(database)
-}
-
-/// The names of the migrations this program knows, oldest first: a database is current if it has
-/// applied at least these.
-#[must_use]
-pub fn known() -> Vec<String> {
-    Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
 }

@@ -35,6 +35,8 @@ pub struct Context {
     pub busy: Mutex<HashSet<Lane>>,
     /// Operations in the next batch: small after an outage, growing while PostgreSQL is quick.
     pub pace: AtomicUsize,
+    /// Whether everything was up when it was last checked.
+    pub all_up: AtomicBool,
     /// When replay last looked for work or finished a batch.
     pub progress: watch::Sender<Instant>,
     /// Whether the schema has been brought up to date since PostgreSQL was last found wanting.

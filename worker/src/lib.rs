@@ -60,6 +60,7 @@ pub async fn open() -> anyhow::Result<Context> {
         wake: Notify::new(),
         busy: Mutex::new(HashSet::new()),
         pace: AtomicUsize::new(replay::FIRST_BATCH),
+        all_up: AtomicBool::new(false),
         progress: watch::Sender::new(Instant::now()),
         migrated: AtomicBool::new(false),
         settled: AtomicU64::new(0),

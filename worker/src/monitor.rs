@@ -20,6 +20,8 @@ use crate::settings::Migrate;
 
 /// Several heartbeats fit into the time after which a worker counts as absent.
 const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_LIMIT_MS.unsigned_abs() / 5);
+/// While something is down it is looked at no less often than this.
+const ANXIOUS: Duration = Duration::from_secs(1);
 /// While something is down it is published no more often than this.
 const PUBLISH: Duration = Duration::from_secs(1);
 /// Bringing the schema up to date may take long, but not for ever.
@@ -36,7 +38,17 @@ pub struct Findings {
     postgres: Option<DependencyStatus>,
     redis: Option<DependencyStatus>,
     published: Option<Instant>,
+    checked: Option<Instant>,
     busy_since: Option<(Instant, u64)>,
+}
+
+impl Findings {
+    /// True if everything was checked within the interval that the settings name: while all is up,
+    /// a heartbeat is all that is due then.
+    fn are_fresh(&self, context: &Context) -> bool {
+        let interval = Duration::from_secs(context.settings.monitor_interval_seconds);
+        self.checked.is_some_and(|at| at.elapsed() + ANXIOUS / 2 < interval)
+    }
 }
 
 /// Ticks: at once, then every interval, more often while PostgreSQL is away, and when it is lost.
@@ -51,9 +63,11 @@ pub fn ticks(context: Arc<Context>) -> impl Stream<Item = Tick> + Send + 'static
 
 async fn wait(context: &Context) {
     if context.link.is_up() {
-        let interval = Duration::from_secs(context.settings.monitor_interval_seconds.max(1));
+        let interval = Duration::from_secs(context.settings.monitor_interval_seconds);
+        let all_up = context.all_up.load(Ordering::Relaxed);
+        let pause = if all_up { interval.clamp(ANXIOUS, HEARTBEAT) } else { ANXIOUS };
         tokio::select! {
-            () = tokio::time::sleep(interval.min(HEARTBEAT)) => {}
+            () = tokio::time::sleep(pause) => {}
             () = context.link.left(LinkState::Up) => {}
         }
     } else {
@@ -69,15 +83,21 @@ pub async fn look(
     context: Arc<Context>,
     findings: Arc<Mutex<Findings>>,
 ) -> Result<(), BoxDynError> {
+    let mut findings = findings.lock().await;
     let was_up = context.link.is_up();
     let started = Instant::now();
+    if was_up && context.all_up.load(Ordering::Relaxed) && findings.are_fresh(&context) {
+        publish(&context, &mut findings).await;
+        return Ok(());
+    }
+    findings.checked = Some(started);
     let (postgres, redis) = tokio::join!(check_postgres(&context), context.redis.is_up());
     let postgres = postgres.err().map(|error| format!("{} ({error})", error.class().as_str()));
     if !was_up && context.link.is_up() {
         context.pace.store(FIRST_BATCH, Ordering::Relaxed);
         context.wake.notify_one();
     }
-    let mut findings = findings.lock().await;
+    context.all_up.store(postgres.is_none() && redis, Ordering::Relaxed);
     let redis = (!redis).then(|| "does not answer".to_owned());
     let changed = note(&mut findings.postgres, "postgres", postgres, started)
         | note(&mut findings.redis, "redis", redis, started);
@@ -134,7 +154,10 @@ fn note(
     let up = error.is_none();
     let since = known.as_ref().filter(|known| known.up == up).map(|known| known.since);
     if since.is_none() {
-        tracing::info!(service, up, error, "a service changed");
+        match &error {
+            None => tracing::info!(service, "a service is up"),
+            Some(error) => tracing::error!(service, error, "a service is down"),
+        }
     }
     metrics::gauge!("dependency_up", "service" => service).set(if up { 1.0 } else { 0.0 });
     let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

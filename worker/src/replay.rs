@@ -48,9 +48,8 @@ pub fn batches(context: Arc<Context>) -> impl Stream<Item = Claimed> + Send + 's
             {
                 return Some((claimed, context));
             }
-            let longest = Duration::from_secs(context.settings.sync_interval_seconds);
             tokio::select! {
-                () = tokio::time::sleep(LOOK.min(longest)) => {}
+                () = tokio::time::sleep(LOOK) => {}
                 () = context.wake.notified() => {}
             }
         }

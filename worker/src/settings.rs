@@ -28,8 +28,6 @@ pub struct WorkerSettings {
     pub migrate: Migrate,
     /// Pause between two checks of what is up (seconds).
     pub monitor_interval_seconds: u64,
-    /// Pause between two looks into the buffer, when nothing wakes replay before (seconds).
-    pub sync_interval_seconds: u64,
     /// Operations in one batch at the most.
     pub replay_batch_size: usize,
     /// Batches on their way at once.
@@ -59,7 +57,6 @@ impl Default for WorkerSettings {
             worker_port: 9100,
             migrate: Migrate::Auto,
             monitor_interval_seconds: 10,
-            sync_interval_seconds: 30,
             replay_batch_size: 500,
             replay_concurrency: 2,
             replay_timeout_ms: 10_000,

@@ -39,7 +39,7 @@ pub struct Health {
     postgres: String,
     /// `up`, or `down`: everything is slower.
     redis: String,
-    /// `up`, or `absent`: nothing is replayed.
+    /// `up`; or `absent`, or `paused` by an operator: nothing is replayed.
     worker: String,
     /// The buffer.
     buffer: BufferHealth,
@@ -99,11 +99,7 @@ impl HealthApi {
         request: RequestId,
     ) -> Result<Ready<Told>, ApiError> {
         if !state.link.is_up() {
-            let (stats, settings) = (state.buffer.stats().await?, state.buffer.settings());
-            if stats.pending >= settings.buffer_max_size || stats.bytes >= settings.buffer_max_bytes
-            {
-                return Err(shared::buffer::BufferError::Full.into());
-            }
+            state.buffer.has_room().await?;
         }
         Ok(told(request, "ready"))
     }
@@ -115,15 +111,21 @@ impl HealthApi {
         state: Data<&State>,
         request: RequestId,
     ) -> Result<HealthAnswer, ApiError> {
-        let (redis, stats, worker) = tokio::join!(
+        let (redis, stats, worker, paused) = tokio::join!(
             state.redis.is_up(),
             state.buffer.stats(),
-            state.buffer.published::<WorkerStatus>(WORKER)
+            state.buffer.published::<WorkerStatus>(WORKER),
+            state.buffer.paused()
         );
         let heard = worker?.is_some_and(|status| {
             unix_millis().saturating_sub(status.heartbeat_at) <= HEARTBEAT_LIMIT_MS
         });
-        let data = health(state.link.is_up(), redis, heard, stats?);
+        let worker = match (heard, paused?) {
+            (true, None) => UP,
+            (true, Some(_)) => "paused",
+            (false, _) => "absent",
+        };
+        let data = health(state.link.is_up(), redis, worker, stats?);
         let healthy = data.status == HEALTHY;
         let body = Ready::from(HealthRead { data, meta: Meta::now(request.0) });
         Ok(if healthy { HealthAnswer::Healthy(body) } else { HealthAnswer::Degraded(body) })
@@ -131,19 +133,20 @@ impl HealthApi {
 }
 
 const HEALTHY: &str = "healthy";
+const UP: &str = "up";
 
 fn told(request: RequestId, status: &str) -> Ready<Told> {
     Told { data: Answer { status: status.to_owned() }, meta: Meta::now(request.0) }.into()
 }
 
-fn health(postgres: bool, redis: bool, worker: bool, stats: Stats) -> Health {
-    let up = |is_up: bool, otherwise: &str| if is_up { "up" } else { otherwise }.to_owned();
-    let healthy = postgres && redis && worker && stats.quarantined == 0;
+fn health(postgres: bool, redis: bool, worker: &str, stats: Stats) -> Health {
+    let up = |is_up: bool| if is_up { UP } else { "down" }.to_owned();
+    let healthy = postgres && redis && worker == UP;
     Health {
         status: if healthy { HEALTHY } else { "degraded" }.to_owned(),
-        postgres: up(postgres, "down"),
-        redis: up(redis, "down"),
-        worker: up(worker, "absent"),
+        postgres: up(postgres),
+        redis: up(redis),
+        worker: worker.to_owned(),
         buffer: BufferHealth {
             pending: stats.pending,
             bytes: stats.bytes,

@@ -65,7 +65,7 @@ pub fn routes(state: State) -> impl Endpoint<Output = poem::Response> + 'static 
     let service = service();
     let shell = Shell(state.server.clone());
     Route::new()
-        .at("/docs", service.swagger_ui())
+        .nest("/docs", service.swagger_ui())
         .at("/openapi.json", service.spec_endpoint())
         .at("/openapi.yaml", service.spec_endpoint_yaml())
         .at("/metrics", get(write_metrics))

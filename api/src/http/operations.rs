@@ -6,7 +6,7 @@ use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 use serde::Serialize;
 use shared::buffer::{Act, Found};
-use shared::domain::{Actor, Operation, OperationState, Role, Version};
+use shared::domain::{Actor, Lane, Operation, OperationState, Role, Version};
 use shared::store::LedgerEntry;
 use uuid::Uuid;
 
@@ -71,6 +71,26 @@ impl OperationView {
             applied_at: None.into(),
             reason: None.into(),
         }
+    }
+
+    /// An operation whose record cannot be read. Where not even its owner can be told, operators
+    /// alone see it.
+    fn quarantined(id: Version, of: Option<(Uuid, Lane)>) -> (Uuid, Self) {
+        let (owner, lane) = of.unzip();
+        let view = Self {
+            id: id.as_uuid(),
+            state: OperationState::Rejected.as_str().to_owned(),
+            entity: lane.map_or("unknown", |lane: Lane| lane.kind.as_str()).to_owned(),
+            entity_id: lane.map_or(Uuid::nil(), |lane| lane.id),
+            action: "unknown".to_owned(),
+            priority: None.into(),
+            attempts: None.into(),
+            accepted_at: id.timestamp(),
+            next_attempt_at: None.into(),
+            applied_at: None.into(),
+            reason: Some("quarantined".to_owned()).into(),
+        };
+        (owner.unwrap_or(Uuid::nil()), view)
     }
 
     fn discarded(id: Version, act: Act) -> (Uuid, Self) {
@@ -141,7 +161,8 @@ async fn find(state: &State, actor: Actor, id: Version) -> Result<OperationView,
             (letter.operation.actor.user_id, view)
         }
         Some(Found::Discarded(act)) => OperationView::discarded(id, act),
-        Some(Found::Quarantined) | None => settled(state, id).await?,
+        Some(Found::Quarantined { of }) => OperationView::quarantined(id, of),
+        None => settled(state, id).await?,
     };
     let may_see = match actor.role {
         Role::User => owner == actor.user_id,

@@ -54,6 +54,17 @@ impl Buffer {
     }
 }
 
+impl Buffer {
+    /// Whether an operation of a user with nothing pending would be taken in now.
+    ///
+    /// # Errors
+    /// The one that it would be refused with.
+    pub async fn has_room(&self) -> Result<(), BufferError> {
+        let settings = self.settings.clone();
+        self.write(move |tables, room| limits(tables, room, &settings, 0)).await
+    }
+}
+
 fn encode(operation: &Operation) -> Result<Vec<u8>, BufferError> {
     record::encode_payload(operation)
         .map_err(|_| BufferError::Unavailable("an operation cannot be encoded".to_owned()))
@@ -66,8 +77,22 @@ fn admit(
     operation: &Operation,
     length: usize,
 ) -> Result<(), BufferError> {
-    let length = u64::try_from(length).unwrap_or(u64::MAX);
+    limits(tables, room, settings, length)?;
     let user = operation.actor.user_id.as_u128();
+    if tables.user_total(user)? >= settings.buffer_user_share {
+        return Err(BufferError::UserShare);
+    }
+    Ok(())
+}
+
+/// The limits that are the same for all users.
+fn limits(
+    tables: &Tables<'_>,
+    room: &Room,
+    settings: &BufferSettings,
+    length: usize,
+) -> Result<(), BufferError> {
+    let length = u64::try_from(length).unwrap_or(u64::MAX);
     if room.free_bytes < settings.buffer_min_free_bytes {
         return Err(BufferError::LowDisk);
     }
@@ -75,9 +100,6 @@ fn admit(
         || tables.counter(super::layout::BYTES)?.saturating_add(length) > settings.buffer_max_bytes
     {
         return Err(BufferError::Full);
-    }
-    if tables.user_total(user)? >= settings.buffer_user_share {
-        return Err(BufferError::UserShare);
     }
     Ok(())
 }

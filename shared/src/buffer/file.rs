@@ -45,6 +45,12 @@ pub enum OpenError {
         /// What redb said.
         source: Box<redb::Error>,
     },
+    /// It is damaged in a way that redb does not foresee.
+    #[error("BUFFER_PATH: {path} is damaged and cannot be read; restore it or move it away")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// It was written by a newer program.
     #[error("BUFFER_PATH: {path} has format {found}, this program knows up to {known}")]
     NewerFormat {

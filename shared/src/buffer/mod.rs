@@ -21,6 +21,7 @@ mod tables;
 mod verify;
 mod writer;
 
+use std::panic::catch_unwind;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -211,6 +212,12 @@ impl Drop for Buffer {
 
 /// Opens the file and makes sure that all tables are there and of a format this program knows.
 fn open_file(settings: &BufferSettings) -> Result<(BufferFile, Database), OpenError> {
+    // redb panics at some kinds of damage.
+    catch_unwind(|| open_sound_file(settings))
+        .unwrap_or_else(|_| Err(OpenError::Damaged { path: settings.buffer_path.clone() }))
+}
+
+fn open_sound_file(settings: &BufferSettings) -> Result<(BufferFile, Database), OpenError> {
     let path = &settings.buffer_path;
     let (file, database) = BufferFile::open(path, settings.buffer_cache_bytes)?;
     let prepare = || -> Result<u64, redb::Error> {

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::layout::{
     AUDIT, BY_PRIORITY, BYTES, COUNTERS, DEAD, DEAD_COUNT, FORMAT_KEY, LANE_STATES, LANES, PENDING,
-    PLACES, Place, QUARANTINED, RECORDS, STATUS, USER_TOTALS, USERS, WAITING, decode_dead,
+    PLACES, Place, QUARANTINE, QUARANTINED, RECORDS, STATUS, USER_TOTALS, USERS, WAITING,
+    decode_dead,
 };
 use super::operator::Act;
 use super::record::{self, Header};
@@ -33,8 +34,11 @@ pub enum Found {
     },
     /// It is a dead letter.
     Dead(Letter),
-    /// Its record cannot be read; who owns it is not known any more.
-    Quarantined,
+    /// Its record cannot be read: it is set aside.
+    Quarantined {
+        /// Whose it is and of which entity, if at least that can be read.
+        of: Option<(Uuid, Lane)>,
+    },
     /// An operator has dropped it.
     Discarded(Act),
 }
@@ -241,7 +245,12 @@ fn find(transaction: &ReadTransaction, id: Version) -> Result<Option<Found>, red
     let place = transaction.open_table(PLACES)?.get(key)?.and_then(|p| Place::decode(p.value()));
     match place {
         None => Ok(None),
-        Some(Place::Quarantined(_)) => Ok(Some(Found::Quarantined)),
+        Some(Place::Quarantined(place)) => {
+            let quarantine = transaction.open_table(QUARANTINE)?;
+            let record = quarantine.get(place)?;
+            let bytes = record.as_ref().map_or::<&[u8], _>(&[], |record| record.value());
+            Ok(Some(unreadable(place, bytes)))
+        }
         Some(Place::Discarded(at)) => {
             let audit = transaction.open_table(AUDIT)?;
             let act = audit.get((at, key))?;
@@ -256,7 +265,7 @@ fn find(transaction: &ReadTransaction, id: Version) -> Result<Option<Found>, red
                     attempts: header.attempts,
                     not_before: Some(header.not_before).filter(|at| *at > 0),
                 },
-                Err(_) => Found::Quarantined,
+                Err(_) => unreadable(place, record.value()),
             }))
         }
         Some(Place::Dead(at)) => {
@@ -273,8 +282,13 @@ fn find(transaction: &ReadTransaction, id: Version) -> Result<Option<Found>, red
                             reason: certificate.reason,
                         }))
                     })
-                    .unwrap_or(Found::Quarantined)
+                    .unwrap_or(Found::Quarantined { of: None })
             }))
         }
     }
+}
+
+fn unreadable(place: u64, record: &[u8]) -> Found {
+    let header = Header::decode(place, record).ok();
+    Found::Quarantined { of: header.map(|header| (header.user_id, header.lane)) }
 }

@@ -110,7 +110,10 @@ impl Writer {
         let started = Instant::now();
         if !self.file.is_in_place() {
             tracing::error!("the buffer file was removed or replaced: opening it anew");
-            self.open_anew();
+            if !self.open_anew() {
+                // What is written to the old file would not be found again.
+                return first.finish(Err("the buffer file was removed".to_owned()));
+            }
         }
         let mut jobs = Vec::new();
         let mut committed = self.commit(Some(first), &mut jobs);

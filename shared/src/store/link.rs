@@ -1,6 +1,7 @@
 //! This process's opinion of PostgreSQL: a circuit breaker that keeps requests from waiting for a
 //! database that is known to be away.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -23,11 +24,13 @@ pub enum LinkState {
 #[derive(Debug)]
 pub struct Link {
     state: watch::Sender<LinkState>,
+    /// What the last probe met, so that each new trouble is told once.
+    met: Mutex<Option<StoreError>>,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { state: watch::Sender::new(LinkState::Down) }
+        Self { state: watch::Sender::new(LinkState::Down), met: Mutex::new(None) }
     }
 }
 
@@ -64,6 +67,9 @@ impl Link {
     }
 
     /// Probes PostgreSQL once, and closes the breaker if it takes writes.
+    ///
+    /// # Errors
+    /// What is in the way.
     pub async fn probe(&self, store: &Store) -> Result<(), StoreError> {
         if !self.is_up() {
             self.state.send_replace(LinkState::Probing);
@@ -75,7 +81,17 @@ impl Link {
         if before != LinkState::Up && now == LinkState::Up {
             tracing::info!("PostgreSQL takes writes");
         }
+        self.tell(probed.err());
         probed
+    }
+
+    fn tell(&self, met: Option<StoreError>) {
+        let mut before = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = met.filter(|_| *before != met) {
+            let class = error.class().as_str();
+            tracing::error!(%error, class, "PostgreSQL does not take writes");
+        }
+        *before = met;
     }
 
     /// Waits until the state is another than `state`.
@@ -94,8 +110,7 @@ impl Link {
         let keep = async {
             loop {
                 self.left(LinkState::Up).await;
-                if let Err(error) = self.probe(store).await {
-                    tracing::debug!(%error, "PostgreSQL is still away");
+                if self.probe(store).await.is_err() {
                     tokio::time::sleep(interval).await;
                 }
             }

@@ -170,6 +170,8 @@ fn launch(folder: &Folder, ports: &Ports, cluster: &Cluster, name: &str) -> Laun
         ("WORKER_PORT", ports.worker.to_string()),
         ("BUFFER_PATH", folder.path().join("buffer/buffer.redb").to_string_lossy().into_owned()),
         ("NODE_ID", "dev".to_owned()),
+        // Empty counts as unset: the token is signed with the secret beside the buffer file.
+        ("JWT_SECRET", String::new()),
     ];
     let launch = Launch::new(binaries().join(format!("holdfast-{name}")), folder.log(name));
     let launch = launch.inheriting_env().in_own_group();

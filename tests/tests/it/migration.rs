@@ -5,6 +5,8 @@ use std::time::Duration;
 use tests::{Launch, World, binaries};
 use tokio::task::JoinSet;
 
+use crate::story::{create, drained, user};
+
 const TABLES: &str = "SELECT count(*) FROM pg_tables WHERE tablename IN \
     ('users', 'tasks', 'operations')";
 
@@ -53,4 +55,16 @@ async fn several_commands_and_workers_may_migrate_at_once() {
     commands.join_all().await;
     assert_eq!(world.postgres.psql(TABLES).await, "3");
     assert_eq!(world.postgres.psql("SELECT count(*) FROM seaql_migrations").await, "1");
+}
+
+#[tokio::test]
+async fn a_schema_that_a_newer_program_has_added_to_is_good_enough() {
+    let mut world = World::start().await;
+    let newer = "INSERT INTO seaql_migrations VALUES ('m29991231_000001_newer', 0)";
+    world.postgres.psql(newer).await;
+    world.worker.restart().await;
+    world.postgres.kill().await;
+    create(&world.client(user()), "in the outage", 202).await;
+    world.postgres.start_again().await;
+    drained(&world).await;
 }

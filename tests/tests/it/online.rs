@@ -147,6 +147,23 @@ async fn a_profile_is_there_from_the_start_and_only_its_preferences_are_writable
     }
 }
 
+#[tokio::test]
+async fn the_interface_describes_itself() {
+    let world = World::start().await;
+    let client = world.anonymous();
+    for (path, content_type) in [
+        ("/docs", "text/html"),
+        ("/openapi.json", "application/json"),
+        ("/openapi.yaml", "application/x-yaml"),
+        ("/metrics", "text/plain"),
+        ("/live", "application/json"),
+        ("/ready", "application/json"),
+    ] {
+        let answer = client.get(path).await.expect(200);
+        assert!(answer.header("content-type").starts_with(content_type), "{path}: {answer:#?}");
+    }
+}
+
 /// A request with headers.
 pub async fn send(
     client: &tests::Client,

@@ -253,7 +253,7 @@ fn dead_json(letter: &DeadEntry, payload: bool) -> Value {
 async fn show(format: Format, buffer: &Buffer, id: Uuid, payload: bool) -> anyhow::Result<()> {
     let value = match buffer.find(Version::from_uuid(id)).await? {
         None => bail!("there is no operation {id} in this buffer"),
-        Some(Found::Quarantined) => json!({ "id": id, "state": "quarantined" }),
+        Some(Found::Quarantined { .. }) => json!({ "id": id, "state": "quarantined" }),
         Some(Found::Discarded(act)) => json!({ "id": id, "state": "discarded", "act": act }),
         Some(Found::Pending { operation, attempts, not_before }) => {
             let mut value = operation_json(&operation, OperationState::Pending, payload);

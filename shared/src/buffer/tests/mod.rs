@@ -216,7 +216,7 @@ async fn a_damaged_record_is_set_aside_and_its_lane_goes_on() {
         let (place, damage) = batch.damaged[0];
         settle(&buffer, place, Verdict::Damaged(damage)).await;
         assert_eq!(buffer.stats().await.unwrap().quarantined, 1);
-        assert!(matches!(buffer.find(ids[0]).await.unwrap(), Some(Found::Quarantined)));
+        assert!(matches!(buffer.find(ids[0]).await.unwrap(), Some(Found::Quarantined { .. })));
         let left = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
         let left: HashSet<Version> = left.entries.iter().map(|e| e.operation.id).collect();
         assert_eq!(left, HashSet::from([ids[1], ids[2]]));
