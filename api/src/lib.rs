@@ -32,6 +32,8 @@ use crate::tokens::Tokens;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
+/// How long a write waits for locks of others in PostgreSQL before it goes to the buffer.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(50);
 /// How long open requests may take once the end has come.
 const GRACE: Duration = Duration::from_secs(5);
 /// How often metrics are condensed, whether or not anybody reads them.
@@ -48,11 +50,12 @@ pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSett
     let redis_settings: RedisSettings = load()?;
     let token_settings: TokenSettings = load()?;
     let path = buffer_settings.buffer_path.clone();
-    let buffer = tokio::task::spawn_blocking(move || Buffer::open(&buffer_settings)).await??;
+    let buffer = Buffer::open_in_time(buffer_settings, Buffer::open).await?;
     let tokens = Tokens::new(&token_settings, &path)?;
     let usage = Usage {
         application_name: "holdfast-api",
         write_timeout: Duration::from_millis(store_settings.db_write_timeout_ms),
+        lock_timeout: LOCK_TIMEOUT,
     };
     let store = Arc::new(Store::new(&store_settings, usage).await?);
     let (buffer, link) = (Arc::new(buffer), Arc::new(Link::default()));

@@ -40,8 +40,11 @@ pub async fn up(database: &DatabaseConnection) -> Result<(), DbErr> {
     transaction.commit().await
 }
 
-/// True if all our migrations have been applied.
-async fn is_current(database: &impl ConnectionTrait) -> Result<bool, DbErr> {
+/// True if all our migrations have been applied. Takes no lock.
+///
+/// # Errors
+/// What PostgreSQL or the connection says.
+pub async fn is_current(database: &impl ConnectionTrait) -> Result<bool, DbErr> {
     let postgres = DatabaseBackend::Postgres;
     let table = "SELECT to_regclass('seaql_migrations') IS NOT NULL AS found";
     let found = database.query_one_raw(Statement::from_string(postgres, table)).await?;

@@ -23,6 +23,15 @@ pub struct WorkerStatus {
     pub replay: ReplayStatus,
 }
 
+impl WorkerStatus {
+    /// True if it was published lately, by this host's wall clock (which may have been set back).
+    #[must_use]
+    pub fn is_recent(&self) -> bool {
+        let now = chrono::Utc::now().timestamp_millis();
+        now.abs_diff(self.heartbeat_at) <= HEARTBEAT_LIMIT_MS.unsigned_abs()
+    }
+}
+
 /// One service the worker watches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DependencyStatus {

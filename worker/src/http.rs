@@ -33,7 +33,7 @@ fn live() -> Json<serde_json::Value> {
 #[handler]
 async fn health(context: Data<&Arc<Context>>) -> Response {
     let status = context.buffer.published::<WorkerStatus>(WORKER).await.ok().flatten();
-    let up = |status: &WorkerStatus| status.postgres.up && status.redis.up;
+    let up = |status: &WorkerStatus| status.is_recent() && status.postgres.up && status.redis.up;
     let healthy = status.as_ref().is_some_and(up);
     let word = if healthy { "healthy" } else { "degraded" };
     let code = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -24,11 +24,12 @@ use apalis_core::monitor::Monitor;
 use apalis_core::worker::builder::WorkerBuilder;
 use metrics_exporter_prometheus::PrometheusHandle;
 use poem::Server;
-use poem::listener::TcpListener;
+use poem::listener::TcpAcceptor;
 use shared::buffer::Buffer;
 use shared::redis::Redis;
 use shared::settings::{BufferSettings, RedisSettings, StoreSettings, load};
 use shared::store::{Link, Store, Usage};
+use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,8 @@ use crate::context::Context;
 use crate::settings::WorkerSettings;
 use crate::source::Source;
 
+/// How long replay waits for locks of others in PostgreSQL before it goes on with other lanes.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long batches on their way may take once the end has come.
 const GRACE: Duration = Duration::from_secs(4);
 /// How often metrics are condensed, whether or not anybody reads them.
@@ -50,12 +53,15 @@ pub async fn open() -> anyhow::Result<Context> {
     let settings: WorkerSettings = load()?;
     let buffer_settings: BufferSettings = load()?;
     let store_settings: StoreSettings = load()?;
-    let usage =
-        Usage { application_name: "holdfast-worker", write_timeout: settings.replay_timeout() };
+    let usage = Usage {
+        application_name: "holdfast-worker",
+        write_timeout: settings.replay_timeout(),
+        lock_timeout: LOCK_TIMEOUT,
+    };
     Ok(Context {
         store: Store::new(&store_settings, usage).await?,
         redis: Redis::new(&load::<RedisSettings>()?)?,
-        buffer: tokio::task::spawn_blocking(move || Buffer::open(&buffer_settings)).await??,
+        buffer: Buffer::open_in_time(buffer_settings, Buffer::open).await?,
         link: Link::default(),
         wake: Notify::new(),
         busy: Mutex::new(HashSet::new()),
@@ -95,7 +101,11 @@ pub async fn run(
     let _active = lock.context("the worker's lock beside BUFFER_PATH")?;
     let context = Arc::new(context);
     let address = SocketAddr::new(context.settings.worker_addr, context.settings.worker_port);
-    let server = Server::new(TcpListener::bind(address)).name("holdfast-worker");
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("WORKER_ADDR, WORKER_PORT: cannot listen on {address}"))?;
+    let server =
+        Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?).name("holdfast-worker");
     let routes = http::routes(Arc::clone(&context), metrics.clone());
     let serve = tokio::spawn(server.run_with_graceful_shutdown(
         routes,
@@ -111,7 +121,7 @@ pub async fn run(
     signal.await.context("the task that waits for signals panicked")?;
     let served = serve.await.context("the HTTP interface panicked")?;
     worked?;
-    served.with_context(|| format!("WORKER_ADDR, WORKER_PORT: cannot listen on {address}"))
+    served.context("the HTTP interface")
 }
 
 /// Works until `ended`, without an HTTP interface. Waits first while another worker is active on the

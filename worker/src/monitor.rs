@@ -109,8 +109,9 @@ pub async fn look(
 
 async fn check_postgres(context: &Context) -> Result<(), StoreError> {
     if !context.migrated.load(Ordering::Relaxed) && context.settings.migrate == Migrate::Auto {
-        migrate(context).await?;
-        context.migrated.store(true, Ordering::Relaxed);
+        // A role that may not migrate, or a line that breaks, is no reason not to look further.
+        let migrated = migrate(context).await.is_ok();
+        context.migrated.store(migrated, Ordering::Relaxed);
     }
     context.link.probe(&context.store).await.inspect_err(|error| {
         if error.class() == Class::Schema {
@@ -119,7 +120,8 @@ async fn check_postgres(context: &Context) -> Result<(), StoreError> {
     })
 }
 
-/// Applies pending migrations on a connection of its own, which no statement timeout ends.
+/// Applies pending migrations, if there are any, on a connection of its own, which no statement
+/// timeout ends.
 async fn migrate(context: &Context) -> Result<(), StoreError> {
     let url = context.store_settings.url();
     let mut options = ConnectOptions::new(url.expose_secret());
@@ -130,14 +132,18 @@ async fn migrate(context: &Context) -> Result<(), StoreError> {
         .set_application_name("holdfast-worker-migration");
     let work = async {
         let database = Database::connect(options).await?;
-        let migrated = migration::up(&database).await;
+        let migrated = match migration::is_current(&database).await {
+            Ok(true) => Ok(()),
+            Ok(false) => migration::up(&database).await,
+            Err(error) => Err(error),
+        };
         // A connection that cannot be closed has been lost already.
         let _ = database.close().await;
         migrated
     };
     let migrated = tokio::time::timeout(MIGRATION, work).await;
     migrated.map_err(|_| StoreError::TimedOut)?.map_err(StoreError::from).inspect_err(|error| {
-        if error.class() == Class::Schema {
+        if matches!(error.class(), Class::Schema | Class::Internal | Class::Auth) {
             tracing::error!(%error, "the schema could not be brought up to date");
         }
     })

@@ -14,7 +14,7 @@ use apalis_core::error::BoxDynError;
 use futures::{Stream, stream};
 use shared::buffer::{Batch, BatchLimits, Entry, Settlement, Verdict, unix_millis};
 use shared::domain::{Lane, Operation, Outcome, Refusal, backoff};
-use shared::store::{Effect, Source};
+use shared::store::{Applied, Effect, Source};
 use tokio::time::Instant;
 
 use crate::context::Context;
@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Claimed {
     batch: Batch,
-    lanes: HashSet<Lane>,
+    release: Release,
 }
 
 /// Batches, as they become due.
@@ -57,7 +57,7 @@ pub fn batches(context: Arc<Context>) -> impl Stream<Item = Claimed> + Send + 's
 }
 
 /// Takes the next batch and marks its lanes busy; `None` if there is nothing to do now.
-async fn claim(context: &Context) -> Option<Claimed> {
+async fn claim(context: &Arc<Context>) -> Option<Claimed> {
     match context.buffer.paused().await {
         Ok(None) => {}
         Ok(Some(_)) => return None,
@@ -84,7 +84,8 @@ async fn claim(context: &Context) -> Option<Claimed> {
     }
     let lanes: HashSet<Lane> = batch.entries.iter().map(|entry| entry.operation.lane()).collect();
     busy.extend(lanes.iter().copied());
-    Some(Claimed { batch, lanes })
+    drop(busy);
+    Some(Claimed { batch, release: Release { context: Arc::clone(context), lanes } })
 }
 
 /// Applies and settles one batch. One that takes longer than replay may stall is let go: its lanes
@@ -93,8 +94,8 @@ async fn claim(context: &Context) -> Option<Claimed> {
 /// # Errors
 /// None that would need apalis: what could not be settled stays in the buffer and comes again.
 pub async fn replay(context: Arc<Context>, claimed: Claimed) -> Result<(), BoxDynError> {
-    let release = Release { context: Arc::clone(&context), lanes: claimed.lanes };
-    let work = work_off(&context, claimed.batch);
+    let Claimed { batch, release } = claimed;
+    let work = work_off(&context, batch);
     if tokio::time::timeout(context.settings.replay_stall(), work).await.is_err() {
         metrics::counter!("replay_stalls_total").increment(1);
         tracing::error!("a batch has stalled: it is let go and will come again");
@@ -118,7 +119,8 @@ async fn work_off(context: &Context, batch: Batch) {
     metrics::histogram!("replay_batch_duration_seconds").record(started.elapsed());
 }
 
-/// Gives lanes free again, also if the batch was dropped on its way.
+/// Gives lanes free again, also if the batch is dropped on its way.
+#[derive(Debug)]
 struct Release {
     context: Arc<Context>,
     lanes: HashSet<Lane>,
@@ -137,7 +139,7 @@ impl Drop for Release {
         if self.lanes.is_empty() {
             return;
         }
-        // A panic in mid-batch: give the lanes free as soon as nobody is choosing any.
+        // Dropped on its way: give the lanes free as soon as nobody is choosing any.
         let (context, lanes) = (Arc::clone(&self.context), std::mem::take(&mut self.lanes));
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
@@ -160,23 +162,21 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
     let (places, mut operations): (Vec<Place>, Vec<Operation>) =
         batch.entries.into_iter().map(Place::of).unzip();
     let started = Instant::now();
-    match context.store.apply(&mut operations, Source::Replay).await {
-        Ok(effects) => {
-            set_pace(context, operations.len(), started.elapsed());
-            for ((place, operation), effect) in places.iter().zip(&operations).zip(&effects) {
-                if let Some(verdict) = judge(&context.settings, place, operation, effect) {
-                    settlements.push(Settlement { place: place.seq, verdict });
-                }
-            }
+    let Applied { effects, error } = context.store.apply(&mut operations, Source::Replay).await;
+    for ((place, operation), effect) in places.iter().zip(&operations).zip(&effects) {
+        if let Some(verdict) = judge(&context.settings, place, operation, effect) {
+            settlements.push(Settlement { place: place.seq, verdict });
         }
-        Err(error) => {
-            context.link.report(error);
-            context.pace.store(FIRST_BATCH, Ordering::Relaxed);
-            if context.link.is_up() {
-                tracing::warn!(%error, "a batch could not be applied: it will come again");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
+    }
+    let Some(error) = error else {
+        set_pace(context, operations.len(), started.elapsed());
+        return settlements;
+    };
+    context.link.report(error);
+    context.pace.store(FIRST_BATCH, Ordering::Relaxed);
+    if context.link.is_up() {
+        tracing::warn!(%error, "a batch could not be applied: it will come again");
+        tokio::time::sleep(PAUSE).await;
     }
     settlements
 }
@@ -224,10 +224,11 @@ fn judge(
         metrics::histogram!("replay_lag_seconds").record(Duration::from_millis(lag));
         return Some(Verdict::Done);
     };
-    let attempts = place.attempts + 1;
-    if refusal.is_retried() && attempts < settings.max_retry_attempts {
+    let attempts = place.attempts + u32::from(refusal.uses_an_attempt());
+    let may_retry = !refusal.uses_an_attempt() || attempts < settings.max_retry_attempts;
+    if refusal.is_retried() && may_retry {
         metrics::counter!("replay_operations_total", "outcome" => "retried").increment(1);
-        return Some(Verdict::Retry { attempts, not_before: later(settings, attempts) });
+        return Some(Verdict::Retry { attempts, not_before: later(settings, attempts.max(1)) });
     }
     metrics::counter!("replay_operations_total", "outcome" => "rejected").increment(1);
     Some(give_up(operation, refusal))

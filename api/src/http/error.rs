@@ -196,6 +196,14 @@ impl From<WriteError> for ApiError {
         match error {
             WriteError::Refused(refusal) => refusal.into(),
             WriteError::Buffer(error) => error.into(),
+            WriteError::Unknown(error) => {
+                tracing::error!(%error, "a write of unknown outcome could not be buffered");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "OUTCOME_UNKNOWN",
+                    "it is not known whether this was carried out; look before you repeat it",
+                )
+            }
             WriteError::Overloaded => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "OVERLOADED",
@@ -222,7 +230,7 @@ impl From<Refusal> for ApiError {
                 "DATA_REFUSED",
                 "the database does not accept this data",
             ),
-            Refusal::Internal(_) => Self::INTERNAL,
+            Refusal::Internal(_) | Refusal::Busy => Self::INTERNAL,
         }
     }
 }

@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use poem::web::Data;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Serialize;
-use shared::buffer::{Stats, unix_millis};
-use shared::status::{HEARTBEAT_LIMIT_MS, WORKER, WorkerStatus};
+use shared::buffer::Stats;
+use shared::status::{WORKER, WorkerStatus};
 
 use super::body::Ready;
 use super::envelope::Meta;
@@ -117,9 +117,7 @@ impl HealthApi {
             state.buffer.published::<WorkerStatus>(WORKER),
             state.buffer.paused()
         );
-        let heard = worker?.is_some_and(|status| {
-            unix_millis().saturating_sub(status.heartbeat_at) <= HEARTBEAT_LIMIT_MS
-        });
+        let heard = worker?.is_some_and(|status| status.is_recent());
         let worker = match (heard, paused?) {
             (true, None) => UP,
             (true, Some(_)) => "paused",

@@ -70,7 +70,7 @@ fn opens(pending: &[Operation]) -> bool {
 /// it is the viewer's.
 ///
 /// # Errors
-/// If the buffer cannot be read.
+/// If the buffer cannot be read, or the task's delete is pending as well.
 pub async fn pending_create(
     state: &State,
     viewer: Uuid,
@@ -81,8 +81,9 @@ pub async fn pending_create(
         matches!(operation.change, Change::TaskCreate { .. }) && operation.actor.user_id == viewer
     });
     let Some(create) = create else { return Ok(None) };
-    Ok(match see_task(Base::Unknown, &pending, viewer) {
-        Seen::Whole(task) => Some((create.id, TaskView::of(&task))),
-        Seen::Part(_) | Seen::Absent | Seen::Unknown => None,
-    })
+    match see_task(Base::Unknown, &pending, viewer) {
+        Seen::Whole(task) => Ok(Some((create.id, TaskView::of(&task)))),
+        Seen::Absent => Err(ApiError::TASK_DELETED),
+        Seen::Part(_) | Seen::Unknown => Ok(None),
+    }
 }

@@ -51,6 +51,12 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// Another process holds on to it, and may itself have been stopped.
+    #[error("BUFFER_PATH: {path} cannot be had in time: another process holds on to it")]
+    Held {
+        /// The file.
+        path: PathBuf,
+    },
     /// It was written by a newer program.
     #[error("BUFFER_PATH: {path} has format {found}, this program knows up to {known}")]
     NewerFormat {

@@ -23,13 +23,14 @@ mod writer;
 
 use std::panic::catch_unwind;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use redb::{Database, ReadTransaction, ReadableDatabase};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub use drain::{Batch, BatchLimits, Entry, Settlement, Verdict};
 pub use file::{OpenError, private_folder, sibling};
@@ -46,7 +47,11 @@ use tables::Tables;
 use writer::{Chain, Handle, Job, Request, Room, Writer};
 
 /// Requests that may wait for the writer before new ones are refused.
-const QUEUE: usize = 65_536;
+const QUEUE: usize = 4096;
+/// How long opening the file may take.
+const OPEN: Duration = Duration::from_secs(10);
+/// How long the writer may take to end: another process may hold on to the file.
+const END: Duration = Duration::from_secs(2);
 
 /// Why the buffer did not do what it was asked for.
 #[derive(Debug, Error)]
@@ -83,7 +88,7 @@ pub struct Buffer {
     settings: BufferSettings,
     handle: Handle,
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<(JoinHandle<()>, std::sync::mpsc::Receiver<()>)>>,
 }
 
 impl std::fmt::Debug for dyn Job {
@@ -104,6 +109,29 @@ impl Buffer {
             tracing::warn!(error = %Chain(&error), "no room for the buffer's ballast");
         }
         Self::start(settings, file, database)
+    }
+
+    /// Opens the file with `open`, on a thread of its own: a process that was stopped while it wrote
+    /// would be waited for without end.
+    ///
+    /// # Errors
+    /// As `open`, or if the file cannot be had in time.
+    pub async fn open_in_time(
+        settings: BufferSettings,
+        open: fn(&BufferSettings) -> Result<Self, OpenError>,
+    ) -> Result<Self, OpenError> {
+        let path = settings.buffer_path.clone();
+        let (opened, result) = oneshot::channel();
+        let opening = move || drop(opened.send(open(&settings)));
+        std::thread::Builder::new()
+            .name("buffer-open".to_owned())
+            .spawn(opening)
+            .map_err(|source| OpenError::Io { path: path.clone(), source })?;
+        match tokio::time::timeout(OPEN, result).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(_)) => Err(OpenError::Damaged { path }),
+            Err(_) => Err(OpenError::Held { path }),
+        }
     }
 
     /// Opens a file that is there, and makes nothing.
@@ -132,15 +160,20 @@ impl Buffer {
             queue: requests,
             reopen: Box::new(move || open_file(&again)),
         };
+        let (ending, ended) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("buffer".to_owned())
-            .spawn(move || writer.run())
+            .spawn(move || {
+                writer.run();
+                // Nobody waits for it any more if this cannot be sent.
+                let _ = ending.send(());
+            })
             .map_err(|source| OpenError::Io { path: settings.buffer_path.clone(), source })?;
         Ok(Self {
             settings: settings.clone(),
             handle,
             queue: Some(queue),
-            thread: Mutex::new(Some(thread)),
+            thread: Mutex::new(Some((thread, ended))),
         })
     }
 
@@ -202,9 +235,10 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         self.queue = None;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
+        let Some((thread, ended)) = thread else { return };
+        if ended.recv_timeout(END) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!("the buffer's writer waits for another process: it is left behind");
+        } else if thread.join().is_err() {
             tracing::error!("the buffer's writer panicked");
         }
     }

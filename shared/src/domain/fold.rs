@@ -43,6 +43,8 @@ pub enum Refusal {
     Data([u8; 5]),
     /// PostgreSQL failed at it in a way that nobody foresaw; the SQLSTATE says how.
     Internal([u8; 5]),
+    /// Others held on to its entity for too long: nothing is wrong with it.
+    Busy,
 }
 
 impl Refusal {
@@ -56,6 +58,22 @@ impl Refusal {
             Self::PreconditionFailed => "precondition_failed".to_owned(),
             Self::Data(state) => format!("data_{}", String::from_utf8_lossy(&state)),
             Self::Internal(state) => format!("internal_{}", String::from_utf8_lossy(&state)),
+            Self::Busy => "busy".to_owned(),
+        }
+    }
+
+    /// True if trying it again counts against the operation. Being kept waiting does not: only the
+    /// data's own fault counts.
+    #[must_use]
+    pub fn uses_an_attempt(self) -> bool {
+        match self {
+            Self::Busy => false,
+            Self::NotFound
+            | Self::Internal(_)
+            | Self::NotOwner
+            | Self::Suspended
+            | Self::PreconditionFailed
+            | Self::Data(_) => true,
         }
     }
 
@@ -63,7 +81,7 @@ impl Refusal {
     #[must_use]
     pub fn is_retried(self) -> bool {
         match self {
-            Self::NotFound | Self::Internal(_) => true,
+            Self::NotFound | Self::Internal(_) | Self::Busy => true,
             Self::NotOwner | Self::Suspended | Self::PreconditionFailed | Self::Data(_) => false,
         }
     }

@@ -84,14 +84,17 @@ impl Standing {
 }
 
 /// A user's preferences: a JSON object of the client's own making, up to 8 KiB when written
-/// compactly, without NUL (which `jsonb` cannot hold).
+/// compactly, nested up to 32 levels, without NUL (which `jsonb` cannot hold).
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
+#[serde(transparent)]
 pub struct Preferences(Map<String, Value>);
 
 impl Preferences {
     /// The greatest size in bytes, written as compact JSON.
     pub const MAX_BYTES: usize = 8 * 1024;
+
+    /// The deepest nesting, the object itself included: well within what JSON readers take.
+    pub const MAX_DEPTH: usize = 32;
 
     /// Takes an object out of a place that only ever held parsed ones; anything else is empty.
     #[must_use]
@@ -121,6 +124,9 @@ impl TryFrom<Map<String, Value>> for Preferences {
         if object.to_string().len() > Self::MAX_BYTES {
             return Err(Invalid("must have at most 8192 bytes as compact JSON"));
         }
+        if !is_within_depth(&object, Self::MAX_DEPTH) {
+            return Err(Invalid("must be nested at most 32 levels deep"));
+        }
         if has_nul(&object) {
             return Err(Invalid("must not contain NUL"));
         }
@@ -144,6 +150,15 @@ impl From<Preferences> for Map<String, Value> {
 impl std::fmt::Debug for Preferences {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Preferences({} keys)", self.0.len())
+    }
+}
+
+fn is_within_depth(value: &Value, levels: usize) -> bool {
+    let below = |item: &Value| levels > 1 && is_within_depth(item, levels - 1);
+    match value {
+        Value::Array(items) => items.iter().all(below),
+        Value::Object(map) => map.values().all(below),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
     }
 }
 
@@ -210,5 +225,10 @@ mod tests {
         assert!(preferences(serde_json::json!({"k": "x".repeat(8185)})).is_err());
         assert!(preferences(serde_json::json!({"k": [{"deep": "\0"}]})).is_err());
         assert!(preferences(serde_json::json!({"\0": 1})).is_err());
+        let nested = |levels: usize| {
+            (1..levels).fold(serde_json::json!(1.5), |inner, _| serde_json::json!({ "k": inner }))
+        };
+        assert!(preferences(nested(Preferences::MAX_DEPTH)).is_ok());
+        assert!(preferences(nested(Preferences::MAX_DEPTH + 2)).is_err());
     }
 }

@@ -1,4 +1,7 @@
 //! The texts a client writes, parsed into types that cannot hold anything PostgreSQL would refuse.
+//!
+//! They are parsed at the edge alone. What is read back from the buffer or from PostgreSQL was
+//! accepted once, and is taken as it is: a rule that is tightened later must not make it unreadable.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -10,7 +13,7 @@ pub struct Invalid(pub &'static str);
 
 /// A task's title: 1 to 255 characters, not blank, no NUL.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(transparent)]
 pub struct Title(String);
 
 impl Title {
@@ -54,7 +57,7 @@ impl From<Title> for String {
 
 /// A task's description: up to 10,000 characters, no NUL.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(transparent)]
 pub struct Description(String);
 
 impl Description {

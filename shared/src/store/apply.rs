@@ -51,31 +51,41 @@ pub enum Entity {
     Profile(Profile),
 }
 
+/// What a call of [`Store::apply`] came to.
+#[derive(Debug)]
+pub struct Applied {
+    /// One effect for each operation. Without an outcome: it was held back behind one of the same
+    /// lane that has to wait, or not settled before `error`.
+    pub effects: Vec<Effect>,
+    /// What ended the call before everything was settled.
+    pub error: Option<StoreError>,
+}
+
 impl Store {
-    /// Applies operations, lane by lane in the given order within each lane, and returns one effect
-    /// for each. What is reported as applied is committed. After an error, any part of the batch
-    /// may have been applied: applying the same operations again settles it by the ledger. Their
-    /// ids may be newer afterwards if they come from online.
+    /// Applies operations, lane by lane in the given order within each lane. What is reported as
+    /// applied is committed. After an error, any part of what has no outcome may have been applied
+    /// as well: applying the same operations again settles it by the ledger. The ids of operations
+    /// from online may be newer afterwards.
     ///
-    /// # Errors
-    /// If PostgreSQL does not answer within the write timeout, or in a way that concerns more than
-    /// single operations.
-    pub async fn apply(
-        &self,
-        operations: &mut [Operation],
-        source: Source<'_>,
-    ) -> Result<Vec<Effect>, StoreError> {
+    /// Ends with an error if PostgreSQL does not answer within the write timeout, or in a way that
+    /// concerns more than single operations.
+    pub async fn apply(&self, operations: &mut [Operation], source: Source<'_>) -> Applied {
         let started = std::time::Instant::now();
         metrics::histogram!("db_batch_size").record(operations.len() as f64);
         let mut run = Run {
             store: self,
             source,
             effects: vec![Effect::default(); operations.len()],
+            settled: vec![false; operations.len()],
             operations,
         };
-        let result = within(self.write_timeout, run.all()).await;
+        let error = within(self.write_timeout, run.all()).await.err();
         metrics::histogram!("db_apply_duration_seconds").record(started.elapsed());
-        result.map(|()| run.effects)
+        // What was folded and not written is no effect.
+        let folded = run.effects.into_iter().zip(run.settled);
+        let effects =
+            folded.map(|(effect, settled)| if settled { effect } else { Effect::default() });
+        Applied { effects: effects.collect(), error }
     }
 }
 
@@ -87,7 +97,9 @@ struct Run<'a> {
     store: &'a Store,
     source: Source<'a>,
     operations: &'a mut [Operation],
+    /// What folding came to; of no account until settled.
     effects: Vec<Effect>,
+    settled: Vec<bool>,
 }
 
 /// What is known of a lane's entity before folding.
@@ -95,7 +107,7 @@ struct Run<'a> {
 struct Known {
     task: Option<Task>,
     profile: Option<Profile>,
-    suspended: bool,
+    suspended: HashSet<Uuid>,
     in_ledger: HashSet<Version>,
 }
 
@@ -114,26 +126,23 @@ impl Run<'_> {
             if self.held_back(&group) {
                 continue;
             }
-            match self.group(group.clone()).await {
-                Ok(()) => {}
-                Err(StoreError::Refused(state))
-                    if matches!(
-                        StoreError::Refused(state).class(),
-                        Class::Data | Class::Internal
-                    ) =>
-                {
-                    match split(group) {
-                        Split::Halves(halves) => stack.extend(halves),
-                        Split::Alone(position) => {
-                            let refusal = match StoreError::Refused(state).class() {
-                                Class::Data => Refusal::Data(state.0),
-                                _ => Refusal::Internal(state.0),
-                            };
-                            self.effects[position].outcome = Some(Outcome::Refused(refusal));
-                        }
+            let error = match self.group(group.clone()).await {
+                Ok(()) => {
+                    for position in group.iter().flat_map(|(_, positions)| positions) {
+                        self.settled[*position] = true;
                     }
+                    continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => error,
+            };
+            let refusal = blame(error).ok_or(error)?;
+            match split(group) {
+                Split::Halves(halves) => stack.extend(halves),
+                Split::Alone(position) => {
+                    let outcome = Some(Outcome::Refused(refusal));
+                    self.effects[position] = Effect { outcome, entity: None };
+                    self.settled[position] = true;
+                }
             }
         }
         Ok(())
@@ -164,12 +173,13 @@ impl Run<'_> {
         groups.into_iter().filter(|group| !group.is_empty()).collect()
     }
 
-    /// True for a lane that was split because of its data and whose earlier part has to wait.
+    /// True for a lane that was split and whose earlier part has to wait.
     fn held_back(&self, group: &[LaneOf]) -> bool {
         let [(lane, positions)] = group else { return false };
         let Some(first) = positions.first() else { return true };
-        (0..*first).any(|earlier| {
-            self.operations[earlier].lane() == *lane && self.must_wait(&self.effects[earlier])
+        (0..*first).filter(|earlier| self.operations[*earlier].lane() == *lane).any(|earlier| {
+            matches!(self.source, Source::Replay)
+                && (!self.settled[earlier] || self.must_wait(&self.effects[earlier]))
         })
     }
 
@@ -194,6 +204,8 @@ impl Run<'_> {
             match self.round(&left, first_round).await {
                 Ok(again) if again.is_empty() => return Ok(()),
                 Ok(again) => left = again,
+                // Who holds the lock may hold it for long: the others need not wait with one.
+                Err(error) if error == StoreError::LOCKED && left.len() > 1 => return Err(error),
                 Err(error) if error.class() == Class::Transient => last = error,
                 Err(error) => return Err(error),
             }
@@ -212,10 +224,13 @@ impl Run<'_> {
             lanes.iter().partition(|lane| suppose && begins_with_create(lane));
         let mut known = self.read(&to_read).await?;
         known.extend(supposed.iter().map(|(lane, _)| (*lane, Known::default())));
+        // In one order for everybody, so that batches do not lock each other's rows crosswise.
+        let mut lanes: Vec<&LaneOf> = lanes.iter().collect();
+        lanes.sort_by_key(|(lane, _)| lane.id);
         let mut ledger = LedgerRows::default();
         let (mut tasks, mut profiles) = (TaskRows::default(), ProfileRows::default());
         let mut written = Vec::new();
-        for (lane, positions) in lanes {
+        for (lane, positions) in &lanes {
             let folded = self.fold(positions, known.remove(lane).unwrap_or_default());
             for position in positions {
                 let outcome = self.effects[*position].outcome;
@@ -247,7 +262,7 @@ impl Run<'_> {
         let done =
             rows.iter().map(|row| column(row, "id")).collect::<Result<HashSet<Uuid>, _>>()?;
         let again = |(lane, _): &&LaneOf| written.contains(lane) && !done.contains(&lane.id);
-        Ok(lanes.iter().filter(again).cloned().collect())
+        Ok(lanes.into_iter().filter(again).cloned().collect())
     }
 
     /// What the ledger is to keep of an operation. One that the ledger knows has its row; of one
@@ -288,7 +303,7 @@ impl Run<'_> {
         if known.in_ledger.contains(&operation.id) {
             return Effect { outcome: Some(Outcome::Duplicate), entity: None };
         }
-        if known.suspended {
+        if known.suspended.contains(&operation.actor.user_id) {
             let outcome = Some(Outcome::Refused(Refusal::Suspended));
             return Effect { outcome, entity: None };
         }
@@ -340,7 +355,9 @@ impl Run<'_> {
                 of.in_ledger.insert(operation.id);
             }
             let standing: Option<String> = column(row, "standing")?;
-            of.suspended |= standing.as_deref() == Some(Standing::Suspended.as_str());
+            if standing.as_deref() == Some(Standing::Suspended.as_str()) {
+                of.suspended.insert(operation.actor.user_id);
+            }
             if column::<Option<Uuid>>(row, "id")?.is_none() {
                 continue;
             }
@@ -350,6 +367,24 @@ impl Run<'_> {
             }
         }
         Ok(known)
+    }
+}
+
+/// What an operation is refused with if it is alone to blame for an error; `None` if it cannot be.
+fn blame(error: StoreError) -> Option<Refusal> {
+    let state = match error {
+        StoreError::Refused(state) => state.0,
+        StoreError::Unreachable
+        | StoreError::Broken
+        | StoreError::TimedOut
+        | StoreError::Contended
+        | StoreError::Shape => *b"SHAPE",
+    };
+    match error.class() {
+        Class::Data => Some(Refusal::Data(state)),
+        Class::Internal => Some(Refusal::Internal(state)),
+        Class::Transient => Some(Refusal::Busy),
+        Class::Unavailable | Class::Unknown | Class::Schema | Class::Auth => None,
     }
 }
 

@@ -90,6 +90,9 @@ impl Class {
 }
 
 impl StoreError {
+    /// lock_not_available: somebody held on to a row for longer than we wait for locks.
+    pub const LOCKED: Self = Self::Refused(SqlState(*b"55P03"));
+
     /// What to do about it.
     #[must_use]
     pub const fn class(self) -> Class {
@@ -97,7 +100,8 @@ impl StoreError {
             Self::Unreachable => Class::Unavailable,
             Self::Broken | Self::TimedOut => Class::Unknown,
             Self::Refused(state) => state.class(),
-            Self::Shape => Class::Schema,
+            // Of one row that this program does not understand: others may well be understood.
+            Self::Shape => Class::Internal,
             Self::Contended => Class::Transient,
         }
     }

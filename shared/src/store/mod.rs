@@ -22,7 +22,7 @@ use sea_orm::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-pub use apply::{Effect, Entity, Source};
+pub use apply::{Applied, Effect, Entity, Source};
 pub use error::{Class, SqlState, StoreError};
 pub use link::{Link, LinkState};
 pub use lookup::{LedgerEntry, TaskPage};
@@ -36,6 +36,9 @@ pub struct Usage {
     pub application_name: &'static str,
     /// How long [`Store::apply`] may take in all.
     pub write_timeout: Duration,
+    /// How long a statement waits for locks of others: short enough that a batch can be taken apart
+    /// within the write timeout to find the one that waits.
+    pub lock_timeout: Duration,
 }
 
 /// PostgreSQL, as one process sees it.
@@ -66,7 +69,7 @@ impl Store {
             .statement_timeout(usage.write_timeout.max(read_timeout))
             .set_application_name(usage.application_name)
             .sqlx_logging(false)
-            .map_sqlx_postgres_opts(prefer_indexes);
+            .map_sqlx_postgres_opts(move |options| with_session(options, usage.lock_timeout));
         let pool = connect(&options).await?;
         Ok(Self {
             options,
@@ -136,8 +139,9 @@ fn unusable() -> SettingsError {
 
 /// Every statement of ours finds its rows by key. Plans that were made while a table was small and
 /// are kept with the prepared statement must not read it from end to end once it has grown.
-fn prefer_indexes(options: PgConnectOptions) -> PgConnectOptions {
+fn with_session(options: PgConnectOptions, lock_timeout: Duration) -> PgConnectOptions {
     options.options([
+        ("lock_timeout", lock_timeout.as_millis().to_string().as_str()),
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),

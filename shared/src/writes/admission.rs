@@ -40,6 +40,10 @@ impl Admission {
         };
         match see_task(base, &pending, operation.actor.user_id) {
             Seen::Absent => Err(WriteError::Refused(Refusal::NotFound)),
+            // Its newest pending change is its version, as far as this client can know.
+            Seen::Part(part) if operation.if_match().is_some_and(|asked| asked != part.version) => {
+                Err(WriteError::Refused(Refusal::PreconditionFailed))
+            }
             Seen::Unknown | Seen::Part(_) => Ok(()),
             Seen::Whole(task) => match apply_to_task(&mut Some(task), operation) {
                 Outcome::Refused(refusal) => Err(WriteError::Refused(refusal)),

@@ -1,7 +1,9 @@
 //! Gathering writes into batches, and finding each a place where it is durable.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
@@ -9,7 +11,7 @@ use super::admission::Admission;
 use super::{WriteError, Written};
 use crate::buffer::BufferError;
 use crate::domain::{Clock, Operation, Outcome, Refusal};
-use crate::store::{Effect, Source};
+use crate::store::{Applied, Class, Effect, Source};
 
 /// Writes in one statement at the most.
 const BATCH: usize = 256;
@@ -29,10 +31,14 @@ pub(super) struct Flusher {
     pub(super) clock: Arc<Clock>,
 }
 
-/// Whether an operation's id may already be known to PostgreSQL.
+/// Whether PostgreSQL may have been told of an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sent {
+    /// It was not asked.
     No,
+    /// It was, and did nothing.
+    Settled,
+    /// It was, and may have done it: the id must stay, the ledger tells by it.
     Perhaps,
 }
 
@@ -41,7 +47,12 @@ impl Flusher {
     pub(super) async fn run(self, mut tickets: mpsc::Receiver<Ticket>) {
         let mut batch = Vec::new();
         while tickets.recv_many(&mut batch, BATCH).await > 0 {
-            self.flush(std::mem::take(&mut batch)).await;
+            let flushed = AssertUnwindSafe(self.flush(std::mem::take(&mut batch))).catch_unwind();
+            if flushed.await.is_err() {
+                tracing::error!(
+                    "a batch of writes panicked: its clients are told that they failed"
+                );
+            }
         }
     }
 
@@ -82,28 +93,20 @@ impl Flusher {
         }
         let (mut operations, replies): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|ticket| (ticket.operation, ticket.reply)).unzip();
-        let applied =
+        let Applied { effects, error } =
             self.admission.store.apply(&mut operations, Source::Online(&self.clock)).await;
-        let tickets = operations
-            .into_iter()
-            .zip(replies)
-            .map(|(operation, reply)| Ticket { operation, reply });
-        match applied {
-            Ok(effects) => {
-                let mut unfinished = Vec::new();
-                for (ticket, effect) in tickets.zip(effects) {
-                    match verdict(&ticket.operation, effect) {
-                        Some(result) => answer(ticket.reply, result),
-                        None => unfinished.push(ticket),
-                    }
-                }
-                self.keep(unfinished, Sent::Perhaps).await;
-            }
-            Err(error) => {
-                self.admission.link.report(error);
-                self.keep(tickets.collect(), Sent::Perhaps).await;
+        if let Some(error) = error {
+            self.admission.link.report(error);
+        }
+        let mut unfinished = Vec::new();
+        for ((operation, reply), effect) in operations.into_iter().zip(replies).zip(effects) {
+            match verdict(&operation, effect) {
+                Some(result) => answer(reply, result),
+                None => unfinished.push(Ticket { operation, reply }),
             }
         }
+        let unknown = error.is_some_and(|error| error.class() == Class::Unknown);
+        self.keep(unfinished, if unknown { Sent::Perhaps } else { Sent::Settled }).await;
     }
 
     /// Puts writes into the buffer, in their order, in as few commits as it takes.
@@ -114,11 +117,16 @@ impl Flusher {
             {
                 return answer(reply, Err(refused));
             }
-            // An id that PostgreSQL may know must stay: the ledger tells by it.
-            let clock = (sent == Sent::No).then(|| Arc::clone(&self.clock));
+            let clock = (sent != Sent::Perhaps).then(|| Arc::clone(&self.clock));
             let kept = self.admission.buffer.append(operation, clock).await;
             let written = kept.map(|operation_id| Written::Buffered { operation_id });
-            answer(reply, written.map_err(WriteError::from));
+            answer(
+                reply,
+                written.map_err(|error| match sent {
+                    Sent::No | Sent::Settled => WriteError::Buffer(error),
+                    Sent::Perhaps => WriteError::Unknown(error),
+                }),
+            );
         }))
         .await;
     }
@@ -127,7 +135,7 @@ impl Flusher {
 /// The answer to an operation that PostgreSQL has dealt with; `None` if it has not.
 fn verdict(operation: &Operation, effect: Effect) -> Option<Result<Written, WriteError>> {
     match effect.outcome? {
-        Outcome::Refused(Refusal::Internal(_)) => None,
+        Outcome::Refused(Refusal::Internal(_) | Refusal::Busy) => None,
         Outcome::Refused(refusal) => Some(Err(WriteError::Refused(refusal))),
         outcome => Some(Ok(Written::Committed {
             operation_id: operation.id,

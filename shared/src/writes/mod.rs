@@ -48,7 +48,7 @@ pub enum Written {
     },
 }
 
-/// Why a write was not accepted; nothing of it was kept.
+/// Why a write was not accepted; nothing of it was kept, unless it says that this is not known.
 #[derive(Debug, Error)]
 pub enum WriteError {
     /// PostgreSQL has it that this cannot be done.
@@ -57,6 +57,9 @@ pub enum WriteError {
     /// Neither PostgreSQL nor the buffer takes it.
     #[error(transparent)]
     Buffer(#[from] BufferError),
+    /// PostgreSQL may or may not have done it, and the buffer does not take it.
+    #[error("the outcome is unknown, and the buffer failed: {0}")]
+    Unknown(#[source] BufferError),
     /// More writes are waiting than this process takes on, or it is shutting down.
     #[error("too many writes are waiting")]
     Overloaded,

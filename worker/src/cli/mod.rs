@@ -6,7 +6,6 @@ mod buffer;
 mod drain;
 mod output;
 
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use shared::buffer::Buffer;
 use shared::settings::{BufferSettings, load};
@@ -57,8 +56,7 @@ pub async fn carry_out(command: Command, format: Format) -> anyhow::Result<()> {
 /// Opens the buffer file, which must be there.
 async fn open() -> anyhow::Result<Buffer> {
     let settings: BufferSettings = load()?;
-    let opened = tokio::task::spawn_blocking(move || Buffer::open_existing(&settings)).await;
-    Ok(opened.context("opening the buffer")??)
+    Ok(Buffer::open_in_time(settings, Buffer::open_existing).await?)
 }
 
 /// How the audit log names who runs the command.
