@@ -167,6 +167,8 @@ pub struct BufferSettings {
     pub buffer_max_bytes: u64,
     /// Pending operations of one user it takes at the most.
     pub buffer_user_share: u64,
+    /// Bytes of pending operations of one user it takes at the most.
+    pub buffer_user_bytes: u64,
     /// Bytes that must stay free on its filesystem.
     pub buffer_min_free_bytes: u64,
     /// How long a write waits for its turn in the file (milliseconds).
@@ -182,6 +184,7 @@ impl Default for BufferSettings {
             buffer_max_size: 1_000_000,
             buffer_max_bytes: 2 << 30,
             buffer_user_share: 10_000,
+            buffer_user_bytes: 16 << 20,
             buffer_min_free_bytes: 64 << 20,
             buffer_timeout_ms: 2000,
             buffer_cache_bytes: 32 << 20,

@@ -71,6 +71,7 @@ async fn claim(context: &Arc<Context>) -> Option<Claimed> {
         operations: context.pace.load(Ordering::Relaxed),
         bytes: BATCH_BYTES,
         aging: Duration::from_secs(context.settings.priority_aging_seconds),
+        longest_wait: Duration::from_millis(context.settings.retry_max_ms),
     };
     let batch = match context.buffer.next_batch(unix_millis(), limits, busy.clone()).await {
         Ok(batch) => batch,

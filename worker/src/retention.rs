@@ -39,7 +39,10 @@ pub async fn sweep(context: Arc<Context>, tick: Tick) -> Result<(), BoxDynError>
     let hours = |hours: u64| i64::try_from(hours).unwrap_or(i64::MAX).saturating_mul(HOUR_MS);
     let old = tick.now.saturating_sub(hours(context.settings.buffer_retention_hours));
     let dead = tick.now.saturating_sub(hours(context.settings.dead_retention_hours));
-    if let Err(error) = expire(&context, old).await {
+    // While PostgreSQL takes writes, replay is the better end for what is old.
+    if !context.link.is_up()
+        && let Err(error) = expire(&context, old).await
+    {
         tracing::error!(%error, "old operations could not be set aside");
     }
     if let Err(error) = purge(&context, dead).await {

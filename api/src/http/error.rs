@@ -249,6 +249,11 @@ impl From<BufferError> for ApiError {
                 "USER_BUFFER_QUOTA",
                 "the database is away and this user's share of the buffer is used up",
             ),
+            BufferError::LaneFull => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "LANE_BUFFER_QUOTA",
+                "the database is away and too many changes of this task are waiting",
+            ),
             BufferError::LowDisk
             | BufferError::Timeout
             | BufferError::Unavailable(_)
@@ -336,7 +341,7 @@ const DOCUMENTED: [(u16, &str); 11] = [
     (412, "The task has another version than `If-Match` names"),
     (413, "The body is over the limit"),
     (415, "The body is not `application/json`, or is compressed"),
-    (429, "The user's share of the buffer is used up"),
+    (429, "The user's share of the buffer, or the task's, is used up"),
     (500, "A mistake of this program"),
     (503, "Neither the database nor the buffer can answer; `Retry-After` says when to come back"),
 ];

@@ -9,6 +9,9 @@ use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{Clock, Operation, Version};
 use crate::settings::BufferSettings;
 
+/// Pending operations of one entity at the most: what is laid over a read grows with them.
+const LANE_LIMIT: u64 = 1000;
+
 impl Buffer {
     /// Puts an operation at the end of its lane, durably. With a clock, an operation that would be
     /// older than the lane's newest is first given a version past it (two processes of one host
@@ -16,7 +19,7 @@ impl Buffer {
     /// operation's final id.
     ///
     /// # Errors
-    /// `Full`, `UserShare`, `LowDisk`: a limit is reached. `Timeout`, `Unavailable`: the file
+    /// `Full`, `UserShare`, `LaneFull`, `LowDisk`: a limit is reached. `Timeout`, `Unavailable`: the file
     /// cannot be written. In each case nothing was kept.
     pub async fn append(
         &self,
@@ -27,7 +30,7 @@ impl Buffer {
         let mut payload = encode(&operation)?;
         let settings = self.settings.clone();
         let appended = self
-            .write(move |tables, room| {
+            .append_work(move |tables, room| {
                 if tables.place(operation.id)?.is_some() {
                     return Ok(operation.id);
                 }
@@ -79,8 +82,16 @@ fn admit(
 ) -> Result<(), BufferError> {
     limits(tables, room, settings, length)?;
     let user = operation.actor.user_id.as_u128();
-    if tables.user_total(user)? >= settings.buffer_user_share {
+    let (count, bytes) = tables.user_total(user)?;
+    let length = u64::try_from(length).unwrap_or(u64::MAX);
+    if count >= settings.buffer_user_share
+        || bytes.saturating_add(length) > settings.buffer_user_bytes
+    {
         return Err(BufferError::UserShare);
+    }
+    let lane = record::lane_bytes(operation.lane());
+    if tables.lane_state(&lane)?.is_some_and(|state| state.len() >= LANE_LIMIT) {
+        return Err(BufferError::LaneFull);
     }
     Ok(())
 }
@@ -93,7 +104,7 @@ fn limits(
     length: usize,
 ) -> Result<(), BufferError> {
     let length = u64::try_from(length).unwrap_or(u64::MAX);
-    if room.free_bytes < settings.buffer_min_free_bytes {
+    if !room.ballast || room.free_bytes < settings.buffer_min_free_bytes {
         return Err(BufferError::LowDisk);
     }
     if tables.counter(super::layout::PENDING)? >= settings.buffer_max_size
@@ -108,6 +119,7 @@ fn reason(error: &BufferError) -> &'static str {
     match error {
         BufferError::Full => "full",
         BufferError::UserShare => "user_share",
+        BufferError::LaneFull => "lane",
         BufferError::LowDisk => "low_disk",
         BufferError::Timeout => "timeout",
         BufferError::Unavailable(_) | BufferError::Redb(_) => "unavailable",

@@ -24,6 +24,9 @@ pub struct BatchLimits {
     pub bytes: usize,
     /// Waiting that raises a lane's priority by one.
     pub aging: Duration,
+    /// The longest wait for another attempt there is: one that seems longer was set before the wall
+    /// clock was set back, and is over.
+    pub longest_wait: Duration,
 }
 
 /// A pending operation and its place.
@@ -227,8 +230,10 @@ fn urgent_lanes(
     };
     let free =
         |slot: &Slot| record::lane_from_bytes(&slot.lane).is_some_and(|lane| !busy.contains(&lane));
+    let longest = i64::try_from(limits.longest_wait.as_millis()).unwrap_or(i64::MAX);
+    let (over, absurd) = ((now, u64::MAX), (now.saturating_add(longest).saturating_add(1), 0));
     let mut due = Vec::new();
-    for entry in waiting.range(..=(now, u64::MAX))?.take(limits.operations) {
+    for entry in waiting.range(..=over)?.chain(waiting.range(absurd..)?).take(limits.operations) {
         due.push(Slot::decode(entry?.1.value()));
     }
     due.retain(free);

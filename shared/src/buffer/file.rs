@@ -124,25 +124,35 @@ impl BufferFile {
 
     /// Lays the ballast down if it is missing and there is room for it beside `min_free` bytes.
     /// Returns whether it is there.
-    pub(super) fn lay_ballast(&self, min_free: u64) -> io::Result<bool> {
+    pub(super) fn lay_ballast(&self, min_free: u64) -> bool {
         let ballast = self.ballast();
-        if ballast.exists() {
-            return Ok(true);
+        if fs::metadata(&ballast).is_ok_and(|meta| meta.len() == BALLAST_BYTES) {
+            return true;
         }
-        if self.free_bytes()? < min_free.saturating_add(BALLAST_BYTES) {
-            return Ok(false);
+        let needed = min_free.saturating_add(BALLAST_BYTES);
+        if !self.free_bytes().is_ok_and(|free| free >= needed) {
+            return false;
         }
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&ballast);
-        let mut file = match made {
-            Ok(file) => file,
-            // Another process was faster.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(true),
-            Err(error) => return Err(error),
+        // Made whole under another name first: a crash in between leaves no empty ballast.
+        let unfinished = sibling(&self.path, &format!("ballast-{}", std::process::id()));
+        let lay = || -> io::Result<()> {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&unfinished)?;
+            // Real blocks, not a hole: a hole frees nothing when it is removed.
+            io::copy(&mut io::Read::take(io::repeat(0), BALLAST_BYTES), &mut file)?;
+            file.sync_all()?;
+            fs::rename(&unfinished, &ballast)
         };
-        // Real blocks, not a hole: a hole frees nothing when it is removed.
-        io::copy(&mut io::Read::take(io::repeat(0), BALLAST_BYTES), &mut file)?;
-        file.sync_all()?;
-        Ok(true)
+        lay()
+            .inspect_err(|error| {
+                tracing::warn!(%error, "the buffer's ballast cannot be laid");
+                let _ = fs::remove_file(&unfinished);
+            })
+            .is_ok()
     }
 
     /// Gives the ballast up. Returns whether there was one.

@@ -8,7 +8,7 @@
 //! | `ready` | 5 - priority, place of the head | the lane ([`Slot`]): what replay may take now |
 //! | `waiting` | not-before, place of the head | the lane ([`Slot`]): what replay may take later |
 //! | `places` | operation id | where it is: pending, dead, quarantined, discarded |
-//! | `users`, `user_totals` | user, place; user | nothing; number of pending operations |
+//! | `users`, `user_totals` | user, place; user | nothing; pending operations and their bytes |
 //! | `dead` | time of death, operation id | certificate and record |
 //! | `quarantine` | place | the bytes of a record that cannot be read |
 //! | `audit` | time, operation id | what an operator did, and who it was |
@@ -36,7 +36,8 @@ pub(super) const WAITING: TableDefinition<(i64, u64), &'static [u8; Slot::BYTES]
     TableDefinition::new("waiting");
 pub(super) const PLACES: TableDefinition<u128, (u8, u64)> = TableDefinition::new("places");
 pub(super) const USERS: TableDefinition<(u128, u64), ()> = TableDefinition::new("users");
-pub(super) const USER_TOTALS: TableDefinition<u128, u64> = TableDefinition::new("user_totals");
+pub(super) const USER_TOTALS: TableDefinition<u128, (u64, u64)> =
+    TableDefinition::new("user_totals");
 pub(super) const DEAD: TableDefinition<(i64, u128), Bytes> = TableDefinition::new("dead");
 pub(super) const QUARANTINE: TableDefinition<u64, Bytes> = TableDefinition::new("quarantine");
 pub(super) const AUDIT: TableDefinition<(i64, u128), Bytes> = TableDefinition::new("audit");
@@ -142,6 +143,11 @@ impl LaneState {
 
     pub(super) fn count(&mut self, priority: Priority) -> &mut u32 {
         &mut self.counts[usize::from(priority.clamp(1, MAX_PRIORITY)) - 1]
+    }
+
+    /// How many operations of the lane are pending.
+    pub(super) fn len(&self) -> u64 {
+        self.counts.iter().map(|count| u64::from(*count)).sum()
     }
 
     /// The highest priority among the lane's pending operations.

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use redb::{Database, ReadTransaction, ReadableDatabase};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use drain::{Batch, BatchLimits, Entry, Settlement, Verdict};
 pub use file::{OpenError, private_folder, sibling};
@@ -44,10 +44,12 @@ pub use verify::Verification;
 use crate::settings::BufferSettings;
 use file::BufferFile;
 use tables::Tables;
-use writer::{Chain, Handle, Job, Request, Room, Writer};
+use writer::{Handle, Job, Purpose, Request, Room, Writer};
 
 /// Requests that may wait for the writer before new ones are refused.
 const QUEUE: usize = 4096;
+/// Reads that decode many operations at once.
+const DECODING: usize = 4;
 /// How long opening the file may take.
 const OPEN: Duration = Duration::from_secs(10);
 /// How long the writer may take to end: another process may hold on to the file.
@@ -62,6 +64,9 @@ pub enum BufferError {
     /// The user has as many operations in it as one may.
     #[error("the user's share of the buffer is used up")]
     UserShare,
+    /// The entity has as many operations in it as one may.
+    #[error("too many changes of this entity are waiting")]
+    LaneFull,
     /// The filesystem has too little room left.
     #[error("too little room is left for the buffer")]
     LowDisk,
@@ -88,6 +93,8 @@ pub struct Buffer {
     settings: BufferSettings,
     handle: Handle,
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
+    /// Bounds the memory of reads that decode many operations.
+    decoding: Semaphore,
     thread: Mutex<Option<(JoinHandle<()>, std::sync::mpsc::Receiver<()>)>>,
 }
 
@@ -105,8 +112,8 @@ impl Buffer {
     /// If the folder or the file is unsafe, is not a buffer file, or cannot be opened.
     pub fn open(settings: &BufferSettings) -> Result<Self, OpenError> {
         let (file, database) = open_file(settings)?;
-        if let Err(error) = file.lay_ballast(settings.buffer_min_free_bytes) {
-            tracing::warn!(error = %Chain(&error), "no room for the buffer's ballast");
+        if !file.lay_ballast(settings.buffer_min_free_bytes) {
+            tracing::error!("no room for the buffer's ballast: nothing is buffered until there is");
         }
         Self::start(settings, file, database)
     }
@@ -158,6 +165,7 @@ impl Buffer {
             file,
             handle: Arc::clone(&handle),
             queue: requests,
+            min_free: settings.buffer_min_free_bytes,
             reopen: Box::new(move || open_file(&again)),
         };
         let (ending, ended) = std::sync::mpsc::channel();
@@ -173,6 +181,7 @@ impl Buffer {
             settings: settings.clone(),
             handle,
             queue: Some(queue),
+            decoding: Semaphore::new(DECODING),
             thread: Mutex::new(Some((thread, ended))),
         })
     }
@@ -189,8 +198,26 @@ impl Buffer {
         T: Send + 'static,
         F: FnMut(&mut Tables<'_>, &Room) -> Result<T, BufferError> + Send + 'static,
     {
+        self.request(work, Purpose::Other).await
+    }
+
+    /// Like [`Buffer::write`], for a change that takes something in: on a full disk it is refused,
+    /// so that what takes something out may go on.
+    async fn append_work<T, F>(&self, work: F) -> Result<T, BufferError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tables<'_>, &Room) -> Result<T, BufferError> + Send + 'static,
+    {
+        self.request(work, Purpose::Append).await
+    }
+
+    async fn request<T, F>(&self, work: F, purpose: Purpose) -> Result<T, BufferError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tables<'_>, &Room) -> Result<T, BufferError> + Send + 'static,
+    {
         let gone = || BufferError::Unavailable("its writer has ended".to_owned());
-        let (request, mut result, claimed) = Request::new(work);
+        let (request, mut result, claimed) = Request::new(work, purpose);
         let queue = self.queue.as_ref().ok_or_else(gone)?;
         queue.try_send(Box::new(request)).map_err(|_| BufferError::Timeout)?;
         let limit = Duration::from_millis(self.settings.buffer_timeout_ms);

@@ -42,7 +42,7 @@ impl Tables<'_> {
             }
         }
         if let Some(user) = user {
-            self.forget_user(user, seq)?;
+            self.forget_user(user, seq, length)?;
         }
         let mut lane = None;
         for entry in self.lanes.iter()? {

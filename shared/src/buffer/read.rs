@@ -127,11 +127,14 @@ impl Buffer {
         .await
     }
 
-    /// A user's pending operations, oldest first; there are at most `BUFFER_USER_SHARE`.
+    /// A user's pending operations, oldest first; there are at most `BUFFER_USER_SHARE`, of at
+    /// most `BUFFER_USER_BYTES`.
     ///
     /// # Errors
     /// If the file cannot be read.
     pub async fn of_user(&self, user_id: Uuid) -> Result<UserOperations, BufferError> {
+        // The semaphore is never closed; if it were, there would be no limit, and no harm.
+        let _turn = self.decoding.acquire().await;
         self.read(move |transaction| {
             let user = user_id.as_u128();
             if transaction.open_table(USER_TOTALS)?.get(user)?.is_none() {

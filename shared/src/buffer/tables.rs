@@ -22,7 +22,7 @@ pub(super) struct Tables<'txn> {
     waiting: Table<'txn, (i64, u64), &'static [u8; Slot::BYTES]>,
     pub(super) places: Table<'txn, u128, (u8, u64)>,
     pub(super) users: Table<'txn, (u128, u64), ()>,
-    user_totals: Table<'txn, u128, u64>,
+    user_totals: Table<'txn, u128, (u64, u64)>,
     pub(super) dead: Table<'txn, (i64, u128), Bytes>,
     pub(super) quarantine: Table<'txn, u64, Bytes>,
     pub(super) audit: Table<'txn, (i64, u128), Bytes>,
@@ -80,8 +80,9 @@ impl<'txn> Tables<'txn> {
         self.add(BY_PRIORITY[usize::from(priority.clamp(1, MAX_PRIORITY)) - 1], sign)
     }
 
-    pub(super) fn user_total(&self, user: u128) -> Result<u64, redb::Error> {
-        Ok(self.user_totals.get(user)?.map_or(0, |total| total.value()))
+    /// A user's pending operations, and their bytes.
+    pub(super) fn user_total(&self, user: u128) -> Result<(u64, u64), redb::Error> {
+        Ok(self.user_totals.get(user)?.map_or((0, 0), |total| total.value()))
     }
 
     pub(super) fn place(&self, id: Version) -> Result<Option<Place>, redb::Error> {
@@ -108,7 +109,8 @@ impl<'txn> Tables<'txn> {
         self.lanes.insert((&lane, seq), ())?;
         self.places.insert(id, Place::Pending(seq).encode())?;
         self.users.insert((user, seq), ())?;
-        self.user_totals.insert(user, self.user_total(user)? + 1)?;
+        let (count, length) = self.user_total(user)?;
+        self.user_totals.insert(user, (count + 1, length + unsigned(bytes.len())))?;
         self.count(header.priority, 1, bytes.len())?;
         let before = self.lane_state(&lane)?;
         let mut after = before.unwrap_or(LaneState::beginning(seq, header));
@@ -134,7 +136,7 @@ impl<'txn> Tables<'txn> {
         let user = header.user_id.as_u128();
         self.lanes.remove((&lane, seq))?;
         self.places.remove(header.id.as_uuid().as_u128())?;
-        self.forget_user(user, seq)?;
+        self.forget_user(user, seq, length)?;
         self.count(header.priority, -1, length)?;
         let Some(before) = self.lane_state(&lane)? else { return Ok(()) };
         let mut after = before;
@@ -153,11 +155,16 @@ impl<'txn> Tables<'txn> {
         self.reindex(&lane, Some(&before), Some(&after))
     }
 
-    pub(super) fn forget_user(&mut self, user: u128, seq: u64) -> Result<(), redb::Error> {
+    pub(super) fn forget_user(
+        &mut self,
+        user: u128,
+        seq: u64,
+        length: usize,
+    ) -> Result<(), redb::Error> {
         self.users.remove((user, seq))?;
-        let total = self.user_total(user)?;
-        if total > 1 {
-            self.user_totals.insert(user, total - 1)?;
+        let (count, bytes) = self.user_total(user)?;
+        if count > 1 {
+            self.user_totals.insert(user, (count - 1, bytes.saturating_sub(unsigned(length))))?;
         } else {
             self.user_totals.remove(user)?;
         }
@@ -298,6 +305,10 @@ impl<'txn> Tables<'txn> {
         }
         Ok(())
     }
+}
+
+fn unsigned(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 pub(super) fn signed(length: usize) -> i64 {

@@ -186,16 +186,20 @@ fn lanes(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), 
 /// Every user's total is the number of their entries.
 fn users(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), redb::Error> {
     let users = transaction.open_table(USERS)?;
-    let mut sum = 0;
+    let (mut records, mut bytes) = (0, 0);
     for entry in transaction.open_table(USER_TOTALS)?.iter()? {
         let (user, total) = entry?;
-        let (user, total) = (user.value(), total.value());
+        let (user, (count, length)) = (user.value(), total.value());
         let entries = users.range((user, 0)..=(user, u64::MAX))?.count();
-        found.agree("a user's total", total, u64::try_from(entries).unwrap_or(u64::MAX));
-        sum += total;
+        found.agree("a user's total", count, u64::try_from(entries).unwrap_or(u64::MAX));
+        records += count;
+        bytes += length;
     }
-    let records = found.records;
-    found.agree("the sum of all users' totals", sum, records);
+    let counters = transaction.open_table(COUNTERS)?;
+    let all_bytes = counters.get(BYTES)?.map_or(0, |value| value.value());
+    let all = found.records;
+    found.agree("the sum of all users' totals", records, all);
+    found.agree("the sum of all users' bytes", bytes, all_bytes);
     Ok(())
 }
 

@@ -25,6 +25,7 @@ pub(super) type Handle = Arc<RwLock<Arc<Database>>>;
 /// A change to the tables, and where its result goes.
 pub(super) struct Request<T, F> {
     work: F,
+    purpose: Purpose,
     result: Option<Result<T, BufferError>>,
     reply: oneshot::Sender<Result<T, BufferError>>,
     claimed: Arc<AtomicBool>,
@@ -35,17 +36,33 @@ impl<T, F> Request<T, F> {
     /// writer for a commit, or by the caller to abandon it.
     pub(super) fn new(
         work: F,
+        purpose: Purpose,
     ) -> (Self, oneshot::Receiver<Result<T, BufferError>>, Arc<AtomicBool>) {
         let (reply, result) = oneshot::channel();
         let claimed = Arc::new(AtomicBool::new(false));
-        (Self { work, result: None, reply, claimed: Arc::clone(&claimed) }, result, claimed)
+        (
+            Self { work, purpose, result: None, reply, claimed: Arc::clone(&claimed) },
+            result,
+            claimed,
+        )
     }
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It takes something in.
+    Append,
+    /// It takes something out, or changes what is there.
+    Other,
 }
 
 /// A [`Request`] of any type.
 pub(super) trait Job: Send {
     /// Takes the job for the coming commit; false if its caller has abandoned it.
     fn claim(&self) -> bool;
+    /// What the job is for.
+    fn purpose(&self) -> Purpose;
     /// Makes the change. An error of storage ends the whole transaction; a refusal changes nothing
     /// and is this job's own result. May run again in another transaction.
     fn run(&mut self, tables: &mut Tables<'_>, room: &Room) -> Result<(), redb::Error>;
@@ -60,6 +77,10 @@ where
 {
     fn claim(&self) -> bool {
         !self.claimed.swap(true, Ordering::AcqRel)
+    }
+
+    fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     fn run(&mut self, tables: &mut Tables<'_>, room: &Room) -> Result<(), redb::Error> {
@@ -88,6 +109,8 @@ where
 pub(super) struct Room {
     /// Bytes free; zero if that cannot be told.
     pub(super) free_bytes: u64,
+    /// Whether the ballast is there.
+    pub(super) ballast: bool,
 }
 
 /// The writer's state. It lives on its own thread.
@@ -95,6 +118,7 @@ pub(super) struct Writer {
     pub(super) file: BufferFile,
     pub(super) handle: Handle,
     pub(super) queue: mpsc::Receiver<Box<dyn Job>>,
+    pub(super) min_free: u64,
     pub(super) reopen: Box<dyn Fn() -> Result<(BufferFile, Database), OpenError> + Send>,
 }
 
@@ -124,6 +148,10 @@ impl Writer {
             let opened = self.open_anew();
             if opened && full && self.file.drop_ballast() {
                 tracing::warn!("disk full: the buffer's ballast was given up to go on draining");
+                let is_append = |job: &mut Box<dyn Job>| job.purpose() == Purpose::Append;
+                for job in jobs.extract_if(.., is_append) {
+                    job.finish(Err("the disk is full".to_owned()));
+                }
                 committed = self.commit(None, &mut jobs);
             }
         }
@@ -158,7 +186,8 @@ impl Writer {
         if jobs.is_empty() {
             return Ok(transaction.abort()?);
         }
-        let room = Room { free_bytes: self.file.free_bytes().unwrap_or(0) };
+        let ballast = self.file.lay_ballast(self.min_free);
+        let room = Room { free_bytes: self.file.free_bytes().unwrap_or(0), ballast };
         run_all(&transaction, jobs, &room)?;
         transaction.commit()?;
         Ok(())

@@ -10,6 +10,7 @@ mod bad_input;
 mod harness;
 mod load;
 mod migration;
+mod neighbours;
 mod online;
 mod outage;
 mod ownership;

@@ -19,8 +19,12 @@ use crate::domain::{
     TaskStatus, Title, Version,
 };
 
-const LIMITS: BatchLimits =
-    BatchLimits { operations: 100, bytes: 1 << 20, aging: Duration::from_secs(60) };
+const LIMITS: BatchLimits = BatchLimits {
+    operations: 100,
+    bytes: 1 << 20,
+    aging: Duration::from_secs(60),
+    longest_wait: Duration::from_secs(3600),
+};
 
 fn settings(folder: &Path) -> BufferSettings {
     BufferSettings {
