@@ -12,6 +12,7 @@ mod load;
 mod migration;
 mod neighbours;
 mod online;
+mod operator;
 mod outage;
 mod ownership;
 mod redis;
