@@ -6,6 +6,7 @@
 
 pub mod buffer;
 pub mod domain;
+pub mod online;
 pub mod redis;
 pub mod settings;
 pub mod status;

@@ -1,7 +1,7 @@
 //! What the named workers share.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
 use shared::buffer::Buffer;
 use shared::domain::Lane;
@@ -11,6 +11,7 @@ use shared::store::{Link, Store};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
 
+use crate::pace::Pace;
 use crate::settings::WorkerSettings;
 
 /// What the named workers share.
@@ -33,8 +34,8 @@ pub struct Context {
     /// Lanes that are being applied. Held while lanes are chosen, so that nobody else takes
     /// operations out of the buffer that are on their way to PostgreSQL.
     pub busy: Mutex<HashSet<Lane>>,
-    /// Operations in the next batch: small after an outage, growing while PostgreSQL is quick.
-    pub pace: AtomicUsize,
+    /// How fast replay goes.
+    pub pace: Pace,
     /// Whether everything was up when it was last checked.
     pub all_up: AtomicBool,
     /// When replay last looked for work or finished a batch.

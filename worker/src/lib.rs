@@ -5,6 +5,7 @@ pub mod cli;
 pub mod context;
 pub mod http;
 pub mod monitor;
+pub mod pace;
 pub mod replay;
 pub mod retention;
 pub mod settings;
@@ -15,7 +16,7 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -35,6 +36,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
+use crate::pace::Pace;
 use crate::settings::WorkerSettings;
 use crate::source::Source;
 
@@ -65,7 +67,7 @@ pub async fn open() -> anyhow::Result<Context> {
         link: Link::default(),
         wake: Notify::new(),
         busy: Mutex::new(HashSet::new()),
-        pace: AtomicUsize::new(replay::FIRST_BATCH),
+        pace: Pace::new(settings.replay_batch_size),
         all_up: AtomicBool::new(false),
         progress: watch::Sender::new(Instant::now()),
         migrated: AtomicBool::new(false),

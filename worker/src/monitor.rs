@@ -15,7 +15,6 @@ use shared::store::{Class, LinkState, StoreError};
 use tokio::sync::Mutex;
 
 use crate::context::Context;
-use crate::replay::FIRST_BATCH;
 use crate::settings::Migrate;
 
 /// Several heartbeats fit into the time after which a worker counts as absent.
@@ -94,7 +93,7 @@ pub async fn look(
     let (postgres, redis) = tokio::join!(check_postgres(&context), context.redis.is_up());
     let postgres = postgres.err().map(|error| format!("{} ({error})", error.class().as_str()));
     if !was_up && context.link.is_up() {
-        context.pace.store(FIRST_BATCH, Ordering::Relaxed);
+        context.pace.restart();
         context.wake.notify_one();
     }
     context.all_up.store(postgres.is_none() && redis, Ordering::Relaxed);

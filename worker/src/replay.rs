@@ -14,18 +14,15 @@ use apalis_core::error::BoxDynError;
 use futures::{Stream, stream};
 use shared::buffer::{Batch, BatchLimits, Entry, Settlement, Verdict, unix_millis};
 use shared::domain::{Lane, Operation, Outcome, Refusal, backoff};
+use shared::online::online;
 use shared::store::{Applied, Effect, Source};
 use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::settings::WorkerSettings;
 
-/// Operations in the first batch after an outage.
-pub const FIRST_BATCH: usize = 50;
 /// Bytes in a batch at the most.
 const BATCH_BYTES: usize = 4 << 20;
-/// A batch that took no longer than this lets the next one be twice as large.
-const QUICK: Duration = Duration::from_millis(250);
 /// How often the buffer is looked into while the link is up: other processes put operations there.
 const LOOK: Duration = Duration::from_millis(100);
 /// Pause after PostgreSQL or the buffer did not do what was asked, though the link is up.
@@ -67,8 +64,11 @@ async fn claim(context: &Arc<Context>) -> Option<Claimed> {
         }
     }
     let mut busy = context.busy.lock().await;
+    if context.pace.one_at_a_time() && !busy.is_empty() {
+        return None;
+    }
     let limits = BatchLimits {
-        operations: context.pace.load(Ordering::Relaxed),
+        operations: context.pace.size(),
         bytes: BATCH_BYTES,
         aging: Duration::from_secs(context.settings.priority_aging_seconds),
         longest_wait: Duration::from_millis(context.settings.retry_max_ms),
@@ -107,7 +107,7 @@ pub async fn replay(context: Arc<Context>, claimed: Claimed) -> Result<(), BoxDy
 }
 
 async fn work_off(context: &Context, batch: Batch) {
-    let started = Instant::now();
+    let (started, size) = (Instant::now(), batch.entries.len());
     let settlements = apply(context, batch).await;
     let settled = settlements.len();
     if let Err(error) = context.buffer.settle(settlements).await {
@@ -117,7 +117,11 @@ async fn work_off(context: &Context, batch: Batch) {
         context.settled.fetch_add(settled as u64, Ordering::Relaxed);
         context.settled_at.store(unix_millis(), Ordering::Relaxed);
     }
-    metrics::histogram!("replay_batch_duration_seconds").record(started.elapsed());
+    let took = started.elapsed();
+    metrics::histogram!("replay_batch_duration_seconds").record(took);
+    let path = context.buffer.settings().buffer_path.clone();
+    let online = tokio::task::spawn_blocking(move || online(&path)).await.unwrap_or_default();
+    tokio::time::sleep(context.pace.rest_after(size, took, online)).await;
 }
 
 /// Gives lanes free again, also if the batch is dropped on its way.
@@ -162,19 +166,15 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
     }
     let (places, mut operations): (Vec<Place>, Vec<Operation>) =
         batch.entries.into_iter().map(Place::of).unzip();
-    let started = Instant::now();
     let Applied { effects, error } = context.store.apply(&mut operations, Source::Replay).await;
     for ((place, operation), effect) in places.iter().zip(&operations).zip(&effects) {
         if let Some(verdict) = judge(&context.settings, place, operation, effect) {
             settlements.push(Settlement { place: place.seq, verdict });
         }
     }
-    let Some(error) = error else {
-        set_pace(context, operations.len(), started.elapsed());
-        return settlements;
-    };
+    let Some(error) = error else { return settlements };
     context.link.report(error);
-    context.pace.store(FIRST_BATCH, Ordering::Relaxed);
+    context.pace.restart();
     if context.link.is_up() {
         tracing::warn!(%error, "a batch could not be applied: it will come again");
         tokio::time::sleep(PAUSE).await;
@@ -194,20 +194,6 @@ impl Place {
         let Entry { place, attempts, queued_at, operation, .. } = entry;
         (Self { seq: place, attempts, queued_at }, operation)
     }
-}
-
-/// Lets batches grow while PostgreSQL is quick.
-fn set_pace(context: &Context, size: usize, took: Duration) {
-    let pace = context.pace.load(Ordering::Relaxed);
-    let next = if took > QUICK {
-        pace / 2
-    } else if size >= pace {
-        pace * 2
-    } else {
-        pace
-    };
-    let most = context.settings.replay_batch_size.max(1);
-    context.pace.store(next.clamp(FIRST_BATCH.min(most), most), Ordering::Relaxed);
 }
 
 /// What is to become of an operation; `None` if it was held back and stays as it is.

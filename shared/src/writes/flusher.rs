@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::join_all;
@@ -11,6 +12,7 @@ use super::admission::Admission;
 use super::{WriteError, Written};
 use crate::buffer::BufferError;
 use crate::domain::{Clock, Operation, Outcome, Refusal};
+use crate::online::OnlineNotes;
 use crate::store::{Applied, Class, Effect, Source};
 
 /// Writes in one statement at the most.
@@ -28,6 +30,7 @@ pub(super) struct Ticket {
 /// One task that writes: one batch on its way at a time.
 pub(super) struct Flusher {
     pub(super) admission: Arc<Admission>,
+    pub(super) notes: Arc<OnlineNotes>,
     pub(super) clock: Arc<Clock>,
 }
 
@@ -93,10 +96,12 @@ impl Flusher {
         }
         let (mut operations, replies): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|ticket| (ticket.operation, ticket.reply)).unzip();
+        let started = Instant::now();
         let Applied { effects, error } =
             self.admission.store.apply(&mut operations, Source::Online(&self.clock)).await;
-        if let Some(error) = error {
-            self.admission.link.report(error);
+        match error {
+            None => self.notes.note(started.elapsed()),
+            Some(error) => self.admission.link.report(error),
         }
         let mut unfinished = Vec::new();
         for ((operation, reply), effect) in operations.into_iter().zip(replies).zip(effects) {

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::buffer::{Buffer, BufferError};
 use crate::domain::{Clock, Operation, Outcome, Refusal, Version};
+use crate::online::OnlineNotes;
 use crate::store::{Entity, Link, Store};
 use admission::Admission;
 use flusher::{Flusher, Ticket};
@@ -84,10 +85,15 @@ impl Writes {
         clock: Arc<Clock>,
     ) -> Self {
         let (mut queues, mut flushers) = (Vec::new(), Vec::new());
+        let notes = Arc::new(OnlineNotes::beside(&buffer.settings().buffer_path));
         let admission = Arc::new(Admission { store, buffer, link });
         for _ in 0..FLUSHERS {
             let (queue, tickets) = mpsc::channel(QUEUE);
-            let flusher = Flusher { admission: Arc::clone(&admission), clock: Arc::clone(&clock) };
+            let flusher = Flusher {
+                admission: Arc::clone(&admission),
+                notes: Arc::clone(&notes),
+                clock: Arc::clone(&clock),
+            };
             queues.push(queue);
             flushers.push(tokio::spawn(flusher.run(tickets)));
         }

@@ -19,3 +19,4 @@ mod redis;
 mod settings;
 mod startup;
 mod story;
+mod workers;
