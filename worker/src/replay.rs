@@ -67,8 +67,9 @@ async fn claim(context: &Arc<Context>) -> Option<Claimed> {
         }
     }
     let mut busy = context.busy.lock().await;
+    let most = context.settings.replay_batch_size.max(1);
     let limits = BatchLimits {
-        operations: context.pace.load(Ordering::Relaxed),
+        operations: context.pace.load(Ordering::Relaxed).min(most),
         bytes: BATCH_BYTES,
         aging: Duration::from_secs(context.settings.priority_aging_seconds),
     };
