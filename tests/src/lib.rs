@@ -39,7 +39,7 @@ pub use ports::{free_port, is_free};
 pub use postgres::{Cluster, Postgres, Programs};
 pub use probe::Probe;
 pub use process::Process;
-pub use proxy::{LineCounts, Proxy};
+pub use proxy::{Ending, LineCounts, Proxy};
 pub use redis::Redis;
 pub use scratch::{place, scratch_folder};
 pub use wait::{wait_for, wait_until};

@@ -15,6 +15,8 @@ pub struct LineCounts {
     pub unreachable: u64,
     /// Times a connection had something to pass, and a stalled or mute line held it.
     pub held: u64,
+    /// Acknowledgements of writes that were lost on purpose.
+    pub acknowledgements_lost: u64,
     /// Bytes passed from clients to the server.
     pub bytes_up: u64,
     /// Bytes passed from the server to clients.
@@ -28,6 +30,7 @@ pub(super) struct Counters {
     pub(super) severed: AtomicU64,
     pub(super) unreachable: AtomicU64,
     pub(super) held: AtomicU64,
+    pub(super) acknowledgements_lost: AtomicU64,
     pub(super) bytes_up: AtomicU64,
     pub(super) bytes_down: AtomicU64,
 }
@@ -43,6 +46,7 @@ impl Counters {
             severed: self.severed.load(Ordering::SeqCst),
             unreachable: self.unreachable.load(Ordering::SeqCst),
             held: self.held.load(Ordering::SeqCst),
+            acknowledgements_lost: self.acknowledgements_lost.load(Ordering::SeqCst),
             bytes_up: self.bytes_up.load(Ordering::SeqCst),
             bytes_down: self.bytes_down.load(Ordering::SeqCst),
         }

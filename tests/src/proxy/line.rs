@@ -1,5 +1,6 @@
 //! The state of a line, and one connection on it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -8,6 +9,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::counters::{Counters, count};
+use super::trap::{Ending, Trap};
+use super::wire::{Passage, Wire};
 
 const CHUNK_BYTES: usize = 16 * 1024;
 
@@ -61,16 +64,19 @@ pub(super) struct Connection {
     client: TcpStream,
     line: watch::Receiver<Line>,
     counters: Arc<Counters>,
+    wire: Option<Wire>,
 }
 
 impl Connection {
+    /// With a trap, the connection is read as PostgreSQL's.
     pub(super) fn new(
         client: TcpStream,
         line: watch::Receiver<Line>,
         counters: Arc<Counters>,
+        trap: Option<Arc<Trap>>,
     ) -> Self {
         count(&counters.connections, 1);
-        Self { client, line, counters }
+        Self { client, line, counters, wire: trap.map(Wire::new) }
     }
 
     pub(super) async fn carry(mut self, upstream_port: u16) {
@@ -106,9 +112,13 @@ impl Connection {
         let _ = self.client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
         let (client_reader, client_writer) = self.client.split();
         let (server_reader, server_writer) = server.split();
-        let lines = (self.line.clone(), self.line.clone());
-        let up = Pump { line: lines.0, direction: Direction::Up, counters: &self.counters };
-        let down = Pump { line: lines.1, direction: Direction::Down, counters: &self.counters };
+        let pump = |direction| Pump {
+            line: self.line.clone(),
+            direction,
+            counters: &self.counters,
+            wire: self.wire.as_ref(),
+        };
+        let (up, down) = (pump(Direction::Up), pump(Direction::Down));
         let both = tokio::try_join!(
             up.run(client_reader, server_writer),
             down.run(server_reader, client_writer)
@@ -122,6 +132,7 @@ struct Pump<'a> {
     line: watch::Receiver<Line>,
     direction: Direction,
     counters: &'a Counters,
+    wire: Option<&'a Wire>,
 }
 
 impl Pump<'_> {
@@ -138,9 +149,29 @@ impl Pump<'_> {
             if length == 0 {
                 return to.shutdown().await;
             }
+            let (bytes, ending) = self.read(&chunk[..length]);
             // Counted first: whoever has received it must find it counted.
-            count(self.passed(), length);
-            to.write_all(&chunk[..length]).await?;
+            count(self.passed(), bytes.len());
+            to.write_all(&bytes).await?;
+            if let Some(ending) = ending {
+                count(&self.counters.acknowledgements_lost, 1);
+                return lose(ending, from, to).await;
+            }
+        }
+    }
+
+    /// What is to be passed on of some bytes, and whether the connection is to end after them.
+    fn read<'b>(&self, bytes: &'b [u8]) -> (Cow<'b, [u8]>, Option<Ending>) {
+        match (self.wire, self.direction) {
+            (None, _) => (bytes.into(), None),
+            (Some(wire), Direction::Up) => {
+                wire.hear(bytes);
+                (bytes.into(), None)
+            }
+            (Some(wire), Direction::Down) => {
+                let Passage { bytes, ending } = wire.pass(bytes);
+                (bytes.into(), ending)
+            }
         }
     }
 
@@ -149,6 +180,20 @@ impl Pump<'_> {
             Direction::Up => &self.counters.bytes_up,
             Direction::Down => &self.counters.bytes_down,
         }
+    }
+}
+
+/// Ends a connection for the client after the server's answer was lost.
+async fn lose(
+    ending: Ending,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+) -> std::io::Result<()> {
+    match ending {
+        Ending::Reset => Err(std::io::ErrorKind::ConnectionReset.into()),
+        Ending::Fin => to.shutdown().await,
+        // Until the client has had enough.
+        Ending::Silence => tokio::io::copy(&mut from, &mut tokio::io::sink()).await.map(drop),
     }
 }
 

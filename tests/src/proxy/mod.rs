@@ -17,11 +17,15 @@ use crate::ports::hold_free_port;
 use crate::wait::wait_until;
 use counters::Counters;
 use line::Line;
+use trap::Trap;
 
 mod counters;
 mod line;
+mod trap;
+mod wire;
 
 pub use counters::LineCounts;
+pub use trap::Ending;
 
 const BACKLOG: u32 = 1024;
 const SWITCH_DEADLINE: Duration = Duration::from_secs(5);
@@ -33,6 +37,7 @@ pub struct Proxy {
     line: watch::Sender<Line>,
     listening: watch::Receiver<bool>,
     counters: Arc<Counters>,
+    trap: Option<Arc<Trap>>,
 }
 
 impl Proxy {
@@ -41,6 +46,19 @@ impl Proxy {
     /// # Panics
     /// When the line cannot be laid.
     pub async fn start(upstream: u16) -> Self {
+        Self::lay(upstream, None).await
+    }
+
+    /// A whole line to a PostgreSQL, which reads what passes: only on such a line can
+    /// [acknowledgements be lost](Proxy::lose_acknowledgements).
+    ///
+    /// # Panics
+    /// When the line cannot be laid.
+    pub async fn to_postgres(upstream: u16) -> Self {
+        Self::lay(upstream, Some(Arc::default())).await
+    }
+
+    async fn lay(upstream: u16, trap: Option<Arc<Trap>>) -> Self {
         let (held_port, port) = hold_free_port();
         let (line, seen_line) = watch::channel(Line::Whole);
         let (listening_sender, listening) = watch::channel(false);
@@ -51,12 +69,13 @@ impl Proxy {
             line: seen_line,
             listening: listening_sender,
             counters: counters.clone(),
+            trap: trap.clone(),
         };
         runtime().spawn(async move {
             exchange.run().await;
             drop(held_port);
         });
-        let proxy = Self { port, line, listening, counters };
+        let proxy = Self { port, line, listening, counters, trap };
         proxy.switch(Line::Whole).await;
         proxy
     }
@@ -81,6 +100,18 @@ impl Proxy {
     /// then loses the answers, a COMMIT's among them; healing it delivers them late.
     pub async fn mute(&self) {
         self.switch(Line::Mute).await;
+    }
+
+    /// The next `times` writes that a program (by its `application_name`) sends are committed, and
+    /// the acknowledgement is lost: the program gets everything up to it, and then `ending`. The
+    /// line itself stays whole. What was left of an earlier call is forgotten;
+    /// [`LineCounts::acknowledgements_lost`] tells what has been lost.
+    ///
+    /// # Panics
+    /// When the line does not read PostgreSQL's protocol.
+    pub fn lose_acknowledgements(&self, application: &str, times: u64, ending: Ending) {
+        let trap = self.trap.as_ref().expect("a line to PostgreSQL");
+        trap.arm(application, times, ending);
     }
 
     /// Makes the line whole again.
@@ -122,6 +153,7 @@ struct Exchange {
     line: watch::Receiver<Line>,
     listening: watch::Sender<bool>,
     counters: Arc<Counters>,
+    trap: Option<Arc<Trap>>,
 }
 
 impl Exchange {
@@ -152,7 +184,8 @@ impl Exchange {
     }
 
     fn carry(&self, client: TcpStream) {
-        let connection = line::Connection::new(client, self.line.clone(), self.counters.clone());
+        let (line, counters) = (self.line.clone(), self.counters.clone());
+        let connection = line::Connection::new(client, line, counters, self.trap.clone());
         tokio::spawn(connection.carry(self.upstream));
     }
 

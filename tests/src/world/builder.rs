@@ -112,7 +112,7 @@ impl Builder {
         let folder = scratch_folder("world");
         let postgres = Postgres::prepare(folder.path()).await;
         let redis = Redis::prepare(folder.path());
-        let postgres_line = Proxy::start(postgres.port()).await;
+        let postgres_line = Proxy::to_postgres(postgres.port()).await;
         let redis_line = Proxy::start(redis.port()).await;
         let (postgres_port, redis_port) = match self.lines {
             true => (postgres_line.port(), redis_line.port()),
