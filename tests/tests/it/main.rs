@@ -22,3 +22,4 @@ mod redis;
 mod settings;
 mod startup;
 mod story;
+mod two_nodes;
