@@ -7,10 +7,13 @@
 )]
 
 mod bad_input;
+mod conflicts;
 mod harness;
+mod lanes;
 mod load;
 mod migration;
 mod neighbours;
+mod node;
 mod online;
 mod operator;
 mod outage;
@@ -19,4 +22,5 @@ mod redis;
 mod settings;
 mod startup;
 mod story;
+mod two_nodes;
 mod workers;
