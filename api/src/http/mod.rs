@@ -10,6 +10,7 @@ mod operations;
 mod profile;
 mod schema;
 mod shell;
+mod task_input;
 mod tasks;
 
 use poem::web::Data;

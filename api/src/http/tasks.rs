@@ -2,13 +2,9 @@
 
 use poem::web::Data;
 use poem_openapi::param::{Header, Path, Query};
-use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{ApiResponse, Object, OpenApi};
-use serde::{Deserialize, Serialize};
-use shared::domain::{
-    Change, Description, Invalid, Operation, Outcome, TaskFields, TaskPatch, TaskStatus, Title,
-    Version,
-};
+use serde::Serialize;
+use shared::domain::{Change, Operation, Outcome, Version};
 use shared::store::Entity;
 use shared::writes::Written;
 use uuid::Uuid;
@@ -16,9 +12,9 @@ use uuid::Uuid;
 use super::auth::Authenticated;
 use super::body::{JsonBody, Ready};
 use super::envelope::{ListMeta, ReadMeta, SyncState, WriteMeta};
-use super::error::{ApiError, FieldProblem};
-use super::schema::Nullable;
+use super::error::ApiError;
 use super::shell::{RequestId, Traceparent};
+use super::task_input::{NewTask, TaskChange, WholeTask};
 use crate::reads::{self, TaskView};
 use crate::state::State;
 
@@ -30,131 +26,6 @@ const MAX_LIMIT: u64 = 100;
 const MAX_PAGE: u64 = 1_000_000;
 /// Characters of an idempotency key at the most.
 const MAX_KEY: usize = 255;
-
-/// A new task.
-#[derive(Debug, Deserialize, Object)]
-#[serde(deny_unknown_fields)]
-#[oai(deny_unknown_fields)]
-pub struct NewTask {
-    /// 1 to 255 characters, not blank.
-    #[oai(validator(min_length = 1, max_length = 255))]
-    title: String,
-    /// Up to 10,000 characters, or null.
-    #[oai(default)]
-    #[serde(default)]
-    description: Nullable<String>,
-    /// `pending` (the default), `in_progress`, `completed` or `cancelled`.
-    #[serde(default)]
-    status: Option<String>,
-}
-
-/// All fields of a task.
-#[derive(Debug, Deserialize, Object)]
-#[serde(deny_unknown_fields)]
-#[oai(deny_unknown_fields)]
-pub struct WholeTask {
-    /// 1 to 255 characters, not blank.
-    #[oai(validator(min_length = 1, max_length = 255))]
-    title: String,
-    /// Up to 10,000 characters, or null.
-    #[serde(deserialize_with = "Nullable::deserialize")]
-    description: Nullable<String>,
-    /// `pending`, `in_progress`, `completed` or `cancelled`.
-    status: String,
-}
-
-/// Some fields of a task; at least one.
-#[derive(Debug, Deserialize, Object)]
-#[serde(deny_unknown_fields)]
-#[oai(deny_unknown_fields)]
-pub struct TaskChange {
-    /// 1 to 255 characters, not blank.
-    #[oai(validator(min_length = 1, max_length = 255))]
-    #[serde(default, deserialize_with = "present")]
-    title: Option<String>,
-    /// Up to 10,000 characters; null clears it.
-    #[oai(validator(max_length = 10_000))]
-    #[serde(default)]
-    description: MaybeUndefined<String>,
-    /// `pending`, `in_progress`, `completed` or `cancelled`.
-    #[serde(default, deserialize_with = "present")]
-    status: Option<String>,
-}
-
-/// Takes a field that may be missing but not null.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    String::deserialize(deserializer).map(Some)
-}
-
-/// Collects what is wrong with a body, so that a client learns all of it at once.
-#[derive(Default)]
-struct Problems(Vec<FieldProblem>);
-
-impl Problems {
-    fn take<T>(&mut self, field: &str, parsed: Result<T, Invalid>) -> Option<T> {
-        parsed
-            .map_err(|invalid| {
-                self.0.push(FieldProblem { field: field.to_owned(), message: invalid.to_string() });
-            })
-            .ok()
-    }
-
-    fn fields(
-        mut self,
-        title: String,
-        description: Option<String>,
-        status: Option<&str>,
-    ) -> Result<TaskFields, ApiError> {
-        let title = self.take("title", Title::try_from(title));
-        let description = description.map(Description::try_from).transpose();
-        let description = self.take("description", description);
-        let status = status.map_or(Ok(TaskStatus::default()), TaskStatus::parse);
-        let status = self.take("status", status);
-        match (title, description, status) {
-            (Some(title), Some(description), Some(status)) => {
-                Ok(TaskFields { title, description, status })
-            }
-            _ => Err(ApiError::fields(self.0)),
-        }
-    }
-}
-
-impl NewTask {
-    fn parse(self) -> Result<TaskFields, ApiError> {
-        Problems::default().fields(self.title, self.description.0, self.status.as_deref())
-    }
-}
-
-impl WholeTask {
-    fn parse(self) -> Result<TaskFields, ApiError> {
-        Problems::default().fields(self.title, self.description.0, Some(&self.status))
-    }
-}
-
-impl TaskChange {
-    fn parse(self) -> Result<TaskPatch, ApiError> {
-        let mut problems = Problems::default();
-        let title = self.title.map(Title::try_from).transpose();
-        let title = problems.take("title", title).flatten();
-        let description = match self.description {
-            MaybeUndefined::Undefined => None,
-            MaybeUndefined::Null => Some(None),
-            MaybeUndefined::Value(text) => {
-                problems.take("description", Description::try_from(text)).map(Some)
-            }
-        };
-        let status = self.status.as_deref().map(TaskStatus::parse).transpose();
-        let status = problems.take("status", status).flatten();
-        let patch = TaskPatch { title, description, status };
-        if !problems.0.is_empty() {
-            return Err(ApiError::fields(problems.0));
-        }
-        if patch.is_empty() {
-            return Err(ApiError::field("body", "must name at least one field"));
-        }
-        Ok(patch)
-    }
-}
 
 /// A task that was written.
 #[derive(Serialize, Object)]

@@ -13,6 +13,7 @@ mod append;
 mod drain;
 mod file;
 mod layout;
+mod lists;
 mod operator;
 mod quarantine;
 mod read;
@@ -34,9 +35,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use drain::{Batch, BatchLimits, Entry, Settlement, Verdict};
 pub use file::{OpenError, private_folder, sibling};
-pub use operator::{
-    Act, ActKind, DeadEntry, DeadFilter, OperatorError, Page, Paused, PendingFilter,
-};
+pub use lists::{DeadEntry, DeadFilter, Page, PendingFilter};
+pub use operator::{Act, ActKind, ActedOn, OperatorError, Paused};
 pub use read::{Found, Letter, Stats, UserOperations};
 pub use record::Damage;
 pub use verify::Verification;
