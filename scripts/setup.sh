@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that this machine has what `make dev` and `make test` need: a C compiler, the
-# PostgreSQL server programs (15 or later) and redis-server.
+# PostgreSQL server programs (15 or later), redis-server and libfaketime (tests let a clock jump).
 #
 # On Debian and Ubuntu, as root or where sudo asks no password, what is missing is installed from
 # the distribution's packages. No server of the system is created, started, stopped or changed:
@@ -39,6 +39,7 @@ find_missing() {
     command -v cc >/dev/null || missing+=("C compiler")
     has_postgres || missing+=("PostgreSQL server $OLDEST_POSTGRES or later")
     has_program redis-server || missing+=("redis-server")
+    has_faketime || missing+=("libfaketime")
 }
 
 has_postgres() {
@@ -50,6 +51,17 @@ has_postgres() {
             if ((version >= OLDEST_POSTGRES)); then
                 return 0
             fi
+        fi
+    done
+    return 1
+}
+
+# Debian puts it below the folder of the architecture, others below /usr/lib, /usr/lib64 or /usr/local/lib.
+has_faketime() {
+    local library
+    for library in /usr/{lib,lib64,local/lib}/{,*/}faketime/libfaketimeMT.so.1; do
+        if [[ -e $library ]]; then
+            return 0
         fi
     done
     return 1
@@ -75,6 +87,7 @@ install_with_apt() {
             "C compiler") packages+=(gcc libc6-dev) ;;
             PostgreSQL*) packages+=(postgresql) ;;
             redis-server) packages+=(redis-server) && redis_is_new=yes ;;
+            libfaketime) packages+=(faketime) ;;
         esac
     done
     say "installing with apt-get: ${packages[*]}"
@@ -115,13 +128,13 @@ leave_no_trace() {
 }
 
 advise() {
-    say "please install a C compiler, PostgreSQL $OLDEST_POSTGRES or later and Redis, then try again:"
+    say "please install a C compiler, PostgreSQL $OLDEST_POSTGRES or later, Redis and libfaketime, then try again:"
     cat >&2 <<'END'
-  Debian, Ubuntu   sudo apt-get install gcc libc6-dev postgresql redis-server
+  Debian, Ubuntu   sudo apt-get install gcc libc6-dev postgresql redis-server faketime
                    (for an older release: https://www.postgresql.org/download/linux)
-  Fedora, RHEL     sudo dnf install gcc postgresql-server redis
-  Arch             sudo pacman -S gcc postgresql redis
-  openSUSE         sudo zypper install gcc postgresql-server redis
+  Fedora, RHEL     sudo dnf install gcc postgresql-server redis libfaketime
+  Arch             sudo pacman -S gcc postgresql redis libfaketime
+  openSUSE         sudo zypper install gcc postgresql-server redis libfaketime
   macOS            brew install postgresql@17 redis
                    (`make dev` and `make test` need Linux: run them in a virtual machine)
 END

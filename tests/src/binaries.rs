@@ -24,6 +24,14 @@ pub fn binaries() -> &'static Path {
             "debug" => {}
             other => drop(build.args(["--profile", other])),
         }
+        // What cargo tells a test of its own package would be news to build scripts that look at it:
+        // they, and all that needs them, would be built anew in every run.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("CARGO_PKG_") {
+                build.env_remove(&name);
+            }
+        }
+        build.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH");
         let status = build.current_dir(workspace_root()).status().expect("cargo can be run");
         assert!(status.success(), "the product does not build: {status}");
         folder

@@ -195,7 +195,7 @@ async fn run_workers(context: &Arc<Context>, ended: &CancellationToken) -> anyho
         .register(move |_| {
             let context = Arc::clone(&of_retention);
             WorkerBuilder::new("retention")
-                .backend(Source::new(retention::ticks()))
+                .backend(Source::new(retention::ticks(&context)))
                 .catch_panic()
                 .concurrency(1)
                 .build(move |tick: retention::Tick| retention::sweep(Arc::clone(&context), tick))

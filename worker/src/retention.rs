@@ -1,17 +1,20 @@
 //! The worker named `retention`: makes dead letters of operations that have grown too old, and ends
-//! the retention of dead letters.
+//! the retention of dead letters, of the ledger's rows and of tombstones.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use apalis_core::error::BoxDynError;
+use chrono::{DateTime, Utc};
 use futures::{Stream, stream};
 use shared::buffer::{BufferError, unix_millis};
+use shared::store::StoreError;
 
 use crate::context::Context;
 
-/// How often old operations are looked for.
-const INTERVAL: Duration = Duration::from_secs(60);
+/// Statements per look that remove rows in PostgreSQL, for each table, at the most: what is left
+/// waits for the next look.
+const PURGES: usize = 100;
 const HOUR_MS: i64 = 3_600_000;
 
 /// A moment to look, by a clock that does not jump.
@@ -20,12 +23,13 @@ pub struct Tick {
     now: i64,
 }
 
-/// Ticks once a minute. Their time is the wall clock at the start plus the time that has passed since
+/// Ticks, every `RETENTION_INTERVAL_SECONDS`. Their time is the wall clock at the start plus the time that has passed since
 /// by the monotonic clock, so a wall clock that jumps ahead makes nothing old.
-pub fn ticks() -> impl Stream<Item = Tick> + Send + 'static {
+pub fn ticks(context: &Context) -> impl Stream<Item = Tick> + Send + 'static + use<> {
+    let interval = Duration::from_secs(context.settings.retention_interval_seconds.max(1));
     let (wall, started) = (unix_millis(), Instant::now());
     stream::unfold((), move |()| async move {
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(interval).await;
         let passed = i64::try_from(started.elapsed().as_millis()).unwrap_or(0);
         Some((Tick { now: wall.saturating_add(passed) }, ()))
     })
@@ -34,7 +38,7 @@ pub fn ticks() -> impl Stream<Item = Tick> + Send + 'static {
 /// One look.
 ///
 /// # Errors
-/// None that would need apalis: what could not be done is done a minute later.
+/// None that would need apalis: what could not be done is done at the next look.
 pub async fn sweep(context: Arc<Context>, tick: Tick) -> Result<(), BoxDynError> {
     let hours = |hours: u64| i64::try_from(hours).unwrap_or(i64::MAX).saturating_mul(HOUR_MS);
     let old = tick.now.saturating_sub(hours(context.settings.buffer_retention_hours));
@@ -47,6 +51,12 @@ pub async fn sweep(context: Arc<Context>, tick: Tick) -> Result<(), BoxDynError>
     }
     if let Err(error) = purge(&context, dead).await {
         tracing::error!(%error, "old dead letters could not be removed");
+    }
+    if context.link.is_up()
+        && let Err(error) = purge_rows(&context, tick.now).await
+    {
+        context.link.report(error);
+        tracing::error!(%error, "old rows could not be removed from PostgreSQL");
     }
     Ok(())
 }
@@ -78,4 +88,23 @@ async fn purge(context: &Context, cutoff: i64) -> Result<(), BufferError> {
             "the retention of old entries has ended: they were removed"
         );
     }
+}
+
+async fn purge_rows(context: &Context, now: i64) -> Result<(), StoreError> {
+    let now: DateTime<Utc> = DateTime::from_timestamp_millis(now).unwrap_or_default();
+    let (settings, store) = (&context.settings, &context.store);
+    let (mut ledger, mut tombstones) = (0, 0);
+    for _ in 0..PURGES {
+        let rows = store.purge_ledger(now, settings.ledger_retention_days).await?;
+        let deleted = store.purge_tombstones(now, settings.tombstone_retention_days).await?;
+        if rows + deleted == 0 {
+            break;
+        }
+        ledger += rows;
+        tombstones += deleted;
+    }
+    if ledger + tombstones > 0 {
+        tracing::info!(ledger, tombstones, "old rows were removed from PostgreSQL");
+    }
+    Ok(())
 }

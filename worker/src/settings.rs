@@ -48,6 +48,12 @@ pub struct WorkerSettings {
     pub buffer_retention_hours: u64,
     /// How long dead letters are kept (hours).
     pub dead_retention_hours: u64,
+    /// How long the ledger's rows are kept (days).
+    pub ledger_retention_days: u32,
+    /// How long the rows of deleted tasks are kept (days).
+    pub tombstone_retention_days: u32,
+    /// Pause between two looks for what has grown too old (seconds).
+    pub retention_interval_seconds: u64,
 }
 
 impl Default for WorkerSettings {
@@ -67,6 +73,9 @@ impl Default for WorkerSettings {
             priority_aging_seconds: 60,
             buffer_retention_hours: 24,
             dead_retention_hours: 168,
+            ledger_retention_days: 90,
+            tombstone_retention_days: 30,
+            retention_interval_seconds: 60,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! PostgreSQL: the one place where operations take effect, and what is read back from there.
 //!
 //! [`Store::apply`] is the only path by which anything is written, online and at replay. What it
-//! reports as applied is committed. Connections are opened lazily, so a store can be had while
+//! reports as applied is committed. What has grown too old is removed by [`Store::purge_ledger`] and
+//! [`Store::purge_tombstones`]. Connections are opened lazily, so a store can be had while
 //! PostgreSQL is away; every wait has a limit.
 
 mod apply;
@@ -9,6 +10,7 @@ mod error;
 mod link;
 mod lookup;
 mod probe;
+mod purge;
 mod statements;
 
 use std::future::Future;

@@ -19,6 +19,7 @@ mod operator;
 mod outage;
 mod ownership;
 mod redis;
+mod retention;
 mod settings;
 mod startup;
 mod story;

@@ -1,0 +1,66 @@
+//! Ending the retention of what nobody needs any more: rows of the ledger, and tombstones.
+//!
+//! A row goes when it is old by the caller's clock and by PostgreSQL's, so that one of them that is
+//! wrong ends nothing too early. Each call removes a limited number in a transaction of its own and
+//! passes over rows that somebody else holds: several nodes may purge at once.
+
+use chrono::{DateTime, Utc};
+
+use super::{Store, StoreError, column, within};
+
+/// Rows that one statement removes at the most.
+const PURGE: i64 = 1000;
+
+const LEDGER: &str = r"
+WITH gone AS (
+    DELETE FROM operations WHERE id IN (
+        SELECT id FROM operations
+        WHERE applied_at < least($1::timestamptz, now()) - make_interval(days => $2::int)
+        ORDER BY applied_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+    RETURNING id
+)
+SELECT count(*) AS gone FROM gone";
+
+const TOMBSTONES: &str = r"
+WITH gone AS (
+    DELETE FROM tasks WHERE id IN (
+        SELECT id FROM tasks
+        WHERE deleted_at < least($1::timestamptz, now()) - make_interval(days => $2::int)
+        ORDER BY deleted_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+    RETURNING id
+)
+SELECT count(*) AS gone FROM gone";
+
+impl Store {
+    /// Removes rows of the ledger that were settled more than `days` before `now`, a limited
+    /// number at a time. Returns how many there were.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer within the write timeout, or answers with an error.
+    pub async fn purge_ledger(&self, now: DateTime<Utc>, days: u32) -> Result<u64, StoreError> {
+        self.purge(LEDGER, now, days).await
+    }
+
+    /// Removes tasks that were deleted more than `days` before `now`, a limited number at a time.
+    /// Returns how many there were.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer within the write timeout, or answers with an error.
+    pub async fn purge_tombstones(&self, now: DateTime<Utc>, days: u32) -> Result<u64, StoreError> {
+        self.purge(TOMBSTONES, now, days).await
+    }
+
+    async fn purge(
+        &self,
+        sql: &'static str,
+        now: DateTime<Utc>,
+        days: u32,
+    ) -> Result<u64, StoreError> {
+        // A century is for ever, and PostgreSQL's dates reach that far back.
+        let days = i32::try_from(days.min(36_500)).unwrap_or(i32::MAX);
+        let values = vec![now.into(), days.into(), PURGE.into()];
+        let rows = within(self.write_timeout, self.rows(sql, values)).await?;
+        let gone: i64 = rows.first().map_or(Ok(0), |row| column(row, "gone"))?;
+        Ok(u64::try_from(gone).unwrap_or(0))
+    }
+}
