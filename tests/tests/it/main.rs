@@ -9,6 +9,7 @@
 mod bad_input;
 mod harness;
 mod load;
+mod lost_ack;
 mod migration;
 mod online;
 mod outage;
