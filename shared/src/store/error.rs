@@ -133,9 +133,11 @@ impl From<DbErr> for StoreError {
     fn from(error: DbErr) -> Self {
         match error {
             DbErr::ConnectionAcquire(_) => Self::Unreachable,
+            // Met while connecting, nothing is a fault of the data: a database that is closed for
+            // maintenance answers with a state (55000) that says nothing of the kind by itself.
             DbErr::Conn(RuntimeErr::SqlxError(error)) => match refusal(&error) {
-                Some(state) => Self::Refused(state),
-                None => Self::Unreachable,
+                Some(state) if state.class().breaks_the_link() => Self::Refused(state),
+                Some(_) | None => Self::Unreachable,
             },
             DbErr::Exec(RuntimeErr::SqlxError(error))
             | DbErr::Query(RuntimeErr::SqlxError(error)) => match error.as_ref() {

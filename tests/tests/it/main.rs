@@ -11,6 +11,7 @@ mod conflicts;
 mod harness;
 mod lanes;
 mod load;
+mod lost_ack;
 mod migration;
 mod neighbours;
 mod node;
