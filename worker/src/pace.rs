@@ -3,7 +3,7 @@
 //!
 //! Batches grow while they are quick and shrink when they are not. While there are online writes,
 //! replay works one small batch at a time and rests after each: longer while online writes take more
-//! than [`BEARABLE`] times what they take when nothing is in their way, shorter while they do not.
+//! than a bearable multiple of what they take when nothing is in their way, shorter while they do not.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
