@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod error_classes;
 mod harness;
 mod load;
 mod lost_ack;
