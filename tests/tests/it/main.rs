@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod conflicts;
+mod error_classes;
 mod harness;
 mod lanes;
 mod load;
