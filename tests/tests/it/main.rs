@@ -6,6 +6,8 @@
     reason = "tests fail by panicking"
 )]
 
+mod aging;
+mod backoff;
 mod bad_input;
 mod conflicts;
 mod error_classes;
