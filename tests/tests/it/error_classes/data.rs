@@ -46,8 +46,8 @@ const REFUSED: &[Refused] = &[
     },
 ];
 
-/// Others that are written at the same moment, or wait in the same batch.
-const OTHERS: usize = 12;
+/// What is written at the same moment.
+const AT_ONCE: usize = 12;
 
 async fn world() -> World {
     let world = start(World::builder()).await;
@@ -91,7 +91,7 @@ async fn i8_data_that_postgresql_refuses_is_answered_with_409_and_stored_nowhere
         assert!(said >= 2, "{state}: PostgreSQL has refused it {said} times");
     }
     // In one statement with others, which are not kept back.
-    let bodies = (0..OTHERS).map(|number| match REFUSED.get(number) {
+    let bodies = (0..AT_ONCE).map(|number| match REFUSED.get(number) {
         Some(refused) => (409, bad(refused)),
         None => (201, json!({ "title": format!("other {number}") })),
     });
@@ -120,10 +120,10 @@ async fn i8_data_that_postgresql_refuses_at_replay_is_set_aside_and_all_else_is_
         let client = &users[number % users.len()];
         let answer = client.post("/api/v1/tasks", &bad(refused)).await.expect(202);
         refused_creates.push((client, operation_id(&answer), refused));
-        for other in 0..OTHERS / REFUSED.len() {
-            let body = json!({ "title": format!("other {number}.{other}") });
-            let answer = users[other].post("/api/v1/tasks", &body).await.expect(202);
-            good.push((&users[other], operation_id(&answer)));
+        for other in &users {
+            let body = json!({ "title": format!("beside {number}") });
+            let answer = other.post("/api/v1/tasks", &body).await.expect(202);
+            good.push((other, operation_id(&answer)));
         }
         // A lane of which the middle is refused.
         let answer = client.post("/api/v1/tasks", &json!({ "title": "lane" })).await.expect(202);

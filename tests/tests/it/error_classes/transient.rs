@@ -256,7 +256,7 @@ async fn i7_a_statement_that_is_cancelled_is_tried_again_and_then_buffered() {
             END LOOP; END $$"
         )
     };
-    let (once, often) = (cancel(1), cancel(12));
+    let (once, often) = (cancel(1), cancel(16));
     let client = world.client(user());
     let asked = async { client.post("/api/v1/tasks", &json!({ "title": "slow" })).await };
     let (_, answer) = tokio::join!(world.postgres.psql(&once), asked);
@@ -265,7 +265,7 @@ async fn i7_a_statement_that_is_cancelled_is_tried_again_and_then_buffered() {
         let answer = client.post("/api/v1/tasks", &json!({ "title": "slow" })).await.expect(202);
         let id = answer.text("/meta/sync/operation_id").to_owned();
         wait_until(DRAIN, "replay is cancelled, too", async || {
-            postgres_said(&world, CANCELLED) >= 7
+            postgres_said(&world, CANCELLED) >= 10
         })
         .await;
         pending_and_unblamed(&client, std::slice::from_ref(&id)).await;
