@@ -13,11 +13,11 @@ use shared::online::Online;
 /// Operations in the first batch after an outage.
 const FIRST_BATCH: usize = 50;
 /// Operations in each batch while there are online writes, at the most.
-const ONLINE_BATCH: usize = 200;
+const ONLINE_BATCH: usize = 100;
 /// A batch that took no longer than this lets the next one be twice as large.
 const QUICK: Duration = Duration::from_millis(250);
 /// The slowdown of online writes up to which replay may go faster.
-const BEARABLE: f64 = 2.5;
+const BEARABLE: f64 = 1.7;
 /// The longest rest, in units of the batch before it.
 const LONGEST_REST: f64 = 30.0;
 

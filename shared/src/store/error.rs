@@ -111,6 +111,8 @@ impl SqlState {
     /// What to do about it.
     const fn class(self) -> Class {
         match &self.0 {
+            // transaction_resolution_unknown, statement_completion_unknown
+            b"08007" | b"40003" => Class::Unknown,
             b"40001" | b"40P01" | b"55P03" | b"57014" => Class::Transient,
             // read_only_sql_transaction
             b"25006" => Class::Unavailable,
@@ -166,7 +168,9 @@ mod tests {
 
     #[test]
     fn each_sqlstate_has_the_class_the_contract_gives_it() {
-        let table: [(&[u8; 5], Class); 22] = [
+        let table: [(&[u8; 5], Class); 24] = [
+            (b"08007", Class::Unknown),
+            (b"40003", Class::Unknown),
             (b"08006", Class::Unavailable),
             (b"53300", Class::Unavailable),
             (b"53100", Class::Unavailable),
