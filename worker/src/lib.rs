@@ -223,3 +223,57 @@ async fn condense(metrics: &PrometheusHandle) {
         metrics.run_upkeep();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn context(folder: &std::path::Path) -> Context {
+        let settings = WorkerSettings { replay_stall_seconds: 1, ..WorkerSettings::default() };
+        let store_settings = StoreSettings::default();
+        let usage = Usage {
+            application_name: "tests",
+            write_timeout: LOCK_TIMEOUT,
+            lock_timeout: LOCK_TIMEOUT,
+        };
+        let buffer_settings = BufferSettings {
+            buffer_path: folder.join("data/buffer.redb"),
+            ..BufferSettings::default()
+        };
+        Context {
+            store: Store::new(&store_settings, usage).await.unwrap(),
+            redis: Redis::new(&RedisSettings::default()).unwrap(),
+            buffer: Buffer::open(&buffer_settings).unwrap(),
+            link: Link::default(),
+            wake: Notify::new(),
+            busy: Mutex::new(HashSet::new()),
+            pace: Pace::new(settings.replay_batch_size),
+            all_up: AtomicBool::new(false),
+            progress: watch::Sender::new(Instant::now()),
+            migrated: AtomicBool::new(false),
+            settled: AtomicU64::new(0),
+            settled_at: AtomicI64::new(0),
+            settings,
+            store_settings,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_replay_without_any_progress_is_noticed_and_one_that_progresses_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let context = context(folder.path()).await;
+        let progressing = async {
+            for _ in 0..15 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                context.progress.send_replace(Instant::now());
+            }
+        };
+        let started = Instant::now();
+        tokio::select! {
+            () = stalled(&context) => panic!("noticed after {:?}", started.elapsed()),
+            () = progressing => {}
+        }
+        let limit = Duration::from_secs(20);
+        tokio::time::timeout(limit, stalled(&context)).await.expect("the stall is noticed");
+    }
+}

@@ -218,17 +218,17 @@ fn judge(
         return Some(Verdict::Retry { attempts, not_before: later(settings, attempts.max(1)) });
     }
     metrics::counter!("replay_operations_total", "outcome" => "rejected").increment(1);
-    Some(give_up(operation, refusal))
+    Some(give_up(operation, refusal, attempts))
 }
 
-fn give_up(operation: &Operation, refusal: Refusal) -> Verdict {
+fn give_up(operation: &Operation, refusal: Refusal, attempts: u32) -> Verdict {
     let reason = refusal.reason();
     tracing::error!(
         operation_id = %operation.id, lane = %operation.lane(), request_id = %operation.request_id,
         reason, "an operation was given up: it is a dead letter now"
     );
     metrics::counter!("dead_letters", "reason" => reason.clone()).increment(1);
-    Verdict::Dead { reason }
+    Verdict::Dead { attempts, reason }
 }
 
 /// When attempt number `attempts` may be followed by another (Unix milliseconds).

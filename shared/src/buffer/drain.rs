@@ -88,6 +88,8 @@ pub enum Verdict {
     },
     /// It becomes a dead letter.
     Dead {
+        /// Attempts used up, this one included.
+        attempts: u32,
         /// Why.
         reason: String,
     },
@@ -138,7 +140,8 @@ impl Buffer {
                     Verdict::Retry { attempts, not_before } => {
                         tables.retry(*place, *attempts, *not_before)?;
                     }
-                    Verdict::Dead { reason } => {
+                    Verdict::Dead { attempts, reason } => {
+                        tables.retry(*place, *attempts, 0)?;
                         tables.bury(*place, OperationState::Rejected, reason, now)?;
                     }
                     Verdict::Damaged(damage) => tables.quarantine(*place, *damage)?,

@@ -145,7 +145,7 @@ fn settlement((entry, effect): (&Entry, &Effect)) -> Option<Settlement> {
             let attempts = used(refusal);
             Verdict::Retry { attempts, not_before: unix_millis() }
         }
-        Outcome::Refused(refusal) => Verdict::Dead { reason: refusal.reason() },
+        Outcome::Refused(refusal) => Verdict::Dead { attempts: 1, reason: refusal.reason() },
         Outcome::Applied
         | Outcome::Merged
         | Outcome::Superseded

@@ -94,6 +94,7 @@ async fn a_second_worker_stands_by_and_takes_over() {
     let killed = Instant::now();
     let active = second.wait_until_up().await.unwrap();
     eprintln!("took over after {:?}", active - killed);
+    assert!(active - killed <= Duration::from_secs(2), "took over after {:?}", active - killed);
     world.postgres.kill().await;
     let client = world.client(user());
     create(&client, "for the second", 202).await;

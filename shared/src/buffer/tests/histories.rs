@@ -58,7 +58,7 @@ async fn play(steps: Vec<Step>) {
                 for (position, entry) in due.entries.iter().enumerate() {
                     let verdict = match verdicts >> (2 * position) & 3 {
                         0 => Verdict::Retry { attempts: 1, not_before: far - 1 },
-                        1 => Verdict::Dead { reason: "no".to_owned() },
+                        1 => Verdict::Dead { attempts: 1, reason: "no".to_owned() },
                         _ => Verdict::Done,
                     };
                     if !matches!(verdict, Verdict::Retry { .. }) {

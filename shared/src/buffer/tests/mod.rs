@@ -170,7 +170,7 @@ async fn i9_a_dead_letter_is_found_with_its_reason_until_its_retention_ends() {
     let id = buffer.append(operation(&clock, 1, delete(1)), None).await.unwrap();
     assert!(matches!(buffer.find(id).await.unwrap(), Some(Found::Pending { .. })));
     let place = batch(&buffer).await[0].place;
-    settle(&buffer, place, Verdict::Dead { reason: "not_found".to_owned() }).await;
+    settle(&buffer, place, Verdict::Dead { attempts: 1, reason: "not_found".to_owned() }).await;
     match buffer.find(id).await.unwrap() {
         Some(Found::Dead(letter)) => assert_eq!(letter.reason, "not_found"),
         found => panic!("{found:?}"),
