@@ -17,6 +17,8 @@ use crate::settings::WorkerSettings;
 /// What the named workers share.
 #[derive(Debug)]
 pub struct Context {
+    /// When this process started: by the wall clock (Unix milliseconds) and by one that does not jump.
+    pub started: (i64, Instant),
     /// How the worker works.
     pub settings: WorkerSettings,
     /// How PostgreSQL is reached.

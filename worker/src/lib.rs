@@ -26,7 +26,7 @@ use apalis_core::worker::builder::WorkerBuilder;
 use metrics_exporter_prometheus::PrometheusHandle;
 use poem::Server;
 use poem::listener::TcpAcceptor;
-use shared::buffer::Buffer;
+use shared::buffer::{Buffer, unix_millis};
 use shared::redis::Redis;
 use shared::settings::{BufferSettings, RedisSettings, StoreSettings, load};
 use shared::store::{Link, Store, Usage};
@@ -61,6 +61,7 @@ pub async fn open() -> anyhow::Result<Context> {
         lock_timeout: LOCK_TIMEOUT,
     };
     Ok(Context {
+        started: (unix_millis(), Instant::now()),
         store: Store::new(&store_settings, usage).await?,
         redis: Redis::new(&load::<RedisSettings>()?)?,
         buffer: Buffer::open_in_time(buffer_settings, Buffer::open).await?,
@@ -241,6 +242,7 @@ mod tests {
             ..BufferSettings::default()
         };
         Context {
+            started: (unix_millis(), Instant::now()),
             store: Store::new(&store_settings, usage).await.unwrap(),
             redis: Redis::new(&RedisSettings::default()).unwrap(),
             buffer: Buffer::open(&buffer_settings).unwrap(),

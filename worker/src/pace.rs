@@ -20,6 +20,8 @@ const QUICK: Duration = Duration::from_millis(250);
 const BEARABLE: f64 = 1.7;
 /// The longest rest, in units of the batch before it.
 const LONGEST_REST: f64 = 30.0;
+/// The longest rest there is.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// The pace of replay.
 #[derive(Debug)]
@@ -80,7 +82,7 @@ impl Pace {
                 }
                 Some(_) => (now.rest * 0.7 - 0.1).max(0.0),
             };
-            took.mul_f64(now.rest)
+            took.mul_f64(now.rest).min(LONGEST)
         })
     }
 

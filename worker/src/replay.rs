@@ -97,16 +97,19 @@ async fn claim(context: &Arc<Context>) -> Option<Claimed> {
 pub async fn replay(context: Arc<Context>, claimed: Claimed) -> Result<(), BoxDynError> {
     let Claimed { batch, release } = claimed;
     let work = work_off(&context, batch);
-    if tokio::time::timeout(context.settings.replay_stall(), work).await.is_err() {
+    let rest = tokio::time::timeout(context.settings.replay_stall(), work).await;
+    if rest.is_err() {
         metrics::counter!("replay_stalls_total").increment(1);
         tracing::error!("a batch has stalled: it is let go and will come again");
     }
     context.progress.send_replace(Instant::now());
+    tokio::time::sleep(rest.unwrap_or_default()).await;
     release.now().await;
     Ok(())
 }
 
-async fn work_off(context: &Context, batch: Batch) {
+/// Works a batch off, and tells how long to rest after it.
+async fn work_off(context: &Context, batch: Batch) -> Duration {
     let (started, size) = (Instant::now(), batch.entries.len());
     let settlements = apply(context, batch).await;
     let settled = settlements.len();
@@ -121,7 +124,7 @@ async fn work_off(context: &Context, batch: Batch) {
     metrics::histogram!("replay_batch_duration_seconds").record(took);
     let path = context.buffer.settings().buffer_path.clone();
     let online = tokio::task::spawn_blocking(move || online(&path)).await.unwrap_or_default();
-    tokio::time::sleep(context.pace.rest_after(size, took, online)).await;
+    if context.link.is_up() { context.pace.rest_after(size, took, online) } else { Duration::ZERO }
 }
 
 /// Gives lanes free again, also if the batch is dropped on its way.

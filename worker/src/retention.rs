@@ -2,7 +2,7 @@
 //! the retention of dead letters, of the ledger's rows and of tombstones.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use apalis_core::error::BoxDynError;
 use chrono::{DateTime, Utc};
@@ -23,15 +23,16 @@ pub struct Tick {
     now: i64,
 }
 
-/// Ticks, every `RETENTION_INTERVAL_SECONDS`. Their time is the wall clock at the start plus the time that has passed since
-/// by the monotonic clock, so a wall clock that jumps ahead makes nothing old.
+/// Ticks, every `RETENTION_INTERVAL_SECONDS`. Their time is the wall clock at the start of the process
+/// plus the time that has passed since by the monotonic clock, so a wall clock that jumps ahead makes
+/// nothing old; and no later than the wall clock, so that one that is set back does not either.
 pub fn ticks(context: &Context) -> impl Stream<Item = Tick> + Send + 'static + use<> {
     let interval = Duration::from_secs(context.settings.retention_interval_seconds.max(1));
-    let (wall, started) = (unix_millis(), Instant::now());
+    let (wall, started) = context.started;
     stream::unfold((), move |()| async move {
         tokio::time::sleep(interval).await;
         let passed = i64::try_from(started.elapsed().as_millis()).unwrap_or(0);
-        Some((Tick { now: wall.saturating_add(passed) }, ()))
+        Some((Tick { now: wall.saturating_add(passed).min(unix_millis()) }, ()))
     })
 }
 
@@ -43,10 +44,7 @@ pub async fn sweep(context: Arc<Context>, tick: Tick) -> Result<(), BoxDynError>
     let hours = |hours: u64| i64::try_from(hours).unwrap_or(i64::MAX).saturating_mul(HOUR_MS);
     let old = tick.now.saturating_sub(hours(context.settings.buffer_retention_hours));
     let dead = tick.now.saturating_sub(hours(context.settings.dead_retention_hours));
-    // While PostgreSQL takes writes, replay is the better end for what is old.
-    if !context.link.is_up()
-        && let Err(error) = expire(&context, old).await
-    {
+    if let Err(error) = expire(&context, old).await {
         tracing::error!(%error, "old operations could not be set aside");
     }
     if let Err(error) = purge(&context, dead).await {
@@ -61,10 +59,14 @@ pub async fn sweep(context: Arc<Context>, tick: Tick) -> Result<(), BoxDynError>
     Ok(())
 }
 
+/// While PostgreSQL takes writes, replay is the better end for what is old.
 async fn expire(context: &Context, cutoff: i64) -> Result<(), BufferError> {
     loop {
         // Held until they are set aside, so that none of them is on its way to PostgreSQL.
         let busy = context.busy.lock().await;
+        if context.link.is_up() {
+            return Ok(());
+        }
         let expired = context.buffer.expire(cutoff, busy.clone()).await?;
         drop(busy);
         if expired == 0 {

@@ -15,6 +15,9 @@ use crate::domain::{Lane, MAX_PRIORITY, Operation, OperationState, aged_priority
 /// Changes that one transaction makes at the most when something is swept.
 const SWEEP: usize = 1000;
 
+/// Damaged records in one batch at the most: setting one aside may read whole tables.
+const DAMAGED: usize = 8;
+
 /// How much a batch may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
@@ -207,6 +210,9 @@ fn collect(
                 }
                 Err(damage) => {
                     batch.damaged.push((place, damage));
+                    if batch.damaged.len() >= DAMAGED {
+                        return Ok(batch);
+                    }
                     // What follows in the lane waits until its head has been set aside.
                     break;
                 }

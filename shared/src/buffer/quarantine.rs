@@ -67,9 +67,15 @@ impl Tables<'_> {
             .range((lane, 0)..=(lane, u64::MAX))?
             .map(|entry| entry.map(|(key, _)| key.value().1))
             .collect::<Result<_, _>>()?;
-        for seq in places {
+        for seq in &places {
+            let seq = *seq;
             let Some(header) = self.header(seq)? else { continue };
             after.get_or_insert(LaneState::beginning(seq, &header)).note(&header);
+        }
+        // A lane of which nothing can be read yet must be found all the same, to be set aside.
+        if let (None, Some(head), Some(old)) = (&after, places.first(), &before) {
+            let (head, counts) = (*head, LaneState::default().counts);
+            after = Some(LaneState { head, counts, not_before: 0, ..*old });
         }
         let counts = |state: Option<LaneState>| state.unwrap_or_default().counts;
         for (name, (old, new)) in

@@ -13,7 +13,7 @@ use super::{WriteError, Written};
 use crate::buffer::BufferError;
 use crate::domain::{Clock, Operation, Outcome, Refusal};
 use crate::online::OnlineNotes;
-use crate::store::{Applied, Class, Effect, Source};
+use crate::store::{Applied, Effect, Source};
 
 /// Writes in one statement at the most.
 const BATCH: usize = 256;
@@ -110,8 +110,9 @@ impl Flusher {
                 None => unfinished.push(Ticket { operation, reply }),
             }
         }
-        let unknown = error.is_some_and(|error| error.class() == Class::Unknown);
-        self.keep(unfinished, if unknown { Sent::Perhaps } else { Sent::Settled }).await;
+        // After an error, whatever has no outcome may have been committed all the same.
+        let sent = if error.is_some() { Sent::Perhaps } else { Sent::Settled };
+        self.keep(unfinished, sent).await;
     }
 
     /// Puts writes into the buffer, in their order, in as few commits as it takes.

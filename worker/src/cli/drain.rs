@@ -22,13 +22,17 @@ pub(super) async fn drain(format: Format) -> anyhow::Result<()> {
     anyhow::ensure!(paused.is_none(), "replay is paused: resume it first");
     let context = crate::open().await?;
     let ended = CancellationToken::new();
-    let work = tokio::spawn({
+    let mut work = tokio::spawn({
         let ended = ended.clone();
         async move { crate::work_until(context, ended).await }
     });
     let started = Instant::now();
     let watched = tokio::select! {
         watched = watch(&buffer, format) => watched,
+        ended = &mut work => {
+            ended.context("replay panicked")??;
+            anyhow::bail!("replay has ended early");
+        }
         () = telemetry::shutdown() => Err(anyhow::anyhow!("interrupted")),
     };
     ended.cancel();
@@ -50,6 +54,7 @@ async fn watch(buffer: &Buffer, format: Format) -> anyhow::Result<(u64, u64)> {
         "{bar:40} {pos}/{len} {per_sec}, {eta} left {msg}",
     )?);
     loop {
+        anyhow::ensure!(buffer.paused().await?.is_none(), "replay has been paused");
         let now = buffer.stats().await?;
         bar.set_length(before.pending.max(now.pending));
         bar.set_position(before.pending.max(now.pending).saturating_sub(now.pending));

@@ -227,3 +227,24 @@ async fn a_damaged_record_is_set_aside_and_its_lane_goes_on() {
         audit::check(&buffer).await;
     }
 }
+
+#[tokio::test]
+async fn i9_a_lane_of_which_no_record_can_be_read_is_set_aside_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    for change in [create(1), delete(1), delete(1)] {
+        buffer.append(operation(&clock, 1, change), None).await.unwrap();
+    }
+    for place in 0..3 {
+        audit::flip(&buffer, place, 3).await;
+    }
+    for expected in 1..=3 {
+        let batch = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
+        let (place, damage) = batch.damaged[0];
+        settle(&buffer, place, Verdict::Damaged(damage)).await;
+        assert_eq!(buffer.stats().await.unwrap().quarantined, expected);
+    }
+    assert_eq!(buffer.stats().await.unwrap().pending, 0);
+    audit::check(&buffer).await;
+}
