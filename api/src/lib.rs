@@ -21,6 +21,7 @@ use shared::domain::Clock;
 use shared::redis::Redis;
 use shared::settings::{BufferSettings, RedisSettings, StoreSettings, load};
 use shared::store::{Link, Store, Usage};
+use shared::telemetry::keep_condensing;
 use shared::writes::Writes;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
@@ -36,8 +37,6 @@ const BACKLOG: i32 = 1024;
 const LOCK_TIMEOUT: Duration = Duration::from_millis(50);
 /// How long open requests may take once the end has come.
 const GRACE: Duration = Duration::from_secs(5);
-/// How often metrics are condensed, whether or not anybody reads them.
-const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Opens what requests need. PostgreSQL and Redis need not be there.
 ///
@@ -117,7 +116,8 @@ pub async fn run(
         let ended = ended.clone();
         async move {
             let probing = state.link.keep_probing(&state.store, interval, ended.clone());
-            tokio::join!(probing, condense(&state.metrics, &ended));
+            let condensing = ended.run_until_cancelled(keep_condensing(&state.metrics));
+            tokio::join!(probing, condensing);
         }
     });
     let writes = Arc::clone(&state.writes);
@@ -129,14 +129,4 @@ pub async fn run(
     ended.cancel();
     background.await.context("a background task panicked")?;
     served.context("serving")
-}
-
-async fn condense(metrics: &PrometheusHandle, ended: &CancellationToken) {
-    let keep = async {
-        loop {
-            tokio::time::sleep(UPKEEP).await;
-            metrics.run_upkeep();
-        }
-    };
-    ended.run_until_cancelled(keep).await;
 }

@@ -3,12 +3,16 @@
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::settings::{LogFormat, LogSettings, SettingsError};
+
+/// How often metrics are condensed.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Upper bounds of the buckets of all durations (seconds).
 const SECONDS: [f64; 14] =
@@ -45,6 +49,14 @@ pub fn start(settings: &LogSettings) -> Result<PrometheusHandle, SettingsError> 
         .map_err(already)?
         .install_recorder()
         .map_err(already)
+}
+
+/// Condenses metrics every few seconds, whether or not anybody reads them: samples would pile up.
+pub async fn keep_condensing(metrics: &PrometheusHandle) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        metrics.run_upkeep();
+    }
 }
 
 /// Ends a process: with exit code 1 and the error, with its sources, on one line of standard error, if

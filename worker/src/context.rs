@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
-use shared::buffer::Buffer;
+use shared::buffer::{Buffer, unix_millis};
 use shared::domain::Lane;
 use shared::redis::Redis;
 use shared::settings::StoreSettings;
@@ -48,4 +48,34 @@ pub struct Context {
     pub settled: AtomicU64,
     /// When a batch was last settled (Unix milliseconds); 0: never.
     pub settled_at: AtomicI64,
+}
+
+impl Context {
+    /// What is known when nothing has been looked at yet.
+    #[must_use]
+    pub fn new(
+        settings: WorkerSettings,
+        store_settings: StoreSettings,
+        store: Store,
+        buffer: Buffer,
+        redis: Redis,
+    ) -> Self {
+        Self {
+            started: (unix_millis(), Instant::now()),
+            pace: Pace::new(settings.replay_batch_size),
+            settings,
+            store_settings,
+            store,
+            buffer,
+            redis,
+            link: Link::default(),
+            wake: Notify::new(),
+            busy: Mutex::new(HashSet::new()),
+            all_up: AtomicBool::new(false),
+            progress: watch::Sender::new(Instant::now()),
+            migrated: AtomicBool::new(false),
+            settled: AtomicU64::new(0),
+            settled_at: AtomicI64::new(0),
+        }
+    }
 }

@@ -12,11 +12,10 @@ pub mod settings;
 pub mod source;
 pub mod standby;
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -26,17 +25,17 @@ use apalis_core::worker::builder::WorkerBuilder;
 use metrics_exporter_prometheus::PrometheusHandle;
 use poem::Server;
 use poem::listener::TcpAcceptor;
-use shared::buffer::{Buffer, unix_millis};
+use shared::buffer::Buffer;
 use shared::redis::Redis;
 use shared::settings::{BufferSettings, RedisSettings, StoreSettings, load};
-use shared::store::{Link, Store, Usage};
+use shared::store::{Store, Usage};
+use shared::telemetry::keep_condensing;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::pace::Pace;
 use crate::settings::WorkerSettings;
 use crate::source::Source;
 
@@ -44,8 +43,6 @@ use crate::source::Source;
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long batches on their way may take once the end has come.
 const GRACE: Duration = Duration::from_secs(4);
-/// How often metrics are condensed, whether or not anybody reads them.
-const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Opens what the named workers need. PostgreSQL and Redis need not be there.
 ///
@@ -60,23 +57,10 @@ pub async fn open() -> anyhow::Result<Context> {
         write_timeout: settings.replay_timeout(),
         lock_timeout: LOCK_TIMEOUT,
     };
-    Ok(Context {
-        started: (unix_millis(), Instant::now()),
-        store: Store::new(&store_settings, usage).await?,
-        redis: Redis::new(&load::<RedisSettings>()?)?,
-        buffer: Buffer::open_in_time(buffer_settings, Buffer::open).await?,
-        link: Link::default(),
-        wake: Notify::new(),
-        busy: Mutex::new(HashSet::new()),
-        pace: Pace::new(settings.replay_batch_size),
-        all_up: AtomicBool::new(false),
-        progress: watch::Sender::new(Instant::now()),
-        migrated: AtomicBool::new(false),
-        settled: AtomicU64::new(0),
-        settled_at: AtomicI64::new(0),
-        settings,
-        store_settings,
-    })
+    let store = Store::new(&store_settings, usage).await?;
+    let redis = Redis::new(&load::<RedisSettings>()?)?;
+    let buffer = Buffer::open_in_time(buffer_settings, Buffer::open).await?;
+    Ok(Context::new(settings, store_settings, store, buffer, redis))
 }
 
 /// Works until `shutdown`, then lets batches on their way finish. Waits first while another worker
@@ -118,7 +102,7 @@ pub async fn run(
     tracing::info!(%address, "active");
     let worked = tokio::select! {
         worked = supervise(&context, &ended) => worked,
-        () = condense(&metrics) => Ok(()),
+        () = keep_condensing(&metrics) => Ok(()),
     };
     ended.cancel();
     signal.await.context("the task that waits for signals panicked")?;
@@ -218,13 +202,6 @@ async fn run_workers(context: &Arc<Context>, ended: &CancellationToken) -> anyho
     Ok(())
 }
 
-async fn condense(metrics: &PrometheusHandle) {
-    loop {
-        tokio::time::sleep(UPKEEP).await;
-        metrics.run_upkeep();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,23 +218,10 @@ mod tests {
             buffer_path: folder.join("data/buffer.redb"),
             ..BufferSettings::default()
         };
-        Context {
-            started: (unix_millis(), Instant::now()),
-            store: Store::new(&store_settings, usage).await.unwrap(),
-            redis: Redis::new(&RedisSettings::default()).unwrap(),
-            buffer: Buffer::open(&buffer_settings).unwrap(),
-            link: Link::default(),
-            wake: Notify::new(),
-            busy: Mutex::new(HashSet::new()),
-            pace: Pace::new(settings.replay_batch_size),
-            all_up: AtomicBool::new(false),
-            progress: watch::Sender::new(Instant::now()),
-            migrated: AtomicBool::new(false),
-            settled: AtomicU64::new(0),
-            settled_at: AtomicI64::new(0),
-            settings,
-            store_settings,
-        }
+        let store = Store::new(&store_settings, usage).await.unwrap();
+        let redis = Redis::new(&RedisSettings::default()).unwrap();
+        let buffer = Buffer::open(&buffer_settings).unwrap();
+        Context::new(settings, store_settings, store, buffer, redis)
     }
 
     #[tokio::test]

@@ -40,7 +40,7 @@ pub async fn task_list(
     limit: u64,
 ) -> Result<Listed, ApiError> {
     let mut pending: HashMap<Uuid, Vec<Operation>> = HashMap::new();
-    for operation in state.buffer.of_user(user_id).await?.0 {
+    for operation in state.buffer.of_user(user_id).await? {
         let lane = operation.lane();
         if lane.kind == EntityKind::Task {
             pending.entry(lane.id).or_default().push(operation);

@@ -115,19 +115,6 @@ impl Buffer {
         self.read(move |transaction| collect(transaction, now, limits, &busy)).await
     }
 
-    /// When the first of the waiting lanes may be tried again (Unix milliseconds).
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub async fn next_retry(&self) -> Result<Option<i64>, BufferError> {
-        self.read(|transaction| {
-            let waiting = transaction.open_table(WAITING)?;
-            let first = waiting.first()?;
-            Ok(first.map(|(key, _)| key.value().0))
-        })
-        .await
-    }
-
     /// Settles operations in one durable transaction. Those no longer there are passed over.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ pub use drain::{Batch, BatchLimits, Entry, Settlement, Verdict};
 pub use file::{OpenError, private_folder, sibling};
 pub use lists::{DeadEntry, DeadFilter, Page, PendingFilter};
 pub use operator::{Act, ActKind, ActedOn, OperatorError, Paused};
-pub use read::{Found, Letter, Stats, UserOperations};
+pub use read::{Found, Letter, Stats};
 pub use record::Damage;
 pub use verify::Verification;
 

@@ -90,10 +90,6 @@ impl Stats {
     }
 }
 
-/// One user's pending operations, in order of acceptance.
-#[derive(Clone, Debug, Default)]
-pub struct UserOperations(pub Vec<Operation>);
-
 impl Buffer {
     /// Which of these lanes have pending operations.
     ///
@@ -132,18 +128,17 @@ impl Buffer {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub async fn of_user(&self, user_id: Uuid) -> Result<UserOperations, BufferError> {
+    pub async fn of_user(&self, user_id: Uuid) -> Result<Vec<Operation>, BufferError> {
         // The semaphore is never closed; if it were, there would be no limit, and no harm.
         let _turn = self.decoding.acquire().await;
         self.read(move |transaction| {
             let user = user_id.as_u128();
             if transaction.open_table(USER_TOTALS)?.get(user)?.is_none() {
-                return Ok(UserOperations::default());
+                return Ok(Vec::new());
             }
             let users = transaction.open_table(USERS)?;
             let places = users.range((user, 0)..=(user, u64::MAX))?;
             operations_at(transaction, places.map(|entry| entry.map(|(key, _)| key.value().1)))
-                .map(UserOperations)
         })
         .await
     }
