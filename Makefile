@@ -7,7 +7,7 @@ NEEDS_DEV = test -x $(DEV) || { echo "make dev is not running: start it in anoth
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build dev outage recover clean-dev test fmt lint doc
+.PHONY: help setup setup-fuzz build dev outage recover clean-dev test fuzz bench fmt lint doc
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +32,20 @@ clean-dev: build ## Remove the data of `make dev`
 
 test: setup build ## Run all tests, with PostgreSQL and Redis servers of their own
 	$(CARGO) test --workspace --locked
+
+setup-fuzz:
+	@scripts/setup.sh fuzz
+
+$(TARGET_DIR)/fuzz/bin/schemathesis: | setup-fuzz
+	python3 -m venv $(TARGET_DIR)/fuzz
+	$(TARGET_DIR)/fuzz/bin/pip install --quiet schemathesis==4.32.5
+
+fuzz: build $(TARGET_DIR)/fuzz/bin/schemathesis ## Fuzz the API with schemathesis (ARGS="--examples 1000")
+	$(TARGET_DIR)/debug/holdfast-fuzz --schemathesis $(abspath $(TARGET_DIR)/fuzz/bin/schemathesis) $(ARGS)
+
+bench: ## Measure speed beside a server of your choice: make bench ARGS="--help"
+	@scripts/setup.sh bench
+	$(CARGO) run --release --locked -p tests --bin holdfast-bench -- $(ARGS)
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Makes sure that this machine has what `make dev` and `make test` need: a C compiler, the
-# PostgreSQL server programs (15 or later), redis-server and libfaketime (tests let a clock jump).
+# PostgreSQL server programs (15 or later), redis-server, libfaketime (tests let a clock jump) and
+# openssl (tests make keys).
+# With the argument `bench` also what `make bench` needs: wrk and pgbench. With `fuzz` what `make fuzz`
+# needs: Python with venv (schemathesis itself comes from PyPI).
 #
 # On Debian and Ubuntu, as root or where sudo asks no password, what is missing is installed from
 # the distribution's packages. No server of the system is created, started, stopped or changed:
@@ -12,6 +15,13 @@ readonly NO_SERVICES=/usr/sbin/policy-rc.d
 readonly NO_CLUSTER=/etc/postgresql-common/createcluster.d/holdfast-setup.conf
 
 main() {
+    case ${1-} in
+        "" | bench | fuzz) part=${1-} ;;
+        *)
+            say "usage: scripts/setup.sh [bench|fuzz]"
+            exit 2
+            ;;
+    esac
     if ! command -v cargo >/dev/null; then
         say "cargo is not installed: see https://rustup.rs"
         exit 1
@@ -40,11 +50,34 @@ find_missing() {
     has_postgres || missing+=("PostgreSQL server $OLDEST_POSTGRES or later")
     has_program redis-server || missing+=("redis-server")
     has_faketime || missing+=("libfaketime")
+    has_program openssl || missing+=("openssl")
+    if [[ $part == bench ]]; then
+        has_program wrk || missing+=("wrk")
+        has_postgres_program pgbench || missing+=("pgbench")
+    fi
+    if [[ $part == fuzz ]]; then
+        python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=("Python with venv")
+    fi
+}
+
+postgres_folders() {
+    printf '%s\n' /usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null)" "$(dirname "$(command -v postgres || true)")"
+}
+
+# Beside the server: that is where the benchmark looks.
+has_postgres_program() {
+    local folder
+    while read -r folder; do
+        if [[ -x $folder/postgres && -x $folder/$1 ]]; then
+            return 0
+        fi
+    done < <(postgres_folders)
+    return 1
 }
 
 has_postgres() {
     local folder version
-    for folder in /usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null)" "$(dirname "$(command -v postgres || true)")"; do
+    while read -r folder; do
         if [[ -x $folder/initdb && -x $folder/postgres && -x $folder/psql ]]; then
             # "postgres (PostgreSQL) 15.14 (Debian ...)"
             version=$("$folder/postgres" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
@@ -52,7 +85,7 @@ has_postgres() {
                 return 0
             fi
         fi
-    done
+    done < <(postgres_folders)
     return 1
 }
 
@@ -88,6 +121,11 @@ install_with_apt() {
             PostgreSQL*) packages+=(postgresql) ;;
             redis-server) packages+=(redis-server) && redis_is_new=yes ;;
             libfaketime) packages+=(faketime) ;;
+            openssl) packages+=(openssl) ;;
+            wrk) packages+=(wrk) ;;
+            Python*) packages+=(python3 python3-venv) ;;
+            # Debian and Ubuntu have it in the server's package.
+            pgbench) packages+=(postgresql) ;;
         esac
     done
     say "installing with apt-get: ${packages[*]}"
@@ -129,6 +167,12 @@ leave_no_trace() {
 
 advise() {
     say "please install a C compiler, PostgreSQL $OLDEST_POSTGRES or later, Redis and libfaketime, then try again:"
+    if [[ $part == bench ]]; then
+        say "and, for \`make bench\`, wrk and pgbench (\`wrk\`; \`postgresql\` or \`postgresql-contrib\`)"
+    fi
+    if [[ $part == fuzz ]]; then
+        say "and, for \`make fuzz\`, Python 3.10 or later with venv (\`python3-venv\`)"
+    fi
     cat >&2 <<'END'
   Debian, Ubuntu   sudo apt-get install gcc libc6-dev postgresql redis-server faketime
                    (for an older release: https://www.postgresql.org/download/linux)
@@ -144,4 +188,4 @@ say() {
     echo "setup: $*" >&2
 }
 
-main
+main "$@"

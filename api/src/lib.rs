@@ -1,9 +1,12 @@
 //! The api: tasks and profiles over HTTP, written to PostgreSQL or, while that is away, durably to
 //! the buffer.
 
+pub mod connections;
 pub mod http;
+pub mod limits;
 pub mod reads;
 pub mod settings;
+pub mod standings;
 pub mod state;
 pub mod tokens;
 
@@ -14,23 +17,35 @@ use std::time::Duration;
 
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
+use moka::future::Cache;
 use poem::Server;
-use poem::listener::TcpAcceptor;
 use shared::buffer::Buffer;
 use shared::domain::Clock;
 use shared::redis::Redis;
+use shared::sessions::Sessions;
 use shared::settings::{BufferSettings, RedisSettings, StoreSettings, load};
 use shared::store::{Link, Store, Usage};
 use shared::telemetry::keep_condensing;
 use shared::writes::Writes;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::settings::{ServerSettings, TokenSettings};
+use crate::connections::Connections;
+use crate::limits::Limits;
+use crate::reads::TaskReader;
+use crate::settings::{LimitSettings, ServerSettings, TokenSettings};
+use crate::standings::Standings;
 use crate::state::State;
 use crate::tokens::Tokens;
 
+/// Users whose number of tasks is kept in mind at the most, and for how long what was counted is.
+const TOTALS: u64 = 100_000;
+const TOTALS_FRESH: Duration = Duration::from_millis(500);
+/// Lists that are read from PostgreSQL at once.
+const LISTS: usize = 4;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// How long a write waits for locks of others in PostgreSQL before it goes to the buffer.
@@ -44,6 +59,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// If a setting or the buffer file cannot be used.
 pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSettings)> {
     let server: ServerSettings = load()?;
+    server.check()?;
+    let limits = Limits::new(&load::<LimitSettings>()?)?;
+    let cors = http::Cors::new(&server.cors_origins)?;
     let buffer_settings: BufferSettings = load()?;
     let store_settings: StoreSettings = load()?;
     let redis_settings: RedisSettings = load()?;
@@ -65,15 +83,27 @@ pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSett
         Arc::clone(&link),
         Arc::clone(&clock),
     );
+    let reader = TaskReader::start(&store, &buffer, &link, &clock);
+    let redis = Redis::new(&redis_settings)?;
     let state = State {
         server,
+        sessions: Sessions::new(redis.clone()),
+        standings: Standings::new(Arc::clone(&store), Arc::clone(&buffer), Arc::clone(&link)),
+        routes: Arc::new(http::documented_routes()),
+        cors,
+        limits: Arc::new(limits),
         tokens: Arc::new(tokens),
         clock,
         store,
         buffer,
         link,
         writes: Arc::new(writes),
-        redis: Redis::new(&redis_settings)?,
+        reader: Arc::new(reader),
+        redis,
+        totals: Cache::builder().max_capacity(TOTALS).time_to_live(TOTALS_FRESH).build(),
+        room: Cache::builder().max_capacity(1).time_to_live(TOTALS_FRESH).build(),
+        tasks: TaskTracker::new(),
+        listing: Arc::new(Semaphore::new(LISTS)),
         metrics,
     };
     Ok((state, store_settings))
@@ -117,15 +147,29 @@ pub async fn run(
         async move {
             let probing = state.link.keep_probing(&state.store, interval, ended.clone());
             let condensing = ended.run_until_cancelled(keep_condensing(&state.metrics));
-            tokio::join!(probing, condensing);
+            let sweeping = ended.run_until_cancelled(state.limits.keep_sweeping());
+            let reading = ended.run_until_cancelled(state.tokens.keep_reading());
+            tokio::join!(probing, condensing, sweeping, reading);
         }
     });
-    let writes = Arc::clone(&state.writes);
-    let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
+    let tasks = state.tasks.clone();
+    let (writes, reader) = (Arc::clone(&state.writes), Arc::clone(&state.reader));
+    let closing = CancellationToken::new();
+    let connections = Connections::new(listener, &state.server, closing.clone())?;
+    let shutdown = async move {
+        shutdown.await;
+        closing.cancel();
+    };
+    let served = Server::new_with_acceptor(connections)
         .name("holdfast-api")
-        .run_with_graceful_shutdown(http::routes(state), shutdown, Some(GRACE))
+        .run_with_graceful_shutdown(http::routes(Arc::new(state)), shutdown, Some(GRACE))
         .await;
     writes.close().await;
+    reader.close().await;
+    tasks.close();
+    if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
+        tracing::warn!("an erasure was not finished: the worker finishes it");
+    }
     ended.cancel();
     background.await.context("a background task panicked")?;
     served.context("serving")

@@ -10,6 +10,10 @@ use shared::settings::{BufferSettings, LogSettings, load};
 use shared::telemetry;
 use uuid::Uuid;
 
+/// Many small allocations on several threads: the system's allocator is the slowest part of them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Tasks and profiles over HTTP, with a buffer for when the database is away. Settings come from
 /// the environment: see .env.example.
 #[derive(Parser)]

@@ -5,6 +5,7 @@
 //! and the others find it done.
 
 mod m20261120_000001_create_tables;
+mod m20261120_000002_erased_users;
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{
@@ -22,7 +23,10 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261120_000001_create_tables::Migration)]
+        vec![
+            Box::new(m20261120_000001_create_tables::Migration),
+            Box::new(m20261120_000002_erased_users::Migration),
+        ]
     }
 }
 

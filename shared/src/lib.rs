@@ -8,6 +8,7 @@ pub mod buffer;
 pub mod domain;
 pub mod online;
 pub mod redis;
+pub mod sessions;
 pub mod settings;
 pub mod status;
 pub mod store;

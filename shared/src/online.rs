@@ -4,13 +4,14 @@
 //! The file is advice, renewed several times a second while there are online writes: it is not
 //! synced, and whoever cannot read it, or finds it old, goes on as if nobody were online.
 
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::buffer::sibling;
+use crate::buffer::{open_private, open_private_existing, sibling};
 
 /// How often the file is renewed.
 const RENEW: Duration = Duration::from_millis(50);
@@ -73,7 +74,7 @@ impl OnlineNotes {
         let path = self.path.clone();
         let Ok(text) = serde_json::to_vec(&online) else { return };
         // Advice that cannot be written is not given; the task ends by itself at once.
-        tokio::task::spawn_blocking(move || std::fs::write(path, text));
+        tokio::task::spawn_blocking(move || renew(&path, &text));
     }
 }
 
@@ -81,12 +82,26 @@ impl OnlineNotes {
 #[must_use]
 pub fn online(buffer_path: &Path) -> Option<Online> {
     let path = path_beside(buffer_path);
-    let renewed = std::fs::metadata(&path).ok()?.modified().ok()?;
+    let mut file = open_private_existing(&path).ok()?;
+    let renewed = file.metadata().ok()?.modified().ok()?;
     let age = SystemTime::now().duration_since(renewed).unwrap_or_default();
     if age > STALE {
         return None;
     }
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// Writes the file anew; one that is not ours alone, or a link, gives way to one that is.
+fn renew(path: &Path, text: &[u8]) -> io::Result<()> {
+    let opened = open_private(path).or_else(|_| {
+        std::fs::remove_file(path)?;
+        open_private(path).map_err(io::Error::other)
+    });
+    let mut file = opened?;
+    file.set_len(0)?;
+    file.write_all(text)
 }
 
 fn path_beside(buffer_path: &Path) -> PathBuf {
@@ -95,7 +110,27 @@ fn path_beside(buffer_path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn a_note_that_is_a_link_or_open_to_others_is_not_followed_and_gives_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let buffer = dir.path().join("buffer.redb");
+        let (path, elsewhere) = (path_beside(&buffer), dir.path().join("elsewhere"));
+        let text = serde_json::to_vec(&Online { quiet_us: 1.0, now_us: 2.0 }).unwrap();
+        std::fs::write(&elsewhere, &text).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert_eq!(online(&buffer), None);
+        renew(&path, &text).unwrap();
+        assert_eq!(online(&buffer), Some(Online { quiet_us: 1.0, now_us: 2.0 }));
+        assert!(std::fs::symlink_metadata(&path).unwrap().is_file());
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
+        assert_eq!(online(&buffer), None);
+        renew(&path, &text).unwrap();
+        assert!(online(&buffer).is_some());
+    }
 
     #[test]
     fn quiet_is_what_writes_take_when_nothing_is_in_their_way() {

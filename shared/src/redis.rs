@@ -1,21 +1,53 @@
 //! Redis, as far as it is needed: every call ends within a fraction of a second, and its absence is
 //! never an error for tasks and profiles.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, RedisError};
+use redis::{Client, FromRedisValue, RedisError, ScriptInvocation};
 use secrecy::ExposeSecret;
+use thiserror::Error;
 
 use crate::settings::{RedisSettings, SettingsError};
 
 /// How long a connection or an answer may take.
 const TIMEOUT: Duration = Duration::from_millis(200);
+/// How long nobody else waits for a Redis that has just kept somebody waiting.
+const REST: Duration = Duration::from_millis(500);
 
-/// A connection to Redis that is made when needed and again after it broke.
+/// Redis did not do what it was asked for, or it is not known whether it did.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("redis is away")]
+pub struct RedisAway;
+
+/// A connection to Redis that is made when needed and again after it broke. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
     manager: ConnectionManager,
+    rest: Arc<Rest>,
+}
+
+/// Until when Redis is left alone, in milliseconds since `start`.
+struct Rest {
+    start: Instant,
+    until: AtomicU64,
+}
+
+impl Rest {
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_over(&self) -> bool {
+        self.elapsed() >= self.until.load(Ordering::Relaxed)
+    }
+
+    fn begin(&self) {
+        let rest = u64::try_from(REST.as_millis()).unwrap_or(0);
+        self.until.store(self.elapsed().saturating_add(rest), Ordering::Relaxed);
+    }
 }
 
 impl Redis {
@@ -34,18 +66,77 @@ impl Redis {
             .set_connection_timeout(Some(TIMEOUT))
             .set_response_timeout(Some(TIMEOUT));
         let manager = ConnectionManager::new_lazy_with_config(client, config).map_err(unusable)?;
-        Ok(Self { manager })
+        let rest = Arc::new(Rest { start: Instant::now(), until: AtomicU64::new(0) });
+        Ok(Self { manager, rest })
     }
 
     /// Asks whether Redis is there and takes writes. A broken connection is made again by the call
     /// that fails, so a failure is asked about twice.
     pub async fn is_up(&self) -> bool {
-        let ping = || async {
+        let probe = || async {
             let mut connection = self.manager.clone();
-            redis::cmd("PING").query_async::<String>(&mut connection).await
+            let mut write = redis::cmd("SET");
+            write.arg("holdfast:probe").arg("").arg("PX").arg(1000);
+            write.query_async::<String>(&mut connection).await
         };
-        let pinged = async { ping().await.is_ok() || ping().await.is_ok() };
-        tokio::time::timeout(2 * TIMEOUT, pinged).await.unwrap_or(false)
+        let probed = async { probe().await.is_ok() || probe().await.is_ok() };
+        tokio::time::timeout(2 * TIMEOUT, probed).await.unwrap_or(false)
+    }
+
+    /// Runs a script once.
+    ///
+    /// # Errors
+    /// If Redis does not answer in time or not as expected: the script may have run all the same.
+    pub async fn run<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, RedisAway> {
+        let mut connection = self.manager.clone();
+        self.answered(script.invoke_async(&mut connection)).await
+    }
+
+    /// Whether there is such a key. A broken connection is made again by the call that fails, so
+    /// it is asked twice.
+    ///
+    /// # Errors
+    /// If Redis does not answer in time.
+    pub async fn exists(&self, key: &str) -> Result<bool, RedisAway> {
+        let ask = || async {
+            let mut connection = self.manager.clone();
+            redis::cmd("EXISTS").arg(key).query_async::<bool>(&mut connection).await
+        };
+        self.answered(async {
+            match ask().await {
+                Err(error) if !error.is_timeout() => ask().await,
+                answer => answer,
+            }
+        })
+        .await
+    }
+
+    /// An answer, within the time that Redis has; none at all while it is left alone.
+    async fn answered<T>(
+        &self,
+        answer: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, RedisAway> {
+        if !self.rest.is_over() {
+            return Err(RedisAway);
+        }
+        let error = match tokio::time::timeout(2 * TIMEOUT, answer).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => {
+                if error.is_timeout() {
+                    self.rest.begin();
+                }
+                error.category().to_owned()
+            }
+            Err(_) => {
+                self.rest.begin();
+                "no answer".to_owned()
+            }
+        };
+        tracing::debug!(error, "redis did not answer");
+        Err(RedisAway)
     }
 }
 

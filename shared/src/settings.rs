@@ -175,6 +175,9 @@ pub struct BufferSettings {
     pub buffer_timeout_ms: u64,
     /// Memory for cached pages (bytes).
     pub buffer_cache_bytes: usize,
+    /// The keys that records are sealed with, newest first: `id:base64` of 32 bytes each, separated
+    /// by commas. Without them records are readable in the file.
+    pub buffer_keys: Option<SecretString>,
 }
 
 impl Default for BufferSettings {
@@ -188,6 +191,7 @@ impl Default for BufferSettings {
             buffer_min_free_bytes: 64 << 20,
             buffer_timeout_ms: 2000,
             buffer_cache_bytes: 32 << 20,
+            buffer_keys: None,
         }
     }
 }

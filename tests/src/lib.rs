@@ -3,7 +3,8 @@
 //! Nothing is mocked. A [`World`] is a private PostgreSQL (fsync on), a private Redis, a [`Proxy`]
 //! in front of each, and the product's own binaries as separate processes. All of it listens on
 //! 127.0.0.1 on free ports, lives in one folder under the target folder, and is gone when the
-//! world is dropped. The same parts drive `holdfast-dev`, which `make dev` runs.
+//! world is dropped. The same parts drive `holdfast-dev`, which `make dev` runs, and `holdfast-bench`,
+//! which `make bench` runs.
 //!
 //! Linux only: processes are found and watched through `/proc`.
 #![allow(
@@ -13,7 +14,9 @@
     reason = "a harness that cannot do its part must fail the test loudly, where it happened"
 )]
 
+pub mod bench;
 pub mod dev;
+pub mod fuzz;
 pub mod signals;
 pub mod token;
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use shared::buffer::{Buffer, unix_millis};
 use shared::domain::Lane;
 use shared::redis::Redis;
+use shared::sessions::Sessions;
 use shared::settings::StoreSettings;
 use shared::store::{Link, Store};
 use tokio::sync::{Mutex, Notify, watch};
@@ -29,6 +30,8 @@ pub struct Context {
     pub buffer: Buffer,
     /// Redis.
     pub redis: Redis,
+    /// The sessions of all users.
+    pub sessions: Sessions,
     /// This process's opinion of PostgreSQL.
     pub link: Link,
     /// Wakes replay when there may be something to do.
@@ -67,6 +70,7 @@ impl Context {
             store_settings,
             store,
             buffer,
+            sessions: Sessions::new(redis.clone()),
             redis,
             link: Link::default(),
             wake: Notify::new(),

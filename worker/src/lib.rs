@@ -3,11 +3,13 @@
 
 pub mod cli;
 pub mod context;
+pub mod erasure;
 pub mod http;
 pub mod monitor;
 pub mod pace;
 pub mod replay;
 pub mod retention;
+pub mod sessions;
 pub mod settings;
 pub mod source;
 pub mod standby;

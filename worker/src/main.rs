@@ -7,6 +7,10 @@ use shared::settings::{LogSettings, load};
 use shared::telemetry;
 use worker::cli::{self, Format};
 
+/// Many small allocations on several threads: the system's allocator is the slowest part of them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Replays buffered writes to PostgreSQL, watches over what is up, and lets an operator look into the
 /// buffer. Settings come from the environment: see .env.example.
 #[derive(Parser)]

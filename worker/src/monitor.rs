@@ -1,6 +1,7 @@
 //! The worker named `monitor`: finds out what is up, brings the schema up to date, publishes what it
 //! knows in the buffer file, and wakes replay when PostgreSQL is back.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use shared::store::{Class, LinkState, StoreError};
 use tokio::sync::Mutex;
 
 use crate::context::Context;
+use crate::sessions;
 use crate::settings::Migrate;
 
 /// Several heartbeats fit into the time after which a worker counts as absent.
@@ -39,6 +41,8 @@ pub struct Findings {
     published: Option<Instant>,
     checked: Option<Instant>,
     busy_since: Option<(Instant, u64)>,
+    /// Operations on sessions that have taken effect while PostgreSQL is away.
+    ended_sessions: HashSet<u64>,
 }
 
 impl Findings {
@@ -97,6 +101,13 @@ pub async fn look(
         context.wake.notify_one();
     }
     context.all_up.store(postgres.is_none() && redis, Ordering::Relaxed);
+    if postgres.is_none() {
+        findings.ended_sessions.clear();
+    } else if redis
+        && let Err(error) = sessions::end_early(&context, &mut findings.ended_sessions).await
+    {
+        tracing::error!(%error, "the buffer cannot be read");
+    }
     let redis = (!redis).then(|| "does not answer".to_owned());
     let changed = note(&mut findings.postgres, "postgres", postgres, started)
         | note(&mut findings.redis, "redis", redis, started);

@@ -19,6 +19,8 @@ use shared::store::{Applied, Effect, Source};
 use tokio::time::Instant;
 
 use crate::context::Context;
+use crate::erasure;
+use crate::sessions;
 use crate::settings::WorkerSettings;
 
 /// Bytes in a batch at the most.
@@ -164,12 +166,20 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
         .into_iter()
         .map(|(place, damage)| Settlement { place, verdict: Verdict::Damaged(damage) });
     let mut settlements: Vec<Settlement> = damaged.collect();
-    if batch.entries.is_empty() {
+    let (entries, waiting) = sessions::end(context, batch.entries).await;
+    settlements.extend(waiting);
+    if entries.is_empty() {
         return settlements;
     }
     let (places, mut operations): (Vec<Place>, Vec<Operation>) =
-        batch.entries.into_iter().map(Place::of).unzip();
+        entries.into_iter().map(Place::of).unzip();
     let Applied { effects, error } = context.store.apply(&mut operations, Source::Replay).await;
+    let erased = erasure::of(&operations, &effects);
+    if let Err(error) = erasure::carry_out(context, &erased).await {
+        tracing::error!(error = format!("{error:#}"), "a user cannot be erased yet");
+        tokio::time::sleep(PAUSE).await;
+        return settlements;
+    }
     for ((place, operation), effect) in places.iter().zip(&operations).zip(&effects) {
         if let Some(verdict) = judge(&context.settings, place, operation, effect) {
             settlements.push(Settlement { place: place.seq, verdict });
@@ -214,6 +224,10 @@ fn judge(
         metrics::histogram!("replay_lag_seconds").record(Duration::from_millis(lag));
         return Some(Verdict::Done);
     };
+    if refusal == Refusal::Erased {
+        // It has left the buffer with everything else of its user.
+        return None;
+    }
     let attempts = place.attempts + u32::from(refusal.uses_an_attempt());
     let may_retry = !refusal.uses_an_attempt() || attempts < settings.max_retry_attempts;
     if refusal.is_retried() && may_retry {
@@ -224,7 +238,7 @@ fn judge(
     Some(give_up(operation, refusal, attempts))
 }
 
-fn give_up(operation: &Operation, refusal: Refusal, attempts: u32) -> Verdict {
+pub(crate) fn give_up(operation: &Operation, refusal: Refusal, attempts: u32) -> Verdict {
     let reason = refusal.reason();
     tracing::error!(
         operation_id = %operation.id, lane = %operation.lane(), request_id = %operation.request_id,

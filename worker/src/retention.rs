@@ -47,7 +47,7 @@ pub async fn sweep(context: Arc<Context>, tick: Tick) -> Result<(), BoxDynError>
     if let Err(error) = expire(&context, old).await {
         tracing::error!(%error, "old operations could not be set aside");
     }
-    if let Err(error) = purge(&context, dead).await {
+    if let Err(error) = purge(&context, tick.now, dead).await {
         tracing::error!(%error, "old dead letters could not be removed");
     }
     if context.link.is_up()
@@ -77,12 +77,12 @@ async fn expire(context: &Context, cutoff: i64) -> Result<(), BufferError> {
     }
 }
 
-async fn purge(context: &Context, cutoff: i64) -> Result<(), BufferError> {
+async fn purge(context: &Context, now: i64, cutoff: i64) -> Result<(), BufferError> {
     loop {
         let audit = context.buffer.purge_audit(cutoff).await?;
         let purged = context.buffer.purge_dead(cutoff).await?;
         if audit + purged == 0 {
-            return Ok(());
+            break;
         }
         tracing::warn!(
             dead = purged,
@@ -90,6 +90,8 @@ async fn purge(context: &Context, cutoff: i64) -> Result<(), BufferError> {
             "the retention of old entries has ended: they were removed"
         );
     }
+    while context.buffer.purge_revoked(now).await? > 0 {}
+    Ok(())
 }
 
 async fn purge_rows(context: &Context, now: i64) -> Result<(), StoreError> {
@@ -98,7 +100,8 @@ async fn purge_rows(context: &Context, now: i64) -> Result<(), StoreError> {
     let (mut ledger, mut tombstones) = (0, 0);
     for _ in 0..PURGES {
         let rows = store.purge_ledger(now, settings.ledger_retention_days).await?;
-        let deleted = store.purge_tombstones(now, settings.tombstone_retention_days).await?;
+        let deleted = store.purge_tombstones(now, settings.tombstone_retention_days).await?
+            + store.purge_erased().await?;
         if rows + deleted == 0 {
             break;
         }

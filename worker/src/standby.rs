@@ -1,12 +1,11 @@
 //! One worker per buffer file: a second one waits until the first has ended, however it ended.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use shared::buffer::sibling;
+use shared::buffer::{open_private, sibling};
 
 /// How often a standby looks whether the place is free. The lock is the kernel's: it is free as soon
 /// as the process that held it is gone.
@@ -16,14 +15,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// dropped.
 ///
 /// # Errors
-/// If the lock file cannot be made or locked at all.
+/// If the lock file cannot be made or locked at all, or is not ours alone.
 pub async fn become_active(buffer_path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(sibling(buffer_path, "worker-lock"))?;
+    let file = open_private(&sibling(buffer_path, "worker-lock")).map_err(io::Error::other)?;
     let mut waiting = false;
     loop {
         match file.try_lock() {

@@ -1,6 +1,7 @@
 //! Bodies, in and out: JSON straight to and from types, without a tree in between.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use poem::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -15,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::{ApiError, FieldProblem};
+use super::shell::BodyDeadline;
 use crate::state::State;
 
 const JSON: &str = "application/json";
@@ -47,8 +49,8 @@ impl<'a, T: DeserializeOwned + Type> ApiExtractor<'a> for JsonBody<T> {
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
         check_headers(request)?;
-        let limit = request.data::<State>().map_or(0, |state| state.server.body_limit_bytes);
-        let bytes = read(body, limit).await?;
+        let limit = request.data::<Arc<State>>().map_or(0, |state| state.server.body_limit_bytes);
+        let bytes = read(body, limit, BodyDeadline::of(request)).await?;
         Ok(Self(parse(&bytes)?))
     }
 }
@@ -61,11 +63,21 @@ fn check_headers(request: &Request) -> Result<(), ApiError> {
     if is_json && plain { Ok(()) } else { Err(ApiError::UNSUPPORTED_MEDIA_TYPE) }
 }
 
-/// Reads a body of any transfer coding, up to `limit` bytes.
-async fn read(body: &mut RequestBody, limit: usize) -> Result<Vec<u8>, ApiError> {
+/// Reads a body of any transfer coding, up to `limit` bytes, until `deadline`.
+async fn read(
+    body: &mut RequestBody,
+    limit: usize,
+    deadline: BodyDeadline,
+) -> Result<Vec<u8>, ApiError> {
     let mut stream = body.take().map_err(|_| ApiError::UNREADABLE)?.into_bytes_stream();
     let (mut bytes, mut dropped) = (Vec::new(), 0);
-    while let Some(chunk) = stream.next().await {
+    loop {
+        let chunk = match tokio::time::timeout_at(deadline.0, stream.next()).await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => break,
+            Err(_) if dropped == 0 => return Err(ApiError::REQUEST_TIMEOUT),
+            Err(_) => break,
+        };
         let chunk = chunk.map_err(|_| ApiError::UNREADABLE)?;
         if dropped == 0 && bytes.len() + chunk.len() <= limit {
             bytes.extend_from_slice(&chunk);
@@ -89,7 +101,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        let message = without_position(&inner.to_string());
+        let message = without_value(&inner.to_string());
         match inner.classify() {
             serde_json::error::Category::Data => {
                 let field = field_of(path, &message);
@@ -118,8 +130,18 @@ fn field_of(path: String, message: &str) -> String {
     }
 }
 
-fn without_position(message: &str) -> String {
-    message.split(" at line ").next().unwrap_or(message).to_owned()
+/// What was expected, without the place and without what was found: that is the client's own, and may
+/// be a secret in the wrong field.
+fn without_value(message: &str) -> String {
+    let found = ["invalid type: ", "invalid value: ", "invalid length ", "unknown variant "];
+    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) if found.iter().any(|prefix| message.starts_with(prefix)) => {
+            let expected = if expected.starts_with("struct ") { "an object" } else { expected };
+            format!("expected {expected}")
+        }
+        Some(_) | None => message.to_owned(),
+    }
 }
 
 /// An answer's body, written as JSON when it is made.
@@ -215,6 +237,18 @@ mod tests {
             let named = format!("{problem:?}");
             assert!(named.contains("INVALID_FIELD"), "{body}: {named}");
             assert!(named.contains(&format!("field: {field:?}")), "{body}: {named} {expected:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_not_repeated() {
+        for body in [
+            r#"{"name":"a","inner":"canary, expected nothing at line 1"}"#,
+            r#"{"name":"a","inner":{"count":"canary"}}"#,
+        ] {
+            let problem = format!("{:?}", parse::<Sample>(body.as_bytes()).unwrap_err());
+            assert!(problem.contains("expected "), "{problem}");
+            assert!(!problem.contains("canary") && !problem.contains("Inner"), "{problem}");
         }
     }
 

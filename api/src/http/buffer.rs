@@ -2,6 +2,7 @@
 //! and `admin`.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use poem::web::Data;
@@ -10,14 +11,15 @@ use poem_openapi::{Object, OpenApi};
 use serde::Serialize;
 use serde_json::Value;
 use shared::buffer::{DeadEntry, DeadFilter, Entry, Paused, PendingFilter, Stats, unix_millis};
-use shared::domain::{Action, Actor, EntityKind, Lane, Operation, OperationState, Role, Version};
+use shared::domain::{Action, EntityKind, Lane, Operation, OperationState, Version};
 use shared::status::{WORKER, WorkerStatus};
 use uuid::Uuid;
 
 use super::auth::Authenticated;
 use super::body::Ready;
-use super::envelope::Meta;
+use super::envelope::{Meta, PartMeta};
 use super::error::ApiError;
+use super::permission::Permission;
 use super::schema::{JsonObject, Nullable};
 use super::shell::RequestId;
 use crate::state::State;
@@ -74,7 +76,7 @@ pub struct BufferedOperation {
     state: String,
     /// Whose it is.
     user_id: Uuid,
-    /// `task` or `profile`.
+    /// `task`, `profile` or `session`.
     entity: String,
     /// Of which entity.
     entity_id: Uuid,
@@ -96,19 +98,6 @@ pub struct BufferedOperation {
     request_id: Uuid,
     /// What it is to change; only if asked for.
     payload: Nullable<JsonObject>,
-}
-
-/// About a part of a list.
-#[derive(Serialize, Object)]
-pub struct PartMeta {
-    /// The request's id, as sent or as made.
-    request_id: Uuid,
-    /// When the answer was made.
-    timestamp: DateTime<Utc>,
-    /// Entries of a part at the most.
-    limit: u64,
-    /// Where the next part begins; null at the end. A part may be short and yet have a next one.
-    next_cursor: Nullable<String>,
 }
 
 /// A part of a list of operations.
@@ -145,11 +134,10 @@ impl BufferApi {
     #[oai(path = "/", method = "get", operation_id = "readBuffer")]
     async fn read(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::BufferRead")] _operator: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
     ) -> Result<Ready<BufferRead>, ApiError> {
-        operator(user.0)?;
         let (stats, worker, paused) = tokio::try_join!(
             state.buffer.stats(),
             state.buffer.published::<WorkerStatus>(WORKER),
@@ -164,14 +152,15 @@ impl BufferApi {
     #[allow(clippy::too_many_arguments)]
     async fn pending(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::BufferRead")] _operator: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
         /// Of this user.
         user_id: Query<Option<Uuid>>,
         /// Of this task.
         task_id: Query<Option<Uuid>>,
         /// Of this priority, 1 to 5.
+        #[oai(validator(minimum(value = "1"), maximum(value = "5")))]
         priority: Query<Option<u8>>,
         /// `create`, `replace`, `patch` or `delete`.
         action: Query<Option<String>>,
@@ -180,9 +169,9 @@ impl BufferApi {
         /// The `next_cursor` of the part before.
         cursor: Query<Option<String>>,
         /// Entries of a part, up to 500; 50 if not given.
+        #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
         limit: Query<Option<u64>>,
     ) -> Result<Ready<BufferedOperations>, ApiError> {
-        operator(user.0)?;
         let limit = super::in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
         let filter = PendingFilter {
             user_id: user_id.0,
@@ -195,7 +184,7 @@ impl BufferApi {
         let with_payload = payload.0.unwrap_or(false);
         let data = page.items.iter().map(|entry| pending_view(entry, with_payload)).collect();
         let next = page.next.map(|place: u64| place.to_string());
-        Ok(BufferedOperations { data, meta: part(request, limit, next) }.into())
+        Ok(BufferedOperations { data, meta: PartMeta::now(request.0, limit, next) }.into())
     }
 
     /// Dead letters, the oldest first. For operators.
@@ -203,8 +192,8 @@ impl BufferApi {
     #[allow(clippy::too_many_arguments)]
     async fn dead(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::BufferRead")] _operator: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
         /// Of this user.
         user_id: Query<Option<Uuid>>,
@@ -218,9 +207,9 @@ impl BufferApi {
         /// The `next_cursor` of the part before.
         cursor: Query<Option<String>>,
         /// Entries of a part, up to 500; 50 if not given.
+        #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
         limit: Query<Option<u64>>,
     ) -> Result<Ready<BufferedOperations>, ApiError> {
-        operator(user.0)?;
         let limit = super::in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
         let filter = DeadFilter {
             user_id: user_id.0,
@@ -232,19 +221,19 @@ impl BufferApi {
         let with_payload = payload.0.unwrap_or(false);
         let data = page.items.iter().map(|letter| dead_view(letter, with_payload)).collect();
         let next = page.next.map(|(at, id)| format!("{at}_{id}"));
-        Ok(BufferedOperations { data, meta: part(request, limit, next) }.into())
+        Ok(BufferedOperations { data, meta: PartMeta::now(request.0, limit, next) }.into())
     }
 
     /// Put a dead letter back among the pending operations. For operators.
     #[oai(path = "/dead/:id/retry", method = "post", operation_id = "retryDead")]
     async fn retry(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::BufferWrite")] user: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
         id: Path<Uuid>,
     ) -> Result<Ready<DoneRead>, ApiError> {
-        let by = operator(user.0)?;
+        let by = user.0.user_id.to_string();
         state.buffer.retry_dead(Version::from_uuid(id.0), &by).await?;
         Ok(done(request, "pending"))
     }
@@ -253,12 +242,12 @@ impl BufferApi {
     #[oai(path = "/dead/:id", method = "delete", operation_id = "discardDead")]
     async fn discard(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::BufferWrite")] user: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
         id: Path<Uuid>,
     ) -> Result<Ready<DoneRead>, ApiError> {
-        let by = operator(user.0)?;
+        let by = user.0.user_id.to_string();
         state.buffer.discard_dead(Version::from_uuid(id.0), &by).await?;
         Ok(done(request, "discarded"))
     }
@@ -267,11 +256,11 @@ impl BufferApi {
     #[oai(path = "/pause", method = "post", operation_id = "pauseReplay")]
     async fn pause(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::BufferWrite")] user: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
     ) -> Result<Ready<DoneRead>, ApiError> {
-        let by = operator(user.0)?;
+        let by = user.0.user_id.to_string();
         state.buffer.pause(&by).await?;
         Ok(done(request, "paused"))
     }
@@ -280,21 +269,13 @@ impl BufferApi {
     #[oai(path = "/resume", method = "post", operation_id = "resumeReplay")]
     async fn resume(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::BufferWrite")] user: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
     ) -> Result<Ready<DoneRead>, ApiError> {
-        let by = operator(user.0)?;
+        let by = user.0.user_id.to_string();
         state.buffer.resume(&by).await?;
         Ok(done(request, "resumed"))
-    }
-}
-
-/// Lets operators and admins pass, and tells how the audit log names them.
-fn operator(actor: Actor) -> Result<String, ApiError> {
-    match actor.role {
-        Role::Operator | Role::Admin => Ok(actor.user_id.to_string()),
-        Role::User => Err(ApiError::FORBIDDEN),
     }
 }
 
@@ -366,10 +347,6 @@ fn dead_view(letter: &DeadEntry, with_payload: bool) -> BufferedOperation {
         reason: Some(letter.reason.clone()).into(),
         ..view(&letter.operation, letter.attempts, with_payload)
     }
-}
-
-fn part(request: RequestId, limit: u64, next: Option<String>) -> PartMeta {
-    PartMeta { request_id: request.0, timestamp: Utc::now(), limit, next_cursor: next.into() }
 }
 
 fn done(request: RequestId, status: &str) -> Ready<DoneRead> {

@@ -6,6 +6,8 @@ use serde::Serialize;
 use shared::domain::Version;
 use uuid::Uuid;
 
+use super::schema::Nullable;
+
 /// About an answer.
 #[derive(Clone, Debug, Serialize, Object)]
 pub struct Meta {
@@ -127,4 +129,27 @@ pub struct ListMeta {
     pub total: u64,
     /// Pages, as far as this node knows.
     pub total_pages: u64,
+    /// Where the next page begins, for `cursor`; null on the last page.
+    pub next_cursor: Nullable<String>,
+}
+
+/// About a part of a list.
+#[derive(Serialize, Object)]
+pub struct PartMeta {
+    /// The request's id, as sent or as made.
+    pub request_id: Uuid,
+    /// When the answer was made.
+    pub timestamp: DateTime<Utc>,
+    /// Entries of a part at the most.
+    pub limit: u64,
+    /// Where the next part begins; null at the end. A part may be short and yet have a next one.
+    pub next_cursor: Nullable<String>,
+}
+
+impl PartMeta {
+    /// About a part, answered now.
+    #[must_use]
+    pub fn now(request_id: Uuid, limit: u64, next: Option<String>) -> Self {
+        Self { request_id, timestamp: Utc::now(), limit, next_cursor: next.into() }
+    }
 }

@@ -3,7 +3,7 @@
 
 use poem::error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError};
 use poem::http::StatusCode;
-use poem::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use poem::http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use poem::{IntoResponse, Response};
 use poem_openapi::error::{AuthorizationError, ContentTypeError, ParseParamError, ParsePathError};
 use poem_openapi::payload::Payload;
@@ -12,6 +12,7 @@ use poem_openapi::{ApiResponse, Object};
 use serde::Serialize;
 use shared::buffer::{BufferError, OperatorError};
 use shared::domain::Refusal;
+use shared::redis::RedisAway;
 use shared::store::StoreError;
 use shared::writes::WriteError;
 use thiserror::Error;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 
 use super::body::Ready;
 use super::envelope::Meta;
+use crate::limits::Limited;
 
 /// Seconds after which a client that was turned away may come back.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -60,11 +62,18 @@ pub struct ApiError {
     code: &'static str,
     message: &'static str,
     details: Vec<FieldProblem>,
+    retry_after_seconds: u64,
 }
 
 impl ApiError {
     const fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
-        Self { status, code, message, details: Vec::new() }
+        Self {
+            status,
+            code,
+            message,
+            details: Vec::new(),
+            retry_after_seconds: RETRY_AFTER_SECONDS,
+        }
     }
 
     /// Fields that cannot be accepted.
@@ -100,6 +109,10 @@ impl ApiError {
     pub const TOO_LARGE: Self =
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", "the body is too large");
 
+    /// A body that did not come in time.
+    pub const REQUEST_TIMEOUT: Self =
+        Self::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "the body did not come in time");
+
     /// A body that could not be read.
     pub const UNREADABLE: Self =
         Self::new(StatusCode::BAD_REQUEST, "UNREADABLE_BODY", "the body could not be read");
@@ -115,9 +128,50 @@ impl ApiError {
     pub const UNAUTHORIZED: Self =
         Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "a valid bearer token is needed");
 
+    /// A user who has been suspended.
+    pub const USER_SUSPENDED: Self =
+        Self::new(StatusCode::FORBIDDEN, "USER_SUSPENDED", "this user has been suspended");
+
+    /// A token that belongs to no session, where one is to be ended.
+    pub const NO_SESSION: Self =
+        Self::new(StatusCode::CONFLICT, "NO_SESSION", "this token belongs to no session of ours");
+
+    /// A session that is not there, or is somebody else's.
+    pub const SESSION_NOT_FOUND: Self =
+        Self::new(StatusCode::NOT_FOUND, "SESSION_NOT_FOUND", "there is no such session");
+
+    /// Sessions cannot be opened, renewed or listed while Redis is away.
+    pub const SESSION_STORE_UNAVAILABLE: Self = Self::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "SESSION_STORE_UNAVAILABLE",
+        "sessions cannot be reached now",
+    );
+
+    /// A user that has not been seen, or has been erased.
+    pub const USER_NOT_FOUND: Self =
+        Self::new(StatusCode::NOT_FOUND, "USER_NOT_FOUND", "there is no such user");
+
+    /// Admins cannot erase themselves, nor set their own role or standing.
+    pub const OWN_ACCOUNT: Self =
+        Self::new(StatusCode::CONFLICT, "OWN_ACCOUNT", "another admin must do this");
+
     /// A user whose role does not allow it.
     pub const FORBIDDEN: Self =
         Self::new(StatusCode::FORBIDDEN, "FORBIDDEN", "this is not allowed for this role");
+
+    /// A page that is not listed in `CORS_ORIGINS`.
+    pub const ORIGIN_NOT_ALLOWED: Self = Self::new(
+        StatusCode::FORBIDDEN,
+        "ORIGIN_NOT_ALLOWED",
+        "pages of this origin may not call this service",
+    );
+
+    /// A connection over the limit.
+    pub const TOO_MANY_CONNECTIONS: Self = Self::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "TOO_MANY_CONNECTIONS",
+        "too many connections are open",
+    );
 
     /// A task that is not there, deleted, or somebody else's.
     pub const TASK_NOT_FOUND: Self =
@@ -140,6 +194,10 @@ impl ApiError {
         "DATABASE_UNAVAILABLE",
         "this cannot be told while the database is away",
     );
+
+    /// More waits than this process takes on.
+    pub const OVERLOADED: Self =
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", "too many requests are waiting");
 
     /// No answer could be given within the deadline.
     pub const DEADLINE_EXCEEDED: Self = Self::new(
@@ -175,7 +233,11 @@ impl ApiError {
         let mut response = Ready::from(body).into_response();
         response.set_status(status);
         if retry {
-            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+            response.headers_mut().insert(RETRY_AFTER, self.retry_after_seconds.into());
+        }
+        if status == StatusCode::REQUEST_TIMEOUT {
+            let close = poem::http::HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
         }
         if status == StatusCode::UNAUTHORIZED {
             let bearer = poem::http::HeaderValue::from_static("Bearer");
@@ -188,6 +250,16 @@ impl ApiError {
 impl ResponseError for ApiError {
     fn status(&self) -> StatusCode {
         self.status
+    }
+}
+
+impl From<Limited> for ApiError {
+    fn from(limited: Limited) -> Self {
+        let message = "too many requests; Retry-After says when to come back";
+        Self {
+            retry_after_seconds: limited.retry_after_seconds,
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", message)
+        }
     }
 }
 
@@ -204,11 +276,7 @@ impl From<WriteError> for ApiError {
                     "it is not known whether this was carried out; look before you repeat it",
                 )
             }
-            WriteError::Overloaded => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "OVERLOADED",
-                "too many writes are waiting",
-            ),
+            WriteError::Overloaded => Self::OVERLOADED,
         }
     }
 }
@@ -217,9 +285,8 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NotFound | Refusal::NotOwner => Self::TASK_NOT_FOUND,
-            Refusal::Suspended => {
-                Self::new(StatusCode::FORBIDDEN, "USER_SUSPENDED", "this user has been suspended")
-            }
+            Refusal::Suspended | Refusal::Erased => Self::USER_SUSPENDED,
+            Refusal::NotAllowed => Self::FORBIDDEN,
             Refusal::PreconditionFailed => Self::new(
                 StatusCode::PRECONDITION_FAILED,
                 "PRECONDITION_FAILED",
@@ -235,8 +302,10 @@ impl From<Refusal> for ApiError {
     }
 }
 
-impl From<BufferError> for ApiError {
-    fn from(error: BufferError) -> Self {
+impl ApiError {
+    /// What the buffer's refusal comes to.
+    #[must_use]
+    pub fn buffer(error: &BufferError) -> Self {
         const BUSY: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
         match error {
             BufferError::Full => Self::new(
@@ -265,6 +334,12 @@ impl From<BufferError> for ApiError {
     }
 }
 
+impl From<BufferError> for ApiError {
+    fn from(error: BufferError) -> Self {
+        Self::buffer(&error)
+    }
+}
+
 impl From<OperatorError> for ApiError {
     fn from(error: OperatorError) -> Self {
         let conflict = |code, message| Self::new(StatusCode::CONFLICT, code, message);
@@ -283,6 +358,12 @@ impl From<OperatorError> for ApiError {
             OperatorError::NotPaused => conflict("NOT_PAUSED", "replay is not paused"),
             OperatorError::Buffer(error) => error.into(),
         }
+    }
+}
+
+impl From<RedisAway> for ApiError {
+    fn from(_: RedisAway) -> Self {
+        Self::SESSION_STORE_UNAVAILABLE
     }
 }
 
@@ -332,16 +413,21 @@ pub fn classify(error: &poem::Error) -> ApiError {
 }
 
 /// The failures that any route may answer with, for OpenAPI.
-const DOCUMENTED: [(u16, &str); 11] = [
+const DOCUMENTED: [(u16, &str); 12] = [
     (400, "Something in the request cannot be accepted; `details` names the field"),
     (401, "No token, or one that is not accepted"),
-    (403, "Not allowed for this user"),
+    (403, "Not allowed for this user, or from a page of this origin"),
     (404, "Not there, deleted, or somebody else's"),
+    (408, "The body did not come in time"),
     (409, "In conflict with what is stored"),
     (412, "The task has another version than `If-Match` names"),
     (413, "The body is over the limit"),
     (415, "The body is not `application/json`, or is compressed"),
-    (429, "The user's share of the buffer, or the task's, is used up"),
+    (
+        429,
+        "Too many requests, or the user's share of the buffer, or the task's, is used up; \
+         `Retry-After` says when to come back",
+    ),
     (500, "A mistake of this program"),
     (503, "Neither the database nor the buffer can answer; `Retry-After` says when to come back"),
 ];

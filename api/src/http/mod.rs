@@ -3,16 +3,27 @@
 mod auth;
 mod body;
 mod buffer;
+mod cors;
+mod document;
 mod envelope;
 mod error;
+mod headers;
 mod health;
+mod list_query;
 mod operations;
+mod permission;
 mod profile;
 mod schema;
+mod sessions;
 mod shell;
 mod task_input;
 mod tasks;
+mod users;
 
+use std::sync::Arc;
+
+use poem::http::header::CONTENT_SECURITY_POLICY;
+use poem::middleware::SetHeader;
 use poem::web::Data;
 use poem::{Endpoint, EndpointExt, Route, get, handler};
 use poem_openapi::OpenApiService;
@@ -20,9 +31,12 @@ use poem_openapi::OpenApiService;
 use chrono::SubsecRound;
 use shared::domain::{Actor, Change, Operation, Version};
 
+pub use cors::Cors;
 pub use envelope::Source;
 pub use error::ApiError;
+pub use permission::Routes;
 pub use schema::{JsonObject, Nullable};
+pub use shell::connection_refusal;
 
 use crate::state::State;
 use shell::{RequestId, Shell, Traceparent};
@@ -32,6 +46,8 @@ type Service = OpenApiService<
         tasks::TasksApi,
         profile::ProfileApi,
         operations::OperationsApi,
+        sessions::SessionsApi,
+        users::UsersApi,
         buffer::BufferApi,
         health::HealthApi,
     ),
@@ -44,6 +60,8 @@ fn service() -> Service {
         tasks::TasksApi,
         profile::ProfileApi,
         operations::OperationsApi,
+        sessions::SessionsApi,
+        users::UsersApi,
         buffer::BufferApi,
         health::HealthApi,
     );
@@ -55,28 +73,57 @@ fn service() -> Service {
     )
 }
 
+/// The OpenAPI document.
+fn document() -> serde_json::Value {
+    document::complete(&service().spec())
+}
+
 /// The OpenAPI document, as YAML; `api/openapi.yaml` is kept equal to it.
 #[must_use]
 pub fn openapi_yaml() -> String {
-    service().spec_yaml()
+    yaml(&document())
+}
+
+fn yaml(document: &serde_json::Value) -> String {
+    // Whatever is JSON can be written as YAML.
+    serde_yaml::to_string(document).unwrap_or_default()
+}
+
+/// The routes, as the OpenAPI document shows them.
+#[must_use]
+pub fn documented_routes() -> Routes {
+    Routes::of(&document())
 }
 
 /// Everything this process answers.
-pub fn routes(state: State) -> impl Endpoint<Output = poem::Response> + 'static {
+pub fn routes(state: Arc<State>) -> impl Endpoint<Output = poem::Response> + 'static {
     let service = service();
-    let shell = Shell(state.server.clone());
+    let shell = Shell::new(&state);
+    let document = document();
+    let policy = headers::page_policy(&service.swagger_ui_html());
     Route::new()
-        .nest("/docs", service.swagger_ui())
-        .at("/openapi.json", service.spec_endpoint())
-        .at("/openapi.yaml", service.spec_endpoint_yaml())
+        .nest(
+            "/docs",
+            service.swagger_ui().with(SetHeader::new().overriding(CONTENT_SECURITY_POLICY, policy)),
+        )
+        .at("/openapi.json", written("application/json", document.to_string()))
+        .at("/openapi.yaml", written("application/yaml", yaml(&document)))
         .at("/metrics", get(write_metrics))
         .nest_no_strip("/", service)
         .data(state)
         .with(shell)
 }
 
+/// A text that never changes.
+fn written(content_type: &'static str, text: String) -> poem::RouteMethod {
+    let text: std::sync::Arc<str> = text.into();
+    get(poem::endpoint::make_sync(move |_| {
+        poem::Response::builder().content_type(content_type).body(text.to_string())
+    }))
+}
+
 #[handler]
-async fn write_metrics(state: Data<&State>) -> String {
+async fn write_metrics(state: Data<&Arc<State>>) -> String {
     match state.buffer.stats().await {
         Ok(stats) => stats.record(),
         Err(error) => tracing::error!(%error, "the buffer cannot be read"),

@@ -1,12 +1,14 @@
 //! What became of an accepted operation.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 use serde::Serialize;
 use shared::buffer::{Act, Found};
-use shared::domain::{Actor, Lane, Operation, OperationState, Role, Version};
+use shared::domain::{Actor, Lane, Operation, OperationState, Version};
 use shared::store::LedgerEntry;
 use uuid::Uuid;
 
@@ -14,6 +16,7 @@ use super::auth::Authenticated;
 use super::body::Ready;
 use super::envelope::Meta;
 use super::error::ApiError;
+use super::permission::Permission;
 use super::schema::Nullable;
 use super::shell::RequestId;
 use crate::state::State;
@@ -26,7 +29,7 @@ pub struct OperationView {
     /// `pending`, `applied`, `merged`, `superseded`, `duplicate`, `rejected`, `expired` or
     /// `discarded`.
     state: String,
-    /// `task` or `profile`.
+    /// `task`, `profile` or `session`.
     entity: String,
     /// Of which entity.
     entity_id: Uuid,
@@ -137,8 +140,8 @@ impl OperationsApi {
     #[oai(path = "/operations/:id", method = "get", operation_id = "readOperation")]
     async fn read(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::OperationRead")] user: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
         id: Path<Uuid>,
     ) -> Result<Ready<OperationRead>, ApiError> {
@@ -164,10 +167,7 @@ async fn find(state: &State, actor: Actor, id: Version) -> Result<OperationView,
         Some(Found::Quarantined { of }) => OperationView::quarantined(id, of),
         None => settled(state, id).await?,
     };
-    let may_see = match actor.role {
-        Role::User => owner == actor.user_id,
-        Role::Operator | Role::Admin => true,
-    };
+    let may_see = owner == actor.user_id || Permission::BufferRead.is_given_to(actor.role);
     if may_see { Ok(view) } else { Err(ApiError::OPERATION_NOT_FOUND) }
 }
 

@@ -1,5 +1,7 @@
 //! The user's own profile. Only the preferences can be written here.
 
+use std::sync::Arc;
+
 use poem::web::Data;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use super::auth::Authenticated;
 use super::body::{JsonBody, Ready};
 use super::envelope::{ReadMeta, SyncState, WriteMeta};
 use super::error::ApiError;
+use super::permission::Permission;
 use super::schema::JsonObject;
 use super::shell::{RequestId, Traceparent};
 use crate::reads::{self, ProfileView};
@@ -78,8 +81,8 @@ impl ProfileApi {
     #[oai(path = "/profile", method = "get", operation_id = "readProfile")]
     async fn read(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::ProfileRead")] user: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
     ) -> Result<Read, ApiError> {
         let found = reads::profile(&state, user.0.user_id).await?;
@@ -92,8 +95,8 @@ impl ProfileApi {
     #[oai(path = "/profile", method = "put", operation_id = "replaceProfile")]
     async fn replace(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::ProfileWrite")] user: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
         trace: Traceparent,
         body: JsonBody<ProfileChange>,
@@ -106,8 +109,8 @@ impl ProfileApi {
     #[oai(path = "/profile", method = "patch", operation_id = "changeProfile")]
     async fn change(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::ProfileWrite")] user: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
         trace: Traceparent,
         body: JsonBody<ProfileChange>,

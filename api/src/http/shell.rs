@@ -1,23 +1,32 @@
-//! What surrounds every request: its id, its deadline, the envelope of its failure, its log line and
-//! its metrics.
+//! What surrounds every request: who may ask, its id, its deadline, the envelope of its failure, the
+//! headers of every answer, its log line and its metrics.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use poem::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use poem::http::{HeaderName, HeaderValue};
+use poem::http::header::ALLOW;
+use poem::http::{HeaderName, HeaderValue, Method, StatusCode};
 use poem::{
     Endpoint, FromRequest, IntoResponse, Middleware, PathPattern, Request, RequestBody, Response,
 };
 use uuid::Uuid;
 
+use super::cors::{Caller, Cors, preflight};
 use super::error::{ApiError, classify};
+use super::headers::{is_https, protect};
+use super::permission::Routes;
+use crate::limits::Limits;
 use crate::settings::ServerSettings;
+use crate::state::State;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The most of a trace context that is kept (the format of version 00 has 55 bytes).
 const TRACEPARENT_BYTES: usize = 128;
+
+/// Routes that watch this process, and must not be kept from it.
+const UNLIMITED: [&str; 4] = ["/live", "/ready", "/health", "/metrics"];
 
 /// The id of a request: the client's, if it sent a UUID in `X-Request-ID`, else a new one.
 #[derive(Clone, Copy, Debug)]
@@ -40,15 +49,51 @@ impl<'a> FromRequest<'a> for Traceparent {
     }
 }
 
+/// Until when a request's body has to have come.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyDeadline(pub tokio::time::Instant);
+
+impl BodyDeadline {
+    /// That of this request.
+    pub fn of(request: &Request) -> Self {
+        request.data::<Self>().copied().unwrap_or_else(|| Self(tokio::time::Instant::now()))
+    }
+}
+
 /// Surrounds an endpoint.
 #[derive(Clone, Debug)]
-pub struct Shell(pub ServerSettings);
+pub struct Shell {
+    settings: ServerSettings,
+    cors: Cors,
+    limits: Arc<Limits>,
+    routes: Arc<Routes>,
+}
+
+impl Shell {
+    /// A shell with the settings of `state`.
+    pub fn new(state: &State) -> Self {
+        let limits = Arc::clone(&state.limits);
+        let routes = Arc::clone(&state.routes);
+        Self { settings: state.server.clone(), cors: state.cors.clone(), limits, routes }
+    }
+
+    /// Turns away who asks too often, and pages that may not ask at all.
+    fn admit(&self, request: &Request, caller: &Caller) -> Result<(), ApiError> {
+        if !UNLIMITED.contains(&request.uri().path()) {
+            self.limits.check_address(request.remote_addr())?;
+        }
+        match caller {
+            Caller::Unremarkable | Caller::Allowed(_) => Ok(()),
+            Caller::Refused => Err(ApiError::ORIGIN_NOT_ALLOWED),
+        }
+    }
+}
 
 impl<E: Endpoint> Middleware<E> for Shell {
     type Output = Surrounded<E>;
 
     fn transform(&self, inner: E) -> Self::Output {
-        Surrounded { inner, settings: self.0.clone() }
+        Surrounded { inner, shell: self.clone() }
     }
 }
 
@@ -56,40 +101,33 @@ impl<E: Endpoint> Middleware<E> for Shell {
 #[derive(Debug)]
 pub struct Surrounded<E> {
     inner: E,
-    settings: ServerSettings,
+    shell: Shell,
 }
 
 impl<E: Endpoint> Endpoint for Surrounded<E> {
     type Output = Response;
 
-    async fn call(&self, request: Request) -> poem::Result<Response> {
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let started = Instant::now();
-        let mut request = request;
         let request_id = request
             .header(&REQUEST_ID)
             .and_then(|text| Uuid::parse_str(text).ok())
             .unwrap_or_else(Uuid::new_v4);
         let method = request.method().clone();
+        let caller = self.shell.cors.caller(&request);
+        let is_https = is_https(&request);
         request.set_data(RequestId(request_id));
-        let mut response = self.answer(request, request_id).await;
-        let headers = response.headers_mut();
-        if let Ok(value) = HeaderValue::from_str(&request_id.to_string()) {
-            headers.insert(&REQUEST_ID, value);
-        }
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let route = response
-            .data::<PathPattern>()
-            .map_or_else(|| "unmatched".to_owned(), |pattern| pattern.0.to_string());
-        let (status, took) = (response.status().as_u16(), started.elapsed());
-        tracing::info!(%request_id, %method, route, status, took_us = took.as_micros(), "answered");
-        let labels = [
-            ("method", known_method(&method).to_owned()),
-            ("route", route),
-            ("status", status.to_string()),
-        ];
-        metrics::counter!("http_requests_total", &labels).increment(1);
-        metrics::histogram!("http_request_duration_seconds", &labels[..2]).record(took);
+        request.set_data(BodyDeadline((started + self.shell.settings.body_timeout()).into()));
+        let mut response = match self.shell.admit(&request, &caller) {
+            Ok(()) => match preflight(&caller, &request) {
+                Some(response) => response,
+                None => self.answer(request, request_id).await,
+            },
+            Err(refused) => refused.into_answer(request_id),
+        };
+        name_and_protect(&mut response, request_id, is_https);
+        self.shell.cors.mark(caller, response.headers_mut());
+        record(&response, &method, request_id, started.elapsed());
         Ok(response)
     }
 }
@@ -98,13 +136,19 @@ impl<E: Endpoint> Surrounded<E> {
     /// The answer, or the envelope of what went wrong.
     async fn answer(&self, request: Request, request_id: Uuid) -> Response {
         let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
-        let failure = match tokio::time::timeout(self.settings.request_timeout(), call).await {
+        let failure = match tokio::time::timeout(self.shell.settings.request_timeout(), call).await
+        {
             Ok(Ok(Ok(output))) => return output.into_response(),
             Ok(Ok(Err(error))) if error.is_from_response() => return error.into_response(),
             Ok(Ok(Err(error))) => {
                 let pattern = error.data::<PathPattern>().cloned();
                 let mut response = classify(&error).into_answer(request_id);
                 if let Some(pattern) = pattern {
+                    if response.status() == StatusCode::METHOD_NOT_ALLOWED
+                        && let Ok(allowed) = self.shell.routes.allowed_at(&pattern).parse()
+                    {
+                        response.headers_mut().insert(ALLOW, allowed);
+                    }
                     response.set_data(pattern);
                 }
                 return response;
@@ -117,8 +161,54 @@ impl<E: Endpoint> Surrounded<E> {
     }
 }
 
+/// What a client is told that makes one connection too many, as it goes over the line.
+pub async fn connection_refusal() -> Vec<u8> {
+    let request_id = Uuid::new_v4();
+    let mut response = ApiError::TOO_MANY_CONNECTIONS.into_answer(request_id);
+    name_and_protect(&mut response, request_id, false);
+    let (parts, body) = response.into_parts();
+    // It is a vector of bytes, which always can be read.
+    let body = body.into_vec().await.unwrap_or_default();
+    let length = body.len();
+    let mut text = format!("HTTP/1.1 {}\r\n", parts.status).into_bytes();
+    for (name, value) in &parts.headers {
+        text.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    text.extend(format!("content-length: {length}\r\nconnection: close\r\n\r\n").into_bytes());
+    text.extend(body);
+    text
+}
+
+fn name_and_protect(response: &mut Response, request_id: Uuid, is_https: bool) {
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&request_id.to_string()) {
+        headers.insert(&REQUEST_ID, value);
+    }
+    protect(headers, is_https);
+}
+
+fn record(response: &Response, method: &Method, request_id: Uuid, took: Duration) {
+    let route = response
+        .data::<PathPattern>()
+        .map_or_else(|| "unmatched".to_owned(), |pattern| pattern.0.to_string());
+    let status = response.status().as_u16();
+    // What went well is counted, and logged for who wants to know.
+    if status < 400 {
+        tracing::debug!(%request_id, %method, route, status, took_us = took.as_micros(), "answered");
+    } else {
+        tracing::info!(%request_id, %method, route, status, took_us = took.as_micros(), "answered");
+    }
+    let labels = [
+        ("method", known_method(method).to_owned()),
+        ("route", route),
+        ("status", status.to_string()),
+    ];
+    metrics::counter!("http_requests_total", &labels).increment(1);
+    metrics::histogram!("http_request_duration_seconds", &labels[..2]).record(took);
+}
+
 /// Methods as metrics name them: a client must not be able to invent labels.
-fn known_method(method: &poem::http::Method) -> &str {
+fn known_method(method: &Method) -> &str {
     match method.as_str() {
         known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known,
         _ => "other",

@@ -21,7 +21,7 @@ pub struct NewTask {
     #[serde(default)]
     description: Nullable<String>,
     /// `pending` (the default), `in_progress`, `completed` or `cancelled`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     status: Option<String>,
 }
 
@@ -59,7 +59,9 @@ pub struct TaskChange {
 }
 
 /// Takes a field that may be missing but not null.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub(super) fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
     String::deserialize(deserializer).map(Some)
 }
 

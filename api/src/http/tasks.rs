@@ -1,10 +1,12 @@
 //! Tasks: create, read, list, replace, change, delete.
 
+use std::sync::Arc;
+
 use poem::web::Data;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Serialize;
-use shared::domain::{Change, Operation, Outcome, Version};
+use shared::domain::{Change, Operation, Outcome, Refusal, Version};
 use shared::store::Entity;
 use shared::writes::Written;
 use uuid::Uuid;
@@ -13,17 +15,13 @@ use super::auth::Authenticated;
 use super::body::{JsonBody, Ready};
 use super::envelope::{ListMeta, ReadMeta, SyncState, WriteMeta};
 use super::error::ApiError;
+use super::list_query;
+use super::permission::Permission;
 use super::shell::{RequestId, Traceparent};
 use super::task_input::{NewTask, TaskChange, WholeTask};
 use crate::reads::{self, TaskView};
 use crate::state::State;
 
-/// Entries of a page if the client does not say.
-const DEFAULT_LIMIT: u64 = 20;
-/// Entries of a page at the most.
-const MAX_LIMIT: u64 = 100;
-/// The furthest page that may be asked for.
-const MAX_PAGE: u64 = 1_000_000;
 /// Characters of an idempotency key at the most.
 const MAX_KEY: usize = 255;
 
@@ -64,7 +62,7 @@ pub struct TaskRead {
 /// A page of tasks.
 #[derive(Serialize, Object)]
 pub struct TaskList {
-    /// The tasks, newest first.
+    /// The tasks, in order.
     data: Vec<TaskView>,
     /// About the page.
     meta: ListMeta,
@@ -134,7 +132,7 @@ pub enum Read {
 /// What a list is answered with.
 #[derive(ApiResponse)]
 pub enum Listed {
-    /// A page of the user's tasks, newest first
+    /// A page of the user's tasks
     #[oai(status = 200)]
     Page(Ready<TaskList>, #[oai(header = "X-Data-Source")] String),
 }
@@ -148,8 +146,8 @@ impl TasksApi {
     #[oai(path = "/tasks", method = "post", operation_id = "createTask")]
     async fn create(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::TaskWrite")] user: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
         trace: Traceparent,
         /// Repeating a create with the same key makes no second task.
@@ -198,34 +196,51 @@ impl TasksApi {
         })
     }
 
-    /// List one's own tasks, newest first.
+    /// List one's own tasks, by when their create was accepted.
     #[oai(path = "/tasks", method = "get", operation_id = "listTasks")]
+    #[allow(clippy::too_many_arguments)]
     async fn list(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::TaskRead")] user: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
-        /// The page, from 1.
+        /// The page, from 1. A far page takes longer than one by `cursor`.
         #[oai(validator(minimum(value = "1"), maximum(value = "1000000")))]
         page: Query<Option<u64>>,
         /// Entries of a page, up to 100; 20 if not given.
         #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
         limit: Query<Option<u64>>,
+        /// `desc`, the newest first (if not given), or `asc`.
+        order: Query<Option<String>>,
+        /// In this status.
+        status: Query<Option<String>>,
+        /// With this text in the title, whatever its case; up to 255 characters.
+        q: Query<Option<String>>,
+        /// The `next_cursor` of the page before; `page` is of no account then.
+        cursor: Query<Option<String>>,
     ) -> Result<Listed, ApiError> {
-        let page = super::in_range("page", page.0.unwrap_or(1), MAX_PAGE)?;
-        let limit = super::in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
-        let found = reads::task_list(&state, user.0.user_id, (page - 1) * limit, limit).await?;
-        let source = found.source;
+        let query = list_query::parse(list_query::Parameters {
+            user_id: user.0.user_id,
+            page: page.0,
+            limit: limit.0,
+            order: order.0,
+            status: status.0,
+            q: q.0,
+            cursor: cursor.0,
+        })?;
+        let found = reads::task_list(&state, &query).await?;
+        let (source, limit) = (found.source, query.limit);
         let meta = ListMeta {
             request_id: request.0,
             timestamp: chrono::Utc::now(),
             source,
             stale: found.stale,
             complete: !found.stale,
-            page,
+            page: page.0.unwrap_or(1),
             limit,
             total: found.total,
             total_pages: found.total.div_ceil(limit),
+            next_cursor: found.next.map(list_query::cursor).into(),
         };
         let body = TaskList { data: found.tasks, meta };
         Ok(Listed::Page(body.into(), source.as_str().to_owned()))
@@ -235,8 +250,8 @@ impl TasksApi {
     #[oai(path = "/tasks/:id", method = "get", operation_id = "readTask")]
     async fn read(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::TaskRead")] user: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
         id: Path<Uuid>,
     ) -> Result<Read, ApiError> {
@@ -251,8 +266,8 @@ impl TasksApi {
     #[allow(clippy::too_many_arguments)]
     async fn replace(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::TaskWrite")] user: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
         trace: Traceparent,
         id: Path<Uuid>,
@@ -272,8 +287,8 @@ impl TasksApi {
     #[allow(clippy::too_many_arguments)]
     async fn change(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::TaskWrite")] user: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
         trace: Traceparent,
         id: Path<Uuid>,
@@ -292,8 +307,8 @@ impl TasksApi {
     #[oai(path = "/tasks/:id", method = "delete", operation_id = "deleteTask")]
     async fn delete(
         &self,
-        user: Authenticated,
-        state: Data<&State>,
+        #[oai(scope = "Permission::TaskWrite")] user: Authenticated,
+        state: Data<&Arc<State>>,
         request: RequestId,
         trace: Traceparent,
         id: Path<Uuid>,
@@ -342,6 +357,9 @@ async fn change_task(
 async fn write(state: &State, operation: Operation) -> Result<(Written, TaskView), ApiError> {
     let asked = operation.clone();
     let written = state.writes.submit(operation).await?;
+    if matches!(asked.change, Change::TaskCreate { .. } | Change::TaskDelete { .. }) {
+        state.totals.invalidate(&asked.actor.user_id).await;
+    }
     let view = match &written {
         Written::Committed { entity: Some(Entity::Task(task)), .. } => TaskView::of(task),
         Written::Committed { .. } => TaskView::asked(&asked),
@@ -360,6 +378,10 @@ fn etag(view: &TaskView) -> String {
 /// change does anyway.
 fn asserted(header: Option<&str>) -> Result<Option<Version>, ApiError> {
     let Some(text) = header.map(str::trim).filter(|text| *text != "*") else { return Ok(None) };
+    if text.is_empty() {
+        // A list without any ETag: no task has one of them.
+        return Err(Refusal::PreconditionFailed.into());
+    }
     text.strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'))
         .and_then(|text| text.parse().ok())

@@ -3,13 +3,15 @@
 //! Tasks with pending operations are left out of what is asked of PostgreSQL and put back as they
 //! look with those laid over them. If `k` tasks are put back, the page that begins at `offset` can
 //! begin no earlier than at entry `offset - k` of the rest, so that is where the window into the
-//! rest begins: cost grows with the page and with `k`, not with the number of tasks.
+//! rest begins; a page past a task begins there. Cost grows with the page and with `k`, not with the
+//! number of tasks; only a page by a far offset is looked for, and the total is counted, from the
+//! beginning. The total of a user who writes nothing is counted twice a second at the most.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use chrono::DateTime;
 use shared::domain::{Base, EntityKind, Operation, Seen, Task, see_task};
-use shared::store::TaskPage;
+use shared::store::{PageStart, StoreError, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
 use uuid::Uuid;
 
 use super::view::TaskView;
@@ -19,28 +21,25 @@ use crate::state::State;
 /// A page of tasks.
 #[derive(Debug)]
 pub struct Listed {
-    /// The tasks, newest first.
+    /// The tasks, in order.
     pub tasks: Vec<TaskView>,
-    /// All tasks of the user, on this page or not.
+    /// All tasks that match, on this page or not.
     pub total: u64,
+    /// Where the last task of the page stands, if there are more past it.
+    pub next: Option<TaskPosition>,
     /// Where they come from.
     pub source: Source,
     /// True if PostgreSQL could not be asked: there may be more tasks than these.
     pub stale: bool,
 }
 
-/// A page of a user's tasks, newest first.
+/// A page of a user's tasks.
 ///
 /// # Errors
 /// If the buffer cannot be read.
-pub async fn task_list(
-    state: &State,
-    user_id: Uuid,
-    offset: u64,
-    limit: u64,
-) -> Result<Listed, ApiError> {
+pub async fn task_list(state: &State, query: &TaskQuery) -> Result<Listed, ApiError> {
     let mut pending: HashMap<Uuid, Vec<Operation>> = HashMap::new();
-    for operation in state.buffer.of_user(user_id).await? {
+    for operation in state.buffer.of_user(query.user_id).await? {
         let lane = operation.lane();
         if lane.kind == EntityKind::Task {
             pending.entry(lane.id).or_default().push(operation);
@@ -48,55 +47,130 @@ pub async fn task_list(
     }
     let source = if pending.is_empty() { Source::Database } else { Source::Overlay };
     let ids: Vec<Uuid> = pending.keys().copied().collect();
-    let start = offset.saturating_sub(u64::try_from(ids.len()).unwrap_or(u64::MAX));
-    let stored = stored(state, user_id, ids, start, offset + limit - start).await;
+    let window = Window::of(query, ids.len());
+    let stored = if state.link.is_up() { stored(state, query, &window, ids).await } else { None };
     let stale = stored.is_none();
-    let (bases, page) = match stored {
-        Some((bases, page)) => (Some(bases), page),
-        None => (None, TaskPage::default()),
-    };
-    let mut laid_over: Vec<Entry> = pending
-        .iter()
-        .filter_map(|(id, operations)| {
-            let base =
-                bases.as_ref().map_or(Base::Unknown, |bases| Base::Read(bases.get(id).cloned()));
-            Entry::seen(see_task(base, operations, user_id))
-        })
-        .collect();
-    let total = page.total + u64::try_from(laid_over.len()).unwrap_or(0);
-    laid_over.extend(page.tasks.iter().map(Entry::stored));
-    laid_over.sort_by_key(|entry| Reverse(entry.order));
-    // Everything before the window is accounted for by position: entries of the rest before
-    // `start` come first, so the page begins `offset - start` entries into what was merged.
-    let skip = usize::try_from(offset - start).unwrap_or(usize::MAX);
-    let take = usize::try_from(limit).unwrap_or(usize::MAX);
-    let tasks = laid_over.into_iter().skip(skip).take(take).map(|entry| entry.view).collect();
-    Ok(Listed { tasks, total, source, stale })
+    let stored = stored.unwrap_or_default();
+    let seen = pending.iter().filter_map(|(id, operations)| {
+        let base = if stale { Base::Unknown } else { Base::Read(stored.bases.get(id).cloned()) };
+        Entry::seen(see_task(base, operations, query.user_id))
+    });
+    let mut entries: Vec<Entry> =
+        seen.filter(|entry| matches(&entry.view, &query.filter)).collect();
+    // Those with pending operations are counted as they look, not as they are stored.
+    let counted_twice = stored.bases.values().filter(|task| is_counted(task, query)).count();
+    let total = (stored.total + unsigned(entries.len())).saturating_sub(unsigned(counted_twice));
+    if let PageStart::After((at, id)) = query.start {
+        let past = (at.timestamp_micros(), id);
+        entries.retain(|entry| match query.order {
+            TaskOrder::Descending => entry.order < past,
+            TaskOrder::Ascending => entry.order > past,
+        });
+    }
+    entries.extend(stored.rest.iter().map(Entry::stored));
+    entries.sort_unstable_by(|one, other| match query.order {
+        TaskOrder::Descending => other.order.cmp(&one.order),
+        TaskOrder::Ascending => one.order.cmp(&other.order),
+    });
+    let mut page: Vec<Entry> = entries.into_iter().skip(window.skip).collect();
+    let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
+    let more = page.len() > limit;
+    page.truncate(limit);
+    let next = page.last().filter(|_| more).map(Entry::position);
+    let tasks = page.into_iter().map(|entry| entry.view).collect();
+    Ok(Listed { tasks, total, next, source, stale })
 }
 
-/// What PostgreSQL has, if it can be asked: the tasks with pending operations, and the window into
-/// the rest.
+/// What is asked of PostgreSQL for a page.
+struct Window {
+    start: PageStart,
+    length: u64,
+    /// Entries before the page among those that were merged.
+    skip: usize,
+}
+
+impl Window {
+    /// With one entry past the page, which tells whether there is another.
+    fn of(query: &TaskQuery, put_back: usize) -> Self {
+        match query.start {
+            PageStart::After(_) => Self { start: query.start, length: query.limit + 1, skip: 0 },
+            PageStart::Offset(offset) => {
+                let start = offset.saturating_sub(unsigned(put_back));
+                let before = offset - start;
+                let skip = usize::try_from(before).unwrap_or(usize::MAX);
+                Self { start: PageStart::Offset(start), length: query.limit + before + 1, skip }
+            }
+        }
+    }
+}
+
+/// What PostgreSQL has.
+#[derive(Default)]
+struct Stored {
+    /// The tasks with pending operations.
+    bases: HashMap<Uuid, Task>,
+    /// The window into the rest.
+    rest: Vec<Task>,
+    /// How many match in all.
+    total: u64,
+}
+
 async fn stored(
     state: &State,
-    user_id: Uuid,
+    query: &TaskQuery,
+    window: &Window,
     ids: Vec<Uuid>,
-    start: u64,
-    length: u64,
-) -> Option<(HashMap<Uuid, Task>, TaskPage)> {
-    if !state.link.is_up() {
-        return None;
-    }
+) -> Option<Stored> {
     let bases = async {
-        if ids.is_empty() { Ok(Vec::new()) } else { state.store.tasks(ids.clone()).await }
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let found = state.store.tasks(ids.clone()).await?.into_iter();
+        found.map(|(id, task)| Ok((id, task?))).collect::<Result<HashMap<Uuid, Task>, StoreError>>()
     };
-    let page = state.store.task_page(user_id, ids.clone(), start, length);
-    match tokio::try_join!(bases, page) {
-        Ok((bases, page)) => Some((bases.into_iter().map(|task| (task.id, task)).collect(), page)),
+    let asked = TaskQuery { start: window.start, limit: window.length, ..query.clone() };
+    // The semaphore is never closed; if it were, there would be no limit, and no harm.
+    let _turn = state.listing.acquire().await;
+    let rest = state.store.task_page(&asked, ids.clone());
+    match tokio::try_join!(bases, rest, total(state, query)) {
+        Ok((bases, rest, total)) => Some(Stored { bases, rest, total }),
+        // A list of very many tasks may take too long by itself: whether it did, a probe tells.
+        Err(StoreError::TimedOut) => {
+            let _ = state.link.probe(&state.store).await;
+            None
+        }
         Err(error) => {
             state.link.report(error);
             None
         }
     }
+}
+
+async fn total(state: &State, query: &TaskQuery) -> Result<u64, StoreError> {
+    if !query.filter.is_empty() {
+        return state.store.task_count(query.user_id, &query.filter).await;
+    }
+    let count = state.store.task_count(query.user_id, &query.filter);
+    state.totals.try_get_with(query.user_id, count).await.map_err(|error| *error)
+}
+
+/// Whether a stored task is among those that PostgreSQL counts.
+fn is_counted(task: &Task, query: &TaskQuery) -> bool {
+    task.user_id == query.user_id
+        && task.deleted_at.is_none()
+        && matches(&TaskView::of(task), &query.filter)
+}
+
+/// Whether a task is one that is asked for, as far as is known.
+fn matches(view: &TaskView, filter: &TaskFilter) -> bool {
+    let status = filter
+        .status
+        .is_none_or(|status| view.status.0.as_deref().is_none_or(|is| is == status.as_str()));
+    let title = filter.title.as_ref().is_none_or(|text| {
+        let within = |title: &String| title.to_lowercase().contains(&text.to_lowercase());
+        view.title.0.as_ref().is_none_or(within)
+    });
+    status && title
 }
 
 /// A task and its place in the list.
@@ -111,14 +185,20 @@ impl Entry {
     }
 
     /// A task with pending operations; `None` if the user does not see it. One whose beginnings are
-    /// not known stands at the end.
+    /// not known counts as the oldest.
     fn seen(seen: Seen) -> Option<Self> {
         match seen {
             Seen::Whole(task) => Some(Self::stored(&task)),
-            Seen::Part(part) => {
-                Some(Self { order: (i64::MIN, part.id), view: TaskView::part(&part) })
-            }
+            Seen::Part(part) => Some(Self { order: (0, part.id), view: TaskView::part(&part) }),
             Seen::Absent | Seen::Unknown => None,
         }
     }
+
+    fn position(&self) -> TaskPosition {
+        (DateTime::from_timestamp_micros(self.order.0).unwrap_or_default(), self.order.1)
+    }
+}
+
+fn unsigned(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }

@@ -2,11 +2,13 @@
 //!
 //! With PostgreSQL away, what pending operations tell is answered and marked stale.
 
+mod gather;
 mod list;
 mod profile;
 mod task;
 mod view;
 
+pub use gather::{Known, TaskReader};
 pub use list::{Listed, task_list};
 pub use profile::profile;
 pub use task::{after, pending_create, task};

@@ -26,7 +26,7 @@ pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>,
             for operation in &pending {
                 apply_to_profile(&mut profile, operation);
             }
-            state.clock.observe(profile.preferences_version);
+            state.clock.observe(profile.versions.newest());
             Ok(Found { view: ProfileView::of(&profile), source, stale: false })
         }
         (None, Some(newest)) => Ok(Found { view: ProfileView::asked(newest), source, stale: true }),

@@ -3,6 +3,7 @@
 use shared::domain::{Base, Change, EntityKind, Lane, Operation, Seen, Version, see_task};
 use uuid::Uuid;
 
+use super::gather::Known;
 use super::view::{Found, TaskView};
 use crate::http::{ApiError, Source};
 use crate::state::State;
@@ -11,32 +12,12 @@ fn lane(id: Uuid) -> Lane {
     Lane { kind: EntityKind::Task, id }
 }
 
-/// What PostgreSQL has of a task, if it can be asked.
-async fn base(state: &State, id: Uuid) -> Base {
-    if !state.link.is_up() {
-        return Base::Unknown;
-    }
-    match state.store.task(id).await {
-        Ok(task) => {
-            if let Some(task) = &task {
-                state.clock.observe(task.versions.newest());
-            }
-            Base::Read(task)
-        }
-        Err(error) => {
-            state.link.report(error);
-            Base::Unknown
-        }
-    }
-}
-
 /// A task.
 ///
 /// # Errors
 /// If it is not there, deleted or somebody else's; if neither PostgreSQL nor the buffer can tell.
 pub async fn task(state: &State, viewer: Uuid, id: Uuid) -> Result<Found<TaskView>, ApiError> {
-    let pending = state.buffer.lane(lane(id)).await?;
-    let base = base(state, id).await;
+    let Known { pending, base } = state.reader.known(id).await?;
     let stale = matches!(base, Base::Unknown);
     let source = if pending.is_empty() { Source::Database } else { Source::Overlay };
     let view = match see_task(base, &pending, viewer) {
@@ -51,19 +32,20 @@ pub async fn task(state: &State, viewer: Uuid, id: Uuid) -> Result<Found<TaskVie
 /// How a task looks after an operation that has just been buffered. Where it cannot be read any
 /// more (another delete, replay meanwhile), what the operation itself says.
 pub async fn after(state: &State, operation: &Operation) -> TaskView {
-    let (viewer, lane) = (operation.actor.user_id, operation.lane());
-    let pending = state.buffer.lane(lane).await.unwrap_or_default();
-    let known = if pending.is_empty() { vec![operation.clone()] } else { pending };
-    let base = if opens(&known) { Base::Unknown } else { base(state, lane.id).await };
-    match see_task(base, &known, viewer) {
+    if operation.opens_its_lane() {
+        return TaskView::asked(operation);
+    }
+    let Ok(Known { mut pending, base }) = state.reader.known(operation.lane().id).await else {
+        return TaskView::asked(operation);
+    };
+    if pending.is_empty() {
+        pending.push(operation.clone());
+    }
+    match see_task(base, &pending, operation.actor.user_id) {
         Seen::Whole(task) => TaskView::of(&task),
         Seen::Part(part) => TaskView::part(&part),
         Seen::Absent | Seen::Unknown => TaskView::asked(operation),
     }
-}
-
-fn opens(pending: &[Operation]) -> bool {
-    matches!(pending.first().map(|operation| &operation.change), Some(Change::TaskCreate { .. }))
 }
 
 /// The task that a pending create is going to make, with that operation's id, if there is one and

@@ -134,7 +134,10 @@ impl ProfileView {
             Change::TaskCreate { .. }
             | Change::TaskReplace { .. }
             | Change::TaskPatch { .. }
-            | Change::TaskDelete { .. } => None,
+            | Change::TaskDelete { .. }
+            | Change::UserSetStanding { .. }
+            | Change::UserErase { .. }
+            | Change::SessionRevoke { .. } => None,
         };
         Self {
             user_id: operation.actor.user_id,

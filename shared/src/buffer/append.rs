@@ -6,8 +6,12 @@ use super::record::{self, Header};
 use super::tables::Tables;
 use super::writer::Room;
 use super::{Buffer, BufferError, unix_millis};
-use crate::domain::{Clock, Operation, Version};
+use crate::domain::{Clock, MAX_PRIORITY, Operation, Version};
 use crate::settings::BufferSettings;
+
+/// By how many operations (of at most a KiB each) the limits are higher for what is most urgent: what
+/// ends a session or sets a user's rights must come in when others have filled what there is.
+const RESERVE: u64 = 1000;
 
 /// Pending operations of one entity at the most: what is laid over a read grows with them.
 const LANE_LIMIT: u64 = 1000;
@@ -27,7 +31,8 @@ impl Buffer {
         clock: Option<Arc<Clock>>,
     ) -> Result<Version, BufferError> {
         let mut operation = operation;
-        let mut payload = encode(&operation)?;
+        let keys = Arc::clone(&self.keys);
+        let mut payload = record::encode_payload(&operation, &keys)?;
         let settings = self.settings.clone();
         let appended = self
             .append_work(move |tables, room| {
@@ -41,7 +46,7 @@ impl Buffer {
                     && newest >= operation.id.as_uuid().as_u128()
                 {
                     operation.id = clock.after(Version::from_uuid(uuid::Uuid::from_u128(newest)));
-                    payload = encode(&operation)?;
+                    payload = record::encode_payload(&operation, &keys)?;
                 }
                 tables.append(&Header::of(&operation, unix_millis()), &payload)?;
                 Ok(operation.id)
@@ -64,13 +69,8 @@ impl Buffer {
     /// The one that it would be refused with.
     pub async fn has_room(&self) -> Result<(), BufferError> {
         let settings = self.settings.clone();
-        self.write(move |tables, room| limits(tables, room, &settings, 0)).await
+        self.write(move |tables, room| limits(tables, room, &settings, 0, 0)).await
     }
-}
-
-fn encode(operation: &Operation) -> Result<Vec<u8>, BufferError> {
-    record::encode_payload(operation)
-        .map_err(|_| BufferError::Unavailable("an operation cannot be encoded".to_owned()))
 }
 
 fn admit(
@@ -80,17 +80,18 @@ fn admit(
     operation: &Operation,
     length: usize,
 ) -> Result<(), BufferError> {
-    limits(tables, room, settings, length)?;
+    let reserve = if operation.priority() == MAX_PRIORITY { RESERVE } else { 0 };
+    limits(tables, room, settings, length, reserve)?;
     let user = operation.actor.user_id.as_u128();
     let (count, bytes) = tables.user_total(user)?;
     let length = u64::try_from(length).unwrap_or(u64::MAX);
-    if count >= settings.buffer_user_share
-        || bytes.saturating_add(length) > settings.buffer_user_bytes
+    if count >= settings.buffer_user_share.saturating_add(reserve)
+        || bytes.saturating_add(length) > settings.buffer_user_bytes.saturating_add(reserve << 10)
     {
         return Err(BufferError::UserShare);
     }
     let lane = record::lane_bytes(operation.lane());
-    if tables.lane_state(&lane)?.is_some_and(|state| state.len() >= LANE_LIMIT) {
+    if tables.lane_state(&lane)?.is_some_and(|state| state.len() >= LANE_LIMIT + reserve) {
         return Err(BufferError::LaneFull);
     }
     Ok(())
@@ -102,13 +103,16 @@ fn limits(
     room: &Room,
     settings: &BufferSettings,
     length: usize,
+    reserve: u64,
 ) -> Result<(), BufferError> {
     let length = u64::try_from(length).unwrap_or(u64::MAX);
+    let size = settings.buffer_max_size.saturating_add(reserve);
+    let most = settings.buffer_max_bytes.saturating_add(reserve << 10);
     if !room.ballast || room.free_bytes < settings.buffer_min_free_bytes {
         return Err(BufferError::LowDisk);
     }
-    if tables.counter(super::layout::PENDING)? >= settings.buffer_max_size
-        || tables.counter(super::layout::BYTES)?.saturating_add(length) > settings.buffer_max_bytes
+    if tables.counter(super::layout::PENDING)? >= size
+        || tables.counter(super::layout::BYTES)?.saturating_add(length) > most
     {
         return Err(BufferError::Full);
     }

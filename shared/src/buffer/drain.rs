@@ -2,12 +2,14 @@
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redb::{ReadTransaction, ReadableTable};
 
+use super::audit::purge_audit;
+use super::keys::Keys;
 use super::layout::{LANES, READY, RECORDS, Slot, WAITING};
-use super::operator::purge_audit;
 use super::record::{self, Damage, Header};
 use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{Lane, MAX_PRIORITY, Operation, OperationState, aged_priority};
@@ -112,7 +114,8 @@ impl Buffer {
         limits: BatchLimits,
         busy: HashSet<Lane>,
     ) -> Result<Batch, BufferError> {
-        self.read(move |transaction| collect(transaction, now, limits, &busy)).await
+        let keys = Arc::clone(&self.keys);
+        self.read(move |transaction| collect(transaction, now, limits, &busy, &keys)).await
     }
 
     /// Settles operations in one durable transaction. Those no longer there are passed over.
@@ -179,6 +182,7 @@ fn collect(
     now: i64,
     limits: BatchLimits,
     busy: &HashSet<Lane>,
+    keys: &Keys,
 ) -> Result<Batch, redb::Error> {
     let lanes = transaction.open_table(LANES)?;
     let records = transaction.open_table(RECORDS)?;
@@ -191,7 +195,7 @@ fn collect(
                 return Ok(batch);
             }
             bytes += record.value().len();
-            match record::decode(place, record.value()) {
+            match record::decode(place, record.value(), keys) {
                 Ok((header, operation)) => {
                     batch.entries.push(Entry::new(place, &header, operation));
                 }

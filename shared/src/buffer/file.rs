@@ -1,8 +1,8 @@
 //! The buffer file on its filesystem: who may touch it, whether it is still there, and how much
 //! room is left.
 //!
-//! The file is made 0600 in a folder made 0700. A symbolic link, another owner, or modes that let
-//! others in are refused. Beside it lies a ballast file that is given up when the disk is full, so
+//! The file is made 0600 in a folder made 0700. A link, another owner, or modes that let others in are
+//! refused, for the files beside it as well. One of them is a ballast file that is given up when the disk is full, so
 //! that replay can still remove what it has applied.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -14,6 +14,8 @@ use nix::fcntl::OFlag;
 use nix::sys::statvfs::statvfs;
 use redb::{Builder, ConcurrencyMode, Database, DatabaseError};
 use thiserror::Error;
+
+use super::keys::KeysError;
 
 /// Room set aside for emptying the buffer on a full disk (bytes).
 const BALLAST_BYTES: u64 = 4 << 20;
@@ -67,6 +69,9 @@ pub enum OpenError {
         /// The newest format this program knows.
         known: u64,
     },
+    /// The keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
 }
 
 /// Which file a path led to when it was opened.
@@ -89,16 +94,8 @@ impl BufferFile {
     pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<(Self, Database), OpenError> {
         let at = |source| OpenError::Io { path: path.to_owned(), source };
         private_folder(path)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits())
-            .open(path)
-            .map_err(at)?;
-        let identity = check_file(path, &file)?;
+        let file = open_private(path)?;
+        let identity = identity(&file.metadata().map_err(at)?);
         let database = Builder::new()
             .set_cache_size(cache_bytes)
             .set_concurrency_mode(ConcurrencyMode::MultiWriter)
@@ -126,7 +123,8 @@ impl BufferFile {
     /// Returns whether it is there.
     pub(super) fn lay_ballast(&self, min_free: u64) -> bool {
         let ballast = self.ballast();
-        if fs::metadata(&ballast).is_ok_and(|meta| meta.len() == BALLAST_BYTES) {
+        let sound = |meta: &fs::Metadata| problem_of(meta).is_none() && meta.len() == BALLAST_BYTES;
+        if fs::symlink_metadata(&ballast).is_ok_and(|meta| sound(&meta)) {
             return true;
         }
         let needed = min_free.saturating_add(BALLAST_BYTES);
@@ -136,12 +134,10 @@ impl BufferFile {
         // Made whole under another name first: a crash in between leaves no empty ballast.
         let unfinished = sibling(&self.path, &format!("ballast-{}", std::process::id()));
         let lay = || -> io::Result<()> {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&unfinished)?;
+            // Left by a process of this id that was killed.
+            let _ = fs::remove_file(&unfinished);
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
             // Real blocks, not a hole: a hole frees nothing when it is removed.
             io::copy(&mut io::Read::take(io::repeat(0), BALLAST_BYTES), &mut file)?;
             file.sync_all()?;
@@ -200,19 +196,48 @@ pub fn private_folder(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn check_file(path: &Path, file: &File) -> Result<Identity, OpenError> {
-    let meta = file.metadata().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-    let refuse = |problem| Err(OpenError::Unsafe { path: path.to_owned(), problem });
+/// Opens a file that is ours alone, the buffer file or one beside it, for reading and writing; makes
+/// it if it is missing.
+///
+/// # Errors
+/// If it is a link, has several names, belongs to another user or is open to others.
+pub fn open_private(path: &Path) -> Result<File, OpenError> {
+    open_checked(path, OpenOptions::new().read(true).write(true).create(true).mode(0o600))
+}
+
+/// Like [`open_private`], for reading, and makes nothing.
+///
+/// # Errors
+/// As [`open_private`], or if it is missing.
+pub fn open_private_existing(path: &Path) -> Result<File, OpenError> {
+    open_checked(path, OpenOptions::new().read(true))
+}
+
+fn open_checked(path: &Path, options: &mut OpenOptions) -> Result<File, OpenError> {
+    let at = |source| OpenError::Io { path: path.to_owned(), source };
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let file = options.custom_flags(flags.bits()).open(path).map_err(at)?;
+    match problem_of(&file.metadata().map_err(at)?) {
+        Some(problem) => Err(OpenError::Unsafe { path: path.to_owned(), problem }),
+        None => Ok(file),
+    }
+}
+
+/// What keeps a file from being ours alone.
+fn problem_of(meta: &fs::Metadata) -> Option<&'static str> {
     if !meta.is_file() {
-        return refuse("is not a regular file");
+        return Some("is not a regular file");
     }
     if meta.uid() != nix::unistd::geteuid().as_raw() {
-        return refuse("the file belongs to another user");
+        return Some("the file belongs to another user");
     }
     if meta.mode() & 0o077 != 0 {
-        return refuse("the file is open to other users (chmod 600)");
+        return Some("the file is open to other users (chmod 600)");
     }
-    Ok(identity(&meta))
+    if meta.nlink() > 1 {
+        return Some("the file has several names (hard links); remove the others");
+    }
+    None
 }
 
 fn identity(meta: &fs::Metadata) -> Identity {
@@ -255,6 +280,43 @@ mod tests {
         assert!(problem(&other).contains("cannot be opened as a buffer file"));
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(problem(&dir.path().join("buffer.redb")).contains("writable by everyone"));
+    }
+
+    #[test]
+    fn a_linked_folder_and_a_file_of_several_names_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data/buffer.redb");
+        assert_eq!(problem(&path), "");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path().join("data"), &link).unwrap();
+        assert!(problem(&link.join("buffer.redb")).contains("is a symbolic link"));
+        let second = dir.path().join("second");
+        fs::hard_link(&path, &second).unwrap();
+        assert!(problem(&path).contains("several names"));
+        fs::remove_file(second).unwrap();
+        assert_eq!(problem(&path), "");
+        assert!(open_private(dir.path()).is_err(), "a folder");
+        assert!(open_private_existing(&dir.path().join("none")).is_err());
+        assert!(!dir.path().join("none").exists());
+    }
+
+    #[test]
+    fn a_ballast_that_is_a_link_or_has_several_names_is_laid_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("buffer.redb");
+        let (file, _database) = BufferFile::open(&path, 1 << 20).unwrap();
+        let (ballast, elsewhere) = (file.ballast(), dir.path().join("elsewhere"));
+        let content = vec![7; usize::try_from(BALLAST_BYTES).unwrap()];
+        for link in [std::os::unix::fs::symlink::<&Path, &Path>, fs::hard_link::<&Path, &Path>] {
+            fs::write(&elsewhere, &content).unwrap();
+            fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o600)).unwrap();
+            let _ = fs::remove_file(&ballast);
+            link(&elsewhere, &ballast).unwrap();
+            assert!(file.lay_ballast(0));
+            let laid = fs::symlink_metadata(&ballast).unwrap();
+            assert!(laid.is_file() && laid.nlink() == 1 && laid.len() == BALLAST_BYTES);
+            assert_eq!(fs::read(&elsewhere).unwrap(), content, "what it led to stays as it is");
+        }
     }
 
     #[test]

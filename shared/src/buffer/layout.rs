@@ -12,6 +12,8 @@
 //! | `dead` | time of death, operation id | certificate and record |
 //! | `quarantine` | place | the bytes of a record that cannot be read |
 //! | `audit` | time, operation id | what an operator did, and who it was |
+//! | `revoked`, `revoked_until` | session; until, session | until when it must not be forgotten |
+//! | `scrub` | number | filler that takes up what was free, while that is overwritten (see `scrub`) |
 //! | `counters`, `status` | name | totals; what the worker publishes, and whether replay is paused |
 //!
 //! A place is a number that grows with every append to the file: the order of acceptance.
@@ -41,8 +43,12 @@ pub(super) const USER_TOTALS: TableDefinition<u128, (u64, u64)> =
 pub(super) const DEAD: TableDefinition<(i64, u128), Bytes> = TableDefinition::new("dead");
 pub(super) const QUARANTINE: TableDefinition<u64, Bytes> = TableDefinition::new("quarantine");
 pub(super) const AUDIT: TableDefinition<(i64, u128), Bytes> = TableDefinition::new("audit");
+pub(super) const REVOKED: TableDefinition<u128, i64> = TableDefinition::new("revoked");
+pub(super) const REVOKED_UNTIL: TableDefinition<(i64, u128), ()> =
+    TableDefinition::new("revoked_until");
 pub(super) const COUNTERS: TableDefinition<&'static str, u64> = TableDefinition::new("counters");
 pub(super) const STATUS: TableDefinition<&'static str, Bytes> = TableDefinition::new("status");
+pub(super) const SCRUB: TableDefinition<u64, Bytes> = TableDefinition::new("scrub");
 
 /// The layout of these tables, kept in `counters` under [`FORMAT_KEY`].
 pub(super) const FORMAT: u64 = 1;

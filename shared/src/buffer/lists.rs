@@ -2,11 +2,13 @@
 //! part looks at a limited number of records.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable};
 use uuid::Uuid;
 
 use super::drain::Entry;
+use super::keys::Keys;
 use super::layout::{DEAD, LANES, RECORDS, USERS, decode_dead};
 use super::record;
 use super::{Buffer, BufferError};
@@ -75,7 +77,8 @@ impl Buffer {
         after: Option<u64>,
         limit: usize,
     ) -> Result<Page<Entry, u64>, BufferError> {
-        self.read(move |transaction| pending_page(transaction, filter, after, limit)).await
+        let keys = Arc::clone(&self.keys);
+        self.read(move |transaction| pending_page(transaction, filter, after, limit, &keys)).await
     }
 
     /// Dead letters that match, oldest death first, from `after` on.
@@ -88,7 +91,8 @@ impl Buffer {
         after: Option<(i64, Version)>,
         limit: usize,
     ) -> Result<Page<DeadEntry, (i64, Version)>, BufferError> {
-        self.read(move |transaction| dead_page(transaction, &filter, after, limit)).await
+        let keys = Arc::clone(&self.keys);
+        self.read(move |transaction| dead_page(transaction, &filter, after, limit, &keys)).await
     }
 }
 
@@ -97,6 +101,7 @@ fn pending_page(
     filter: PendingFilter,
     after: Option<u64>,
     limit: usize,
+    keys: &Keys,
 ) -> Result<Page<Entry, u64>, redb::Error> {
     let records = transaction.open_table(RECORDS)?;
     let first = after.map_or(0, |after| after.saturating_add(1));
@@ -126,7 +131,7 @@ fn pending_page(
             break;
         }
         let Some(bytes) = records.get(place)? else { continue };
-        let Ok((header, operation)) = record::decode(place, bytes.value()) else { continue };
+        let Ok((header, operation)) = record::decode(place, bytes.value(), keys) else { continue };
         let matches = filter.user_id.is_none_or(|user| user == header.user_id)
             && filter.lane.is_none_or(|lane| lane == header.lane)
             && filter.priority.is_none_or(|priority| priority == header.priority)
@@ -143,6 +148,7 @@ fn dead_page(
     filter: &DeadFilter,
     after: Option<(i64, Version)>,
     limit: usize,
+    keys: &Keys,
 ) -> Result<Page<DeadEntry, (i64, Version)>, redb::Error> {
     let dead = transaction.open_table(DEAD)?;
     let mut page = Page { items: Vec::new(), next: None };
@@ -158,7 +164,9 @@ fn dead_page(
         let (died_at, id) = key.value();
         last = Some((died_at, Version::from_uuid(Uuid::from_u128(id))));
         let Ok((certificate, bytes)) = decode_dead(bytes.value()) else { continue };
-        let Ok((header, operation)) = record::decode(certificate.place, bytes) else { continue };
+        let Ok((header, operation)) = record::decode(certificate.place, bytes, keys) else {
+            continue;
+        };
         let matches = filter.user_id.is_none_or(|user| user == header.user_id)
             && filter.state.is_none_or(|state| state == certificate.state)
             && filter.reason.as_ref().is_none_or(|reason| *reason == certificate.reason);

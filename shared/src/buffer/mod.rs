@@ -10,14 +10,20 @@
 //! no transaction across other I/O. Reads see the last commit and never wait for a writer.
 
 mod append;
+mod audit;
 mod drain;
+mod erase;
 mod file;
+mod keys;
 mod layout;
 mod lists;
 mod operator;
 mod quarantine;
 mod read;
 mod record;
+mod rekey;
+mod revoked;
+mod scrub;
 mod tables;
 mod verify;
 mod writer;
@@ -33,16 +39,21 @@ use redb::{Database, ReadTransaction, ReadableDatabase};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub use audit::{Act, ActKind, ActedOn};
 pub use drain::{Batch, BatchLimits, Entry, Settlement, Verdict};
-pub use file::{OpenError, private_folder, sibling};
+pub use erase::Erased;
+pub use file::{OpenError, open_private, open_private_existing, private_folder, sibling};
+pub use keys::KeysError;
 pub use lists::{DeadEntry, DeadFilter, Page, PendingFilter};
-pub use operator::{Act, ActKind, ActedOn, OperatorError, Paused};
+pub use operator::{OperatorError, Paused};
 pub use read::{Found, Letter, Stats};
 pub use record::Damage;
+pub use rekey::{RekeyError, Rekeyed};
 pub use verify::Verification;
 
 use crate::settings::BufferSettings;
 use file::BufferFile;
+use keys::Keys;
 use tables::Tables;
 use writer::{Handle, Job, Purpose, Request, Room, Writer};
 
@@ -91,10 +102,13 @@ impl From<redb::Error> for BufferError {
 #[derive(Debug)]
 pub struct Buffer {
     settings: BufferSettings,
+    keys: Arc<Keys>,
     handle: Handle,
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
     /// Bounds the memory of reads that decode many operations.
     decoding: Semaphore,
+    /// Held while what has been removed is overwritten.
+    scrubbing: tokio::sync::Mutex<()>,
     thread: Mutex<Option<(JoinHandle<()>, std::sync::mpsc::Receiver<()>)>>,
 }
 
@@ -109,13 +123,15 @@ impl Buffer {
     /// milliseconds.
     ///
     /// # Errors
-    /// If the folder or the file is unsafe, is not a buffer file, or cannot be opened.
+    /// If the folder or the file is unsafe, is not a buffer file, or cannot be opened; or if
+    /// `BUFFER_KEYS` cannot be used.
     pub fn open(settings: &BufferSettings) -> Result<Self, OpenError> {
+        let keys = Keys::parse(settings.buffer_keys.as_ref())?;
         let (file, database) = open_file(settings)?;
         if !file.lay_ballast(settings.buffer_min_free_bytes) {
             tracing::error!("no room for the buffer's ballast: nothing is buffered until there is");
         }
-        Self::start(settings, file, database)
+        Self::start(settings, keys, file, database)
     }
 
     /// Opens the file with `open`, on a thread of its own: a process that was stopped while it wrote
@@ -146,15 +162,17 @@ impl Buffer {
     /// # Errors
     /// If there is none, or as for [`Buffer::open`].
     pub fn open_existing(settings: &BufferSettings) -> Result<Self, OpenError> {
+        let keys = Keys::parse(settings.buffer_keys.as_ref())?;
         let path = &settings.buffer_path;
         std::fs::symlink_metadata(path)
             .map_err(|source| OpenError::Io { path: path.clone(), source })?;
         let (file, database) = open_file(settings)?;
-        Self::start(settings, file, database)
+        Self::start(settings, keys, file, database)
     }
 
     fn start(
         settings: &BufferSettings,
+        keys: Keys,
         file: BufferFile,
         database: Database,
     ) -> Result<Self, OpenError> {
@@ -179,9 +197,11 @@ impl Buffer {
             .map_err(|source| OpenError::Io { path: settings.buffer_path.clone(), source })?;
         Ok(Self {
             settings: settings.clone(),
+            keys: Arc::new(keys),
             handle,
             queue: Some(queue),
             decoding: Semaphore::new(DECODING),
+            scrubbing: tokio::sync::Mutex::new(()),
             thread: Mutex::new(Some((thread, ended))),
         })
     }

@@ -5,7 +5,7 @@
 use redb::ReadableTable;
 
 use super::layout::{BY_PRIORITY, BYTES, LaneState, PENDING, Place, QUARANTINED};
-use super::record::{Damage, Header};
+use super::record::{self, Damage, Header};
 use super::tables::{Tables, signed};
 
 impl Tables<'_> {
@@ -17,7 +17,8 @@ impl Tables<'_> {
             self.places.insert(id, Place::Quarantined(seq).encode())?;
         }
         self.quarantine.insert(seq, bytes.as_slice())?;
-        tracing::error!(place = seq, %damage, "a buffered record cannot be read: quarantined");
+        let key = record::key_id(&bytes).unwrap_or("none");
+        tracing::error!(place = seq, %damage, key, "a buffered record cannot be read: quarantined");
         metrics::counter!("quarantined_total").increment(1);
         self.add(QUARANTINED, 1)
     }

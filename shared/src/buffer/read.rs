@@ -2,6 +2,7 @@
 //! how full it is, and what the worker has published.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError,
@@ -10,15 +11,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::audit::Act;
+use super::keys::Keys;
 use super::layout::{
-    AUDIT, BY_PRIORITY, BYTES, COUNTERS, DEAD, DEAD_COUNT, FORMAT_KEY, LANE_STATES, LANES, PENDING,
-    PLACES, Place, QUARANTINE, QUARANTINED, RECORDS, STATUS, USER_TOTALS, USERS, WAITING,
-    decode_dead,
+    AUDIT, BY_PRIORITY, BYTES, COUNTERS, DEAD, DEAD_COUNT, FORMAT_KEY, LANE_STATES, LANES,
+    LaneState, PENDING, PLACES, Place, QUARANTINE, QUARANTINED, RECORDS, STATUS, USER_TOTALS,
+    USERS, WAITING, decode_dead,
 };
-use super::operator::Act;
 use super::record::{self, Header};
 use super::{Buffer, BufferError, unix_millis};
-use crate::domain::{Lane, Operation, OperationState, Version};
+use crate::domain::{EntityKind, Lane, Operation, OperationState, Version};
 
 /// Where an operation was found.
 #[derive(Clone, Debug)]
@@ -114,11 +116,68 @@ impl Buffer {
     /// # Errors
     /// If the file cannot be read.
     pub async fn lane(&self, lane: Lane) -> Result<Vec<Operation>, BufferError> {
+        Ok(self.lanes(vec![lane]).await?.pop().unwrap_or_default())
+    }
+
+    /// The pending operations of each of these lanes, oldest first, in one look.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn lanes(&self, lanes: Vec<Lane>) -> Result<Vec<Vec<Operation>>, BufferError> {
+        // The semaphore is never closed; if it were, there would be no limit, and no harm.
+        let _turn = self.decoding.acquire().await;
+        let keys = Arc::clone(&self.keys);
         self.read(move |transaction| {
-            let key = record::lane_bytes(lane);
-            let lanes = transaction.open_table(LANES)?;
-            let places = lanes.range((&key, 0)..=(&key, u64::MAX))?;
-            operations_at(transaction, places.map(|entry| entry.map(|(key, _)| key.value().1)))
+            let states = transaction.open_table(LANE_STATES)?;
+            let table = transaction.open_table(LANES)?;
+            let mut found = Vec::with_capacity(lanes.len());
+            for lane in lanes {
+                let key = record::lane_bytes(lane);
+                if states.get(&key)?.is_none() {
+                    found.push(Vec::new());
+                    continue;
+                }
+                let places = table.range((&key, 0)..=(&key, u64::MAX))?;
+                let places = places.map(|entry| entry.map(|(key, _)| key.value().1));
+                found.push(operations_at(transaction, places, &keys)?);
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// The oldest pending operation of each entity of a kind, with its place: of `limit` entities at
+    /// the most, those at the places in `known` left out.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn heads(
+        &self,
+        kind: EntityKind,
+        known: HashSet<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, Operation)>, BufferError> {
+        let keys = Arc::clone(&self.keys);
+        self.read(move |transaction| {
+            let states = transaction.open_table(LANE_STATES)?;
+            let records = transaction.open_table(RECORDS)?;
+            let bound = |id: Uuid| record::lane_bytes(Lane { kind, id });
+            let (first, last) = (bound(Uuid::nil()), bound(Uuid::max()));
+            let mut heads = Vec::new();
+            for entry in states.range(&first..=&last)? {
+                let place = LaneState::decode(entry?.1.value()).head;
+                if known.contains(&place) {
+                    continue;
+                }
+                let Some(record) = records.get(place)? else { continue };
+                if let Ok((_, operation)) = record::decode(place, record.value(), &keys) {
+                    heads.push((place, operation));
+                }
+                if heads.len() == limit {
+                    break;
+                }
+            }
+            Ok(heads)
         })
         .await
     }
@@ -131,6 +190,7 @@ impl Buffer {
     pub async fn of_user(&self, user_id: Uuid) -> Result<Vec<Operation>, BufferError> {
         // The semaphore is never closed; if it were, there would be no limit, and no harm.
         let _turn = self.decoding.acquire().await;
+        let keys = Arc::clone(&self.keys);
         self.read(move |transaction| {
             let user = user_id.as_u128();
             if transaction.open_table(USER_TOTALS)?.get(user)?.is_none() {
@@ -138,7 +198,8 @@ impl Buffer {
             }
             let users = transaction.open_table(USERS)?;
             let places = users.range((user, 0)..=(user, u64::MAX))?;
-            operations_at(transaction, places.map(|entry| entry.map(|(key, _)| key.value().1)))
+            let places = places.map(|entry| entry.map(|(key, _)| key.value().1));
+            operations_at(transaction, places, &keys)
         })
         .await
     }
@@ -148,7 +209,8 @@ impl Buffer {
     /// # Errors
     /// If the file cannot be read.
     pub async fn find(&self, id: Version) -> Result<Option<Found>, BufferError> {
-        self.read(move |transaction| find(transaction, id)).await
+        let keys = Arc::clone(&self.keys);
+        self.read(move |transaction| find(transaction, id, &keys)).await
     }
 
     /// How full the buffer is.
@@ -224,6 +286,7 @@ pub(super) fn format(database: &Database) -> Result<Option<u64>, redb::Error> {
 fn operations_at(
     transaction: &ReadTransaction,
     places: impl Iterator<Item = Result<u64, redb::StorageError>>,
+    keys: &Keys,
 ) -> Result<Vec<Operation>, redb::Error> {
     let records = transaction.open_table(RECORDS)?;
     let mut operations = Vec::new();
@@ -231,14 +294,18 @@ fn operations_at(
         let place = place?;
         let Some(record) = records.get(place)? else { continue };
         // A damaged record is the worker's to set aside; here it is just not seen.
-        if let Ok((_, operation)) = record::decode(place, record.value()) {
+        if let Ok((_, operation)) = record::decode(place, record.value(), keys) {
             operations.push(operation);
         }
     }
     Ok(operations)
 }
 
-fn find(transaction: &ReadTransaction, id: Version) -> Result<Option<Found>, redb::Error> {
+fn find(
+    transaction: &ReadTransaction,
+    id: Version,
+    keys: &Keys,
+) -> Result<Option<Found>, redb::Error> {
     let key = id.as_uuid().as_u128();
     let place = transaction.open_table(PLACES)?.get(key)?.and_then(|p| Place::decode(p.value()));
     match place {
@@ -257,7 +324,7 @@ fn find(transaction: &ReadTransaction, id: Version) -> Result<Option<Found>, red
         Some(Place::Pending(place)) => {
             let records = transaction.open_table(RECORDS)?;
             let record = records.get(place)?;
-            Ok(record.map(|record| match record::decode(place, record.value()) {
+            Ok(record.map(|record| match record::decode(place, record.value(), keys) {
                 Ok((header, operation)) => Found::Pending {
                     operation,
                     attempts: header.attempts,
@@ -272,7 +339,7 @@ fn find(transaction: &ReadTransaction, id: Version) -> Result<Option<Found>, red
             Ok(letter.map(|bytes| {
                 decode_dead(bytes.value())
                     .and_then(|(certificate, record)| {
-                        let (header, operation) = record::decode(certificate.place, record)?;
+                        let (header, operation) = record::decode(certificate.place, record, keys)?;
                         Ok(Found::Dead(Letter {
                             operation,
                             attempts: header.attempts,

@@ -4,26 +4,29 @@
 //! header   format u8 · seal u8 · priority u8 · zero u8 · attempts u32 · queued_at i64 ms
 //!          · not_before i64 ms · operation id 16 · user id 16 · lane kind u8 · lane id 16
 //! check    CRC-32 of the place in the file (u64) and the header
-//! payload  the operation as JSON
-//! check    CRC-32 of the operation id and the payload
+//! seal 0   payload: the operation as JSON · check: CRC-32 of the operation id and the payload
+//! seal 1   the operation as JSON, sealed (see `keys`) in the context of format, seal, operation id,
+//!          user id and lane
 //! ```
-//! Integers are little-endian. The first check binds a record to its place, the second binds a
-//! payload to its header, so that neither a flipped bit nor a swapped record goes unnoticed. Only
-//! the header is ever rewritten (attempts and not-before). A record of a format that this program
-//! does not know is not readable for it, and therefore set aside, never dropped.
+//! Integers are little-endian. The first check binds a record to its place, the second, or the seal,
+//! binds a payload to its header, so that neither a flipped bit nor a swapped record goes unnoticed.
+//! Attempts, not-before and queued-at are outside the seal: a retry rewrites the header alone. A
+//! record of a format that this program does not know is not readable for it, and therefore set
+//! aside, never dropped.
 
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::BufferError;
+use super::keys::{self, Keys, Nonce};
 use crate::domain::{EntityKind, Lane, Operation, Priority, Version};
 
 /// The format this program writes.
 pub(super) const FORMAT: u8 = 1;
-/// The payload is protected by a checksum alone.
-const SEAL_CRC: u8 = 0;
 
 const HEADER: usize = 4 + 4 + 8 + 8 + 16 + 16 + 17;
 const CHECK: usize = 4;
+const CONTEXT: usize = 1 + 1 + 16 + 16 + 17;
 
 /// Why a record cannot be used.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -43,6 +46,48 @@ pub enum Damage {
     /// The checksums match and the payload is no operation.
     #[error("undecodable payload")]
     Undecodable,
+    /// It is sealed with a key that is not in `BUFFER_KEYS`.
+    #[error("sealed with a key that BUFFER_KEYS does not have")]
+    UnknownKey,
+    /// The seal does not hold: another key of the same id, changed bytes, or another record's.
+    #[error("the seal does not hold: wrong key, or changed bytes")]
+    Seal,
+}
+
+/// How a payload is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seal {
+    /// By a checksum alone.
+    Crc,
+    /// It is sealed with a key.
+    Sealed,
+}
+
+impl Seal {
+    fn byte(self) -> u8 {
+        match self {
+            Self::Crc => 0,
+            Self::Sealed => 1,
+        }
+    }
+
+    fn of_byte(byte: u8) -> Option<Self> {
+        [Self::Crc, Self::Sealed].into_iter().find(|seal| seal.byte() == byte)
+    }
+}
+
+/// An operation as it stands behind a header.
+#[derive(Clone, Debug)]
+pub(super) struct Payload {
+    seal: Seal,
+    bytes: Vec<u8>,
+}
+
+impl Payload {
+    /// Its length in the file.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
 }
 
 /// What the buffer needs to know of an operation without decoding it.
@@ -73,10 +118,10 @@ impl Header {
         }
     }
 
-    fn encode(&self) -> [u8; HEADER] {
+    fn encode(&self, seal: u8) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[0] = FORMAT;
-        bytes[1] = SEAL_CRC;
+        bytes[1] = seal;
         bytes[2] = self.priority;
         bytes[4..8].copy_from_slice(&self.attempts.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.queued_at.to_le_bytes());
@@ -95,7 +140,7 @@ impl Header {
         }
         let (header, rest) = record.split_at_checked(HEADER).ok_or(Damage::Truncated)?;
         let check = rest.first_chunk::<CHECK>().ok_or(Damage::Truncated)?;
-        if header_check(seq, header) != *check || header[1] != SEAL_CRC {
+        if header_check(seq, header) != *check || Seal::of_byte(header[1]).is_none() {
             return Err(Damage::Header);
         }
         Ok(Self {
@@ -112,40 +157,62 @@ impl Header {
     /// The record with this header and the payload of `record`.
     pub(super) fn replace_in(&self, seq: u64, record: &[u8]) -> Vec<u8> {
         let mut bytes = record.to_vec();
-        let header = self.encode();
+        let header = self.encode(bytes[1]);
         bytes[..HEADER].copy_from_slice(&header);
         bytes[HEADER..HEADER + CHECK].copy_from_slice(&header_check(seq, &header));
         bytes
     }
 }
 
-/// An operation's payload with its checksum: made once, before its place in the file is known.
-pub(super) fn encode_payload(operation: &Operation) -> Result<Vec<u8>, serde_json::Error> {
-    let mut payload = serde_json::to_vec(operation)?;
+/// An operation's payload, sealed with the newest key or, without keys, with a checksum: made once,
+/// before its place in the file is known.
+pub(super) fn encode_payload(operation: &Operation, keys: &Keys) -> Result<Payload, BufferError> {
+    let nonce = keys::nonce().map_err(|error| BufferError::Unavailable(error.to_string()))?;
+    seal_with(nonce, operation, keys)
+}
+
+/// Like [`encode_payload`], with this nonce, which must never come twice under one key.
+pub(super) fn seal_with(
+    nonce: Nonce,
+    operation: &Operation,
+    keys: &Keys,
+) -> Result<Payload, BufferError> {
+    let refused = || BufferError::Unavailable("an operation cannot be encoded".to_owned());
+    let mut payload = serde_json::to_vec(operation).map_err(|_| refused())?;
+    let context = context(&Header::of(operation, 0));
+    if let Some(bytes) = keys.seal(nonce, &payload, &context).map_err(|_| refused())? {
+        return Ok(Payload { seal: Seal::Sealed, bytes });
+    }
     let check = payload_check(operation.id, &payload);
     payload.extend_from_slice(&check);
-    Ok(payload)
+    Ok(Payload { seal: Seal::Crc, bytes: payload })
 }
 
 /// The whole record at `seq`.
-pub(super) fn encode(seq: u64, header: &Header, payload: &[u8]) -> Vec<u8> {
-    let fixed = header.encode();
+pub(super) fn encode(seq: u64, header: &Header, payload: &Payload) -> Vec<u8> {
+    let fixed = header.encode(payload.seal.byte());
     let mut record = Vec::with_capacity(HEADER + CHECK + payload.len());
     record.extend_from_slice(&fixed);
     record.extend_from_slice(&header_check(seq, &fixed));
-    record.extend_from_slice(payload);
+    record.extend_from_slice(&payload.bytes);
     record
 }
 
 /// Reads and checks the whole record at `seq`.
-pub(super) fn decode(seq: u64, record: &[u8]) -> Result<(Header, Operation), Damage> {
+pub(super) fn decode(seq: u64, record: &[u8], keys: &Keys) -> Result<(Header, Operation), Damage> {
     let header = Header::decode(seq, record)?;
-    let sealed = &record[HEADER + CHECK..];
-    let (payload, check) = sealed.split_last_chunk::<CHECK>().ok_or(Damage::Truncated)?;
-    if payload_check(header.id, payload) != *check {
-        return Err(Damage::Payload);
+    let bytes = &record[HEADER + CHECK..];
+    let operation: Operation = match Seal::of_byte(record[1]).ok_or(Damage::Header)? {
+        Seal::Crc => {
+            let (payload, check) = bytes.split_last_chunk::<CHECK>().ok_or(Damage::Truncated)?;
+            if payload_check(header.id, payload) != *check {
+                return Err(Damage::Payload);
+            }
+            serde_json::from_slice(payload)
+        }
+        Seal::Sealed => serde_json::from_slice(&keys.open(bytes, &context(&header))?),
     }
-    let operation: Operation = serde_json::from_slice(payload).map_err(|_| Damage::Undecodable)?;
+    .map_err(|_| Damage::Undecodable)?;
     let user_id = operation.actor.user_id;
     if operation.id != header.id || user_id != header.user_id || operation.lane() != header.lane {
         return Err(Damage::Payload);
@@ -153,9 +220,24 @@ pub(super) fn decode(seq: u64, record: &[u8]) -> Result<(Header, Operation), Dam
     Ok((header, operation))
 }
 
-/// The payload of a record that has been read, with its checksum.
-pub(super) fn payload_of(record: &[u8]) -> &[u8] {
-    record.get(HEADER + CHECK..).unwrap_or_default()
+/// The id of the key that a record says it is sealed with.
+pub(super) fn key_id(record: &[u8]) -> Option<&str> {
+    let seal = record.get(1).copied().and_then(Seal::of_byte)?;
+    match seal {
+        Seal::Crc => None,
+        Seal::Sealed => keys::key_id(record.get(HEADER + CHECK..)?),
+    }
+}
+
+/// What a seal is bound to besides the key: what of a header is never rewritten and says whose the
+/// payload is.
+fn context(header: &Header) -> [u8; CONTEXT] {
+    let mut bytes = [0; CONTEXT];
+    bytes[..2].copy_from_slice(&[FORMAT, Seal::Sealed.byte()]);
+    bytes[2..18].copy_from_slice(header.id.as_uuid().as_bytes());
+    bytes[18..34].copy_from_slice(header.user_id.as_bytes());
+    bytes[34..].copy_from_slice(&lane_bytes(header.lane));
+    bytes
 }
 
 /// A lane as a key of fixed width.
@@ -164,6 +246,7 @@ pub(super) fn lane_bytes(lane: Lane) -> [u8; 17] {
     bytes[0] = match lane.kind {
         EntityKind::Task => 1,
         EntityKind::Profile => 2,
+        EntityKind::Session => 3,
     };
     bytes[1..].copy_from_slice(lane.id.as_bytes());
     bytes
@@ -173,6 +256,7 @@ pub(super) fn lane_from_bytes(bytes: &[u8; 17]) -> Option<Lane> {
     let kind = match bytes[0] {
         1 => EntityKind::Task,
         2 => EntityKind::Profile,
+        3 => EntityKind::Session,
         _ => return None,
     };
     Some(Lane { kind, id: Uuid::from_bytes(array(&bytes[1..])) })
@@ -205,6 +289,18 @@ mod tests {
     use super::*;
     use crate::domain::{Actor, Change, Clock, Role};
 
+    /// A newer key and an older one.
+    fn keys() -> Keys {
+        let list = "new:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=,\
+                    old:Hx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
+        Keys::parse(Some(&list.into())).unwrap()
+    }
+
+    /// Without keys, and with them.
+    fn both() -> [Keys; 2] {
+        [Keys::default(), keys()]
+    }
+
     fn sample() -> Operation {
         let user_id = Uuid::from_u128(0xA);
         Operation {
@@ -219,44 +315,78 @@ mod tests {
 
     #[test]
     fn every_single_flipped_bit_and_every_truncation_is_found() {
-        let operation = sample();
-        let header = Header::of(&operation, 5);
-        let record = encode(9, &header, &encode_payload(&operation).unwrap());
-        assert_eq!(decode(9, &record).unwrap(), (header, operation));
-        for bit in 0..record.len() * 8 {
-            let mut flipped = record.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(9, &flipped).is_err(), "bit {bit}");
-        }
-        for length in 0..record.len() {
-            assert!(decode(9, &record[..length]).is_err(), "length {length}");
+        for keys in both() {
+            let operation = sample();
+            let header = Header::of(&operation, 5);
+            let record = encode(9, &header, &encode_payload(&operation, &keys).unwrap());
+            assert_eq!(decode(9, &record, &keys).unwrap(), (header, operation));
+            for bit in 0..record.len() * 8 {
+                let mut flipped = record.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert!(decode(9, &flipped, &keys).is_err(), "bit {bit}");
+            }
+            for length in 0..record.len() {
+                assert!(decode(9, &record[..length], &keys).is_err(), "length {length}");
+            }
         }
     }
 
     #[test]
     fn a_record_in_another_place_and_a_payload_under_another_header_are_found() {
-        let (one, other) = (sample(), sample());
-        let record = encode(9, &Header::of(&one, 5), &encode_payload(&one).unwrap());
-        assert_eq!(decode(8, &record), Err(Damage::Header));
-        let swapped = encode(9, &Header::of(&one, 5), &encode_payload(&other).unwrap());
-        assert_eq!(decode(9, &swapped), Err(Damage::Payload));
+        for (keys, damage) in both().into_iter().zip([Damage::Payload, Damage::Seal]) {
+            let (one, other) = (sample(), sample());
+            let payload = |operation| encode_payload(operation, &keys).unwrap();
+            let record = encode(9, &Header::of(&one, 5), &payload(&one));
+            assert_eq!(decode(8, &record, &keys), Err(Damage::Header));
+            let swapped = encode(9, &Header::of(&one, 5), &payload(&other));
+            assert_eq!(decode(9, &swapped, &keys), Err(damage));
+            let elsewhere = Lane { kind: EntityKind::Profile, id: Uuid::from_u128(0xB) };
+            for header in [
+                Header { user_id: Uuid::from_u128(0xD), ..Header::of(&one, 5) },
+                Header { lane: elsewhere, ..Header::of(&one, 5) },
+            ] {
+                let record = encode(9, &header, &payload(&one));
+                assert!(decode(9, &record, &keys).is_err(), "{header:?}");
+            }
+        }
     }
 
     #[test]
-    fn a_newer_format_is_told_apart_from_damage() {
-        let operation = sample();
+    fn a_newer_format_and_an_unknown_key_are_told_apart_from_damage() {
+        let (operation, keys) = (sample(), keys());
         let mut record =
-            encode(9, &Header::of(&operation, 5), &encode_payload(&operation).unwrap());
+            encode(9, &Header::of(&operation, 5), &encode_payload(&operation, &keys).unwrap());
+        assert_eq!(key_id(&record), Some("new"));
+        assert_eq!(decode(9, &record, &Keys::default()), Err(Damage::UnknownKey));
         record[0] = FORMAT + 1;
-        assert_eq!(decode(9, &record), Err(Damage::UnknownFormat(FORMAT + 1)));
+        assert_eq!(decode(9, &record, &keys), Err(Damage::UnknownFormat(FORMAT + 1)));
+    }
+
+    #[test]
+    fn a_sealed_payload_shows_nothing_and_an_unsealed_one_stays_readable() {
+        let operation = sample();
+        let plain = encode(
+            9,
+            &Header::of(&operation, 5),
+            &encode_payload(&operation, &Keys::default()).unwrap(),
+        );
+        assert_eq!(
+            (key_id(&plain), decode(9, &plain, &keys()).unwrap().1),
+            (None, operation.clone())
+        );
+        let sealed = encode_payload(&operation, &keys()).unwrap();
+        assert!(!sealed.bytes.windows(11).any(|window| window == b"task_delete"));
     }
 
     #[test]
     fn a_retried_record_keeps_its_payload() {
-        let operation = sample();
-        let header = Header::of(&operation, 5);
-        let record = encode(9, &header, &encode_payload(&operation).unwrap());
-        let retried = Header { attempts: 2, not_before: 77, ..header };
-        assert_eq!(decode(9, &retried.replace_in(9, &record)).unwrap(), (retried, operation));
+        for keys in both() {
+            let operation = sample();
+            let header = Header::of(&operation, 5);
+            let record = encode(9, &header, &encode_payload(&operation, &keys).unwrap());
+            let retried = Header { attempts: 2, not_before: 77, ..header };
+            let again = retried.replace_in(9, &record);
+            assert_eq!(decode(9, &again, &keys).unwrap(), (retried, operation));
+        }
     }
 }

@@ -8,9 +8,9 @@ use redb::{ReadableTable, Table, TableError, WriteTransaction};
 use super::layout::{
     AUDIT, BY_PRIORITY, BYTES, Bytes, COUNTERS, Certificate, DEAD, DEAD_COUNT, FORMAT, FORMAT_KEY,
     LANE_STATES, LANES, LaneKey, LaneState, NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY,
-    RECORDS, STATUS, Slot, USER_TOTALS, USERS, WAITING, encode_dead,
+    RECORDS, REVOKED, REVOKED_UNTIL, SCRUB, STATUS, Slot, USER_TOTALS, USERS, WAITING, encode_dead,
 };
-use super::record::{self, Damage, Header};
+use super::record::{self, Damage, Header, Payload};
 use crate::domain::{Lane, MAX_PRIORITY, OperationState, Priority, Version};
 
 /// All tables, open for writing in one transaction.
@@ -26,8 +26,11 @@ pub(super) struct Tables<'txn> {
     pub(super) dead: Table<'txn, (i64, u128), Bytes>,
     pub(super) quarantine: Table<'txn, u64, Bytes>,
     pub(super) audit: Table<'txn, (i64, u128), Bytes>,
+    pub(super) revoked: Table<'txn, u128, i64>,
+    pub(super) revoked_until: Table<'txn, (i64, u128), ()>,
     counters: Table<'txn, &'static str, u64>,
     pub(super) status: Table<'txn, &'static str, Bytes>,
+    pub(super) scrub: Table<'txn, u64, Bytes>,
 }
 
 impl<'txn> Tables<'txn> {
@@ -45,8 +48,11 @@ impl<'txn> Tables<'txn> {
             dead: transaction.open_table(DEAD)?,
             quarantine: transaction.open_table(QUARANTINE)?,
             audit: transaction.open_table(AUDIT)?,
+            revoked: transaction.open_table(REVOKED)?,
+            revoked_until: transaction.open_table(REVOKED_UNTIL)?,
             counters: transaction.open_table(COUNTERS)?,
             status: transaction.open_table(STATUS)?,
+            scrub: transaction.open_table(SCRUB)?,
         })
     }
 
@@ -94,7 +100,11 @@ impl<'txn> Tables<'txn> {
     }
 
     /// Puts an operation at the end of its lane.
-    pub(super) fn append(&mut self, header: &Header, payload: &[u8]) -> Result<u64, redb::Error> {
+    pub(super) fn append(
+        &mut self,
+        header: &Header,
+        payload: &Payload,
+    ) -> Result<u64, redb::Error> {
         let seq = self.counter(NEXT_PLACE)?;
         self.counters.insert(NEXT_PLACE, seq + 1)?;
         self.insert(seq, header, &record::encode(seq, header, payload))?;
@@ -116,6 +126,24 @@ impl<'txn> Tables<'txn> {
         let mut after = before.unwrap_or(LaneState::beginning(seq, header));
         after.note(header);
         self.reindex(&lane, before.as_ref(), Some(&after))
+    }
+
+    /// Puts another record of the same operation, in other bytes, in the place of a pending one.
+    pub(super) fn replace(
+        &mut self,
+        seq: u64,
+        header: &Header,
+        bytes: &[u8],
+    ) -> Result<(), redb::Error> {
+        let Some(before) = self.records.insert(seq, bytes)?.map(|before| before.value().len())
+        else {
+            return Ok(());
+        };
+        let delta = signed(bytes.len()) - signed(before);
+        let user = header.user_id.as_u128();
+        let (count, length) = self.user_total(user)?;
+        self.user_totals.insert(user, (count, length.saturating_add_signed(delta)))?;
+        self.add(BYTES, delta)
     }
 
     /// Takes an operation that took effect out of the buffer. One that is not there is no error:
@@ -242,7 +270,8 @@ impl<'txn> Tables<'txn> {
             if header.queued_at >= cutoff || old.len() == limit {
                 break;
             }
-            if !spared(header.lane) {
+            // What ends a session or sets a user's rights never grows too old.
+            if header.priority < MAX_PRIORITY && !spared(header.lane) {
                 old.push(seq.value());
             }
         }

@@ -3,9 +3,11 @@
 //! what it found wrong.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use redb::{Builder, ReadTransaction, ReadableTable, ReadableTableMetadata, StorageError};
 
+use super::keys::Keys;
 use super::layout::{
     BY_PRIORITY, BYTES, COUNTERS, DEAD, DEAD_COUNT, LANE_STATES, LANES, LaneState, PENDING, PLACES,
     Place, QUARANTINE, QUARANTINED, READY, RECORDS, USER_TOTALS, USERS, WAITING, decode_dead,
@@ -53,7 +55,9 @@ impl Buffer {
     /// # Errors
     /// If the file cannot be read at all.
     pub async fn verify(&self) -> Result<Verification, BufferError> {
-        let mut found = self.read_to_the_end(check).await?;
+        let keys = Arc::clone(&self.keys);
+        let checking = self.read_to_the_end(move |transaction| check(transaction, &keys));
+        let mut found = checking.await?;
         if let Some(problem) = self.check_integrity().await? {
             found.wrong(problem);
         }
@@ -80,17 +84,21 @@ impl Buffer {
     }
 }
 
-fn check(transaction: &ReadTransaction) -> Result<Verification, redb::Error> {
+fn check(transaction: &ReadTransaction, keys: &Keys) -> Result<Verification, redb::Error> {
     let mut found = Verification::default();
-    records(transaction, &mut found)?;
+    records(transaction, keys, &mut found)?;
     lanes(transaction, &mut found)?;
     users(transaction, &mut found)?;
-    dead(transaction, &mut found)?;
+    dead(transaction, keys, &mut found)?;
     Ok(found)
 }
 
 /// Every record is sound and is found by its lane, its user and its id; the counters agree.
-fn records(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), redb::Error> {
+fn records(
+    transaction: &ReadTransaction,
+    keys: &Keys,
+    found: &mut Verification,
+) -> Result<(), redb::Error> {
     let lanes = transaction.open_table(LANES)?;
     let users = transaction.open_table(USERS)?;
     let places = transaction.open_table(PLACES)?;
@@ -100,7 +108,7 @@ fn records(transaction: &ReadTransaction, found: &mut Verification) -> Result<()
         let (place, record) = (place.value(), record.value());
         found.records += 1;
         bytes += u64::try_from(record.len()).unwrap_or(u64::MAX);
-        let header = match record::decode(place, record) {
+        let header = match record::decode(place, record, keys) {
             Ok((header, _)) => header,
             Err(damage) => {
                 found.wrong(format!("record {place}: {damage}"));
@@ -204,14 +212,18 @@ fn users(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), 
 }
 
 /// Every dead letter is sound and is found by its id; the counters agree.
-fn dead(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), redb::Error> {
+fn dead(
+    transaction: &ReadTransaction,
+    keys: &Keys,
+    found: &mut Verification,
+) -> Result<(), redb::Error> {
     let places = transaction.open_table(PLACES)?;
     for entry in transaction.open_table(DEAD)?.iter()? {
         let (key, bytes) = entry?;
         let (at, id) = key.value();
         found.dead += 1;
         let sound = decode_dead(bytes.value())
-            .and_then(|(certificate, record)| record::decode(certificate.place, record));
+            .and_then(|(certificate, record)| record::decode(certificate.place, record, keys));
         if let Err(damage) = sound {
             found.wrong(format!("dead letter of {at}: {damage}"));
         }

@@ -8,7 +8,8 @@
 use uuid::Uuid;
 
 use super::{
-    Change, Operation, OperationState, Preferences, Profile, Task, TaskPatch, TaskVersions, Version,
+    Change, Operation, OperationState, Preferences, Profile, Role, Standing, Task, TaskPatch,
+    TaskVersions, Version,
 };
 
 /// What became of an operation that met its entity.
@@ -35,8 +36,12 @@ pub enum Refusal {
     NotFound,
     /// The entity belongs to somebody else.
     NotOwner,
+    /// The user's role does not allow it (any more).
+    NotAllowed,
     /// The user has been suspended.
     Suspended,
+    /// The user has been erased: nothing of theirs is to be kept.
+    Erased,
     /// The entity's version is not the one asserted with `If-Match`.
     PreconditionFailed,
     /// PostgreSQL refused the data; the SQLSTATE says how.
@@ -53,8 +58,9 @@ impl Refusal {
     pub fn reason(self) -> String {
         match self {
             Self::NotFound => "not_found".to_owned(),
-            Self::NotOwner => "forbidden".to_owned(),
+            Self::NotOwner | Self::NotAllowed => "forbidden".to_owned(),
             Self::Suspended => "suspended".to_owned(),
+            Self::Erased => "erased".to_owned(),
             Self::PreconditionFailed => "precondition_failed".to_owned(),
             Self::Data(state) => format!("data_{}", String::from_utf8_lossy(&state)),
             Self::Internal(state) => format!("internal_{}", String::from_utf8_lossy(&state)),
@@ -71,7 +77,9 @@ impl Refusal {
             Self::NotFound
             | Self::Internal(_)
             | Self::NotOwner
+            | Self::NotAllowed
             | Self::Suspended
+            | Self::Erased
             | Self::PreconditionFailed
             | Self::Data(_) => true,
         }
@@ -82,7 +90,12 @@ impl Refusal {
     pub fn is_retried(self) -> bool {
         match self {
             Self::NotFound | Self::Internal(_) | Self::Busy => true,
-            Self::NotOwner | Self::Suspended | Self::PreconditionFailed | Self::Data(_) => false,
+            Self::NotOwner
+            | Self::NotAllowed
+            | Self::Suspended
+            | Self::Erased
+            | Self::PreconditionFailed
+            | Self::Data(_) => false,
         }
     }
 }
@@ -133,9 +146,12 @@ pub fn apply_to_task(task: &mut Option<Task>, operation: &Operation) -> Outcome 
             bury(task, operation);
             Outcome::Applied
         }
-        Change::TaskCreate { .. } | Change::ProfilePut { .. } | Change::ProfilePatch { .. } => {
-            Outcome::Refused(Refusal::NotFound)
-        }
+        Change::TaskCreate { .. }
+        | Change::ProfilePut { .. }
+        | Change::ProfilePatch { .. }
+        | Change::UserSetStanding { .. }
+        | Change::UserErase { .. }
+        | Change::SessionRevoke { .. } => Outcome::Refused(Refusal::NotFound),
     }
 }
 
@@ -202,23 +218,75 @@ fn bury(task: &mut Task, operation: &Operation) {
 
 /// Applies an operation on a profile to the profile. Operations on anything else are not found.
 pub fn apply_to_profile(profile: &mut Profile, operation: &Operation) -> Outcome {
-    if profile.user_id != operation.actor.user_id {
-        return Outcome::Refused(Refusal::NotOwner);
-    }
+    let actor = operation.actor;
     match &operation.change {
+        Change::ProfilePut { .. } | Change::ProfilePatch { .. }
+            if profile.user_id != actor.user_id =>
+        {
+            Outcome::Refused(Refusal::NotOwner)
+        }
+        Change::UserSetStanding { .. } | Change::UserErase { .. } if actor.role != Role::Admin => {
+            Outcome::Refused(Refusal::NotAllowed)
+        }
+        _ if profile.erased_at.is_some() => Outcome::Gone,
         Change::ProfilePut { preferences } | Change::ProfilePatch { preferences } => {
             prefer(profile, preferences, operation)
+        }
+        Change::UserSetStanding { role, standing, .. } => {
+            set_standing(profile, *role, *standing, operation)
+        }
+        Change::UserErase { .. } => {
+            erase(profile, operation);
+            Outcome::Applied
         }
         Change::TaskCreate { .. }
         | Change::TaskReplace { .. }
         | Change::TaskPatch { .. }
-        | Change::TaskDelete { .. } => Outcome::Refused(Refusal::NotFound),
+        | Change::TaskDelete { .. }
+        | Change::SessionRevoke { .. } => Outcome::Refused(Refusal::NotFound),
     }
+}
+
+fn set_standing(
+    profile: &mut Profile,
+    role: Option<Role>,
+    standing: Option<Standing>,
+    operation: &Operation,
+) -> Outcome {
+    let mut tally = Tally::default();
+    if let Some(role) = role
+        && tally.wins(&mut profile.versions.role, operation.id)
+    {
+        profile.role = role;
+    }
+    if let Some(standing) = standing
+        && tally.wins(&mut profile.versions.standing, operation.id)
+    {
+        profile.standing = standing;
+    }
+    let outcome = tally.outcome();
+    if outcome.changed() {
+        profile.updated_at = profile.updated_at.max(operation.accepted_at);
+    }
+    outcome
+}
+
+/// Erased users are suspended for good: what other nodes still hold of them is refused.
+fn erase(profile: &mut Profile, operation: &Operation) {
+    let versions = &mut profile.versions;
+    for version in [&mut versions.role, &mut versions.standing, &mut versions.preferences] {
+        *version = operation.id.max(*version);
+    }
+    profile.role = Role::default();
+    profile.standing = Standing::Suspended;
+    profile.preferences = Preferences::default();
+    profile.erased_at = Some(operation.accepted_at);
+    profile.updated_at = profile.updated_at.max(operation.accepted_at);
 }
 
 fn prefer(profile: &mut Profile, preferences: &Preferences, operation: &Operation) -> Outcome {
     let mut tally = Tally::default();
-    if tally.wins(&mut profile.preferences_version, operation.id) {
+    if tally.wins(&mut profile.versions.preferences, operation.id) {
         profile.preferences = preferences.clone();
         profile.updated_at = profile.updated_at.max(operation.accepted_at);
     }

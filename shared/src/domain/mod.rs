@@ -16,7 +16,7 @@ pub use operation::{
     Action, Actor, Change, EntityKind, Lane, MAX_PRIORITY, Operation, OperationState, Priority,
 };
 pub use overlay::{Base, Seen, TaskPart, see_task};
-pub use profile::{Preferences, Profile, Role, Standing};
+pub use profile::{Preferences, Profile, ProfileVersions, Role, Standing};
 pub use retry::{aged_priority, backoff};
 pub use task::{Task, TaskFields, TaskPatch, TaskStatus, TaskVersions};
 pub use text::{Description, Invalid, Title};

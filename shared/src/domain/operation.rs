@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Invalid, Preferences, Role, TaskFields, TaskPatch, Version};
+use super::{Invalid, Preferences, Role, Standing, TaskFields, TaskPatch, Version};
 
 /// One accepted write: the unit of the buffer, of replay and of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,12 @@ impl Operation {
             Change::ProfilePut { .. } | Change::ProfilePatch { .. } => {
                 Lane { kind: EntityKind::Profile, id: self.actor.user_id }
             }
+            Change::UserSetStanding { user_id, .. } | Change::UserErase { user_id } => {
+                Lane { kind: EntityKind::Profile, id: *user_id }
+            }
+            Change::SessionRevoke { session_id, .. } => {
+                Lane { kind: EntityKind::Session, id: *session_id }
+            }
         }
     }
 
@@ -52,6 +58,9 @@ impl Operation {
     #[must_use]
     pub fn priority(&self) -> Priority {
         match &self.change {
+            Change::UserSetStanding { .. }
+            | Change::UserErase { .. }
+            | Change::SessionRevoke { .. } => 5,
             Change::TaskDelete { .. } => 4,
             Change::TaskCreate { .. } | Change::TaskReplace { .. } | Change::TaskPatch { .. } => 3,
             Change::ProfilePut { .. } | Change::ProfilePatch { .. } => 2,
@@ -64,8 +73,12 @@ impl Operation {
         match &self.change {
             Change::TaskCreate { .. } => Action::Create,
             Change::TaskReplace { .. } | Change::ProfilePut { .. } => Action::Replace,
-            Change::TaskPatch { .. } | Change::ProfilePatch { .. } => Action::Patch,
-            Change::TaskDelete { .. } => Action::Delete,
+            Change::TaskPatch { .. }
+            | Change::ProfilePatch { .. }
+            | Change::UserSetStanding { .. } => Action::Patch,
+            Change::TaskDelete { .. } | Change::UserErase { .. } | Change::SessionRevoke { .. } => {
+                Action::Delete
+            }
         }
     }
 
@@ -76,9 +89,12 @@ impl Operation {
             Change::TaskReplace { if_match, .. }
             | Change::TaskPatch { if_match, .. }
             | Change::TaskDelete { if_match, .. } => *if_match,
-            Change::TaskCreate { .. } | Change::ProfilePut { .. } | Change::ProfilePatch { .. } => {
-                None
-            }
+            Change::TaskCreate { .. }
+            | Change::ProfilePut { .. }
+            | Change::ProfilePatch { .. }
+            | Change::UserSetStanding { .. }
+            | Change::UserErase { .. }
+            | Change::SessionRevoke { .. } => None,
         }
     }
 }
@@ -144,6 +160,27 @@ pub enum Change {
         /// The preferences.
         preferences: Preferences,
     },
+    /// A user's role, standing, or both. By an admin.
+    UserSetStanding {
+        /// The user.
+        user_id: Uuid,
+        /// The role, if it is to change.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        role: Option<Role>,
+        /// The standing, if it is to change.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        standing: Option<Standing>,
+    },
+    /// The end of everything that is known of a user. By an admin.
+    UserErase {
+        /// The user.
+        user_id: Uuid,
+    },
+    /// The end of a session, in Redis.
+    SessionRevoke {
+        /// The session.
+        session_id: Uuid,
+    },
 }
 
 /// From 1 (low) to 5 (high).
@@ -160,6 +197,8 @@ pub enum EntityKind {
     Task,
     /// A user's profile.
     Profile,
+    /// A session.
+    Session,
 }
 
 impl EntityKind {
@@ -169,6 +208,7 @@ impl EntityKind {
         match self {
             Self::Task => "task",
             Self::Profile => "profile",
+            Self::Session => "session",
         }
     }
 }

@@ -102,7 +102,10 @@ fn first_word(operation: &Operation, viewer: Uuid) -> Seen {
         | Change::TaskPatch { .. }
         | Change::TaskDelete { .. }
         | Change::ProfilePut { .. }
-        | Change::ProfilePatch { .. } => Seen::Unknown,
+        | Change::ProfilePatch { .. }
+        | Change::UserSetStanding { .. }
+        | Change::UserErase { .. }
+        | Change::SessionRevoke { .. } => Seen::Unknown,
     }
 }
 
@@ -111,9 +114,12 @@ fn more(part: TaskPart, operation: &Operation) -> Seen {
         Change::TaskReplace { fields, .. } => fields.clone().into(),
         Change::TaskPatch { patch, .. } => patch.clone(),
         Change::TaskDelete { .. } => return Seen::Absent,
-        Change::TaskCreate { .. } | Change::ProfilePut { .. } | Change::ProfilePatch { .. } => {
-            TaskPatch::default()
-        }
+        Change::TaskCreate { .. }
+        | Change::ProfilePut { .. }
+        | Change::ProfilePatch { .. }
+        | Change::UserSetStanding { .. }
+        | Change::UserErase { .. }
+        | Change::SessionRevoke { .. } => TaskPatch::default(),
     };
     Seen::Part(TaskPart {
         id: part.id,

@@ -21,7 +21,8 @@ pub enum Role {
 }
 
 impl Role {
-    const ALL: [Role; 3] = [Self::User, Self::Operator, Self::Admin];
+    /// All of them.
+    pub const ALL: [Role; 3] = [Self::User, Self::Operator, Self::Admin];
 
     /// The name used in tokens, the API and PostgreSQL.
     #[must_use]
@@ -59,7 +60,8 @@ pub enum Standing {
 }
 
 impl Standing {
-    const ALL: [Standing; 3] = [Self::Active, Self::Inactive, Self::Suspended];
+    /// All of them.
+    pub const ALL: [Standing; 3] = [Self::Active, Self::Inactive, Self::Suspended];
 
     /// The name used in the API and PostgreSQL.
     #[must_use]
@@ -171,6 +173,29 @@ fn has_nul(value: &Value) -> bool {
     }
 }
 
+/// Which write each mutable field of a profile comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProfileVersions {
+    /// The role; [`Version::NONE`] as long as no admin has set it.
+    pub role: Version,
+    /// The standing.
+    pub standing: Version,
+    /// The preferences.
+    pub preferences: Version,
+}
+
+impl ProfileVersions {
+    /// Before any write.
+    pub const NONE: Self =
+        Self { role: Version::NONE, standing: Version::NONE, preferences: Version::NONE };
+
+    /// The newest of them.
+    #[must_use]
+    pub fn newest(&self) -> Version {
+        self.role.max(self.standing).max(self.preferences)
+    }
+}
+
 /// A user as stored, with the version of each field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
@@ -182,8 +207,11 @@ pub struct Profile {
     pub standing: Standing,
     /// The preferences.
     pub preferences: Preferences,
-    /// Which write the preferences come from.
-    pub preferences_version: Version,
+    /// Which write each of them comes from.
+    pub versions: ProfileVersions,
+    /// When the user was erased, if so. Nothing is left of them then but their id, so that what
+    /// other nodes still hold of them is refused.
+    pub erased_at: Option<DateTime<Utc>>,
     /// When the user was first seen.
     pub created_at: DateTime<Utc>,
     /// When the newest change that took effect was accepted.
@@ -199,10 +227,18 @@ impl Profile {
             role: Role::default(),
             standing: Standing::default(),
             preferences: Preferences::default(),
-            preferences_version: Version::NONE,
+            versions: ProfileVersions::NONE,
+            erased_at: None,
             created_at: now,
             updated_at: now,
         }
+    }
+
+    /// The role that counts for a user whose token says `claimed`: an admin's word, once one was
+    /// given, else the token's.
+    #[must_use]
+    pub fn role_over(&self, claimed: Role) -> Role {
+        if self.versions.role == Version::NONE { claimed } else { self.role }
     }
 }
 

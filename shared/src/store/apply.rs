@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use super::lookup::{profile_of, task_of};
 use super::statements::{
-    LedgerRows, PROFILES, ProfileRows, READ_PROFILES, READ_TASKS, TASKS, TaskRows,
+    LedgerRows, PROFILES, ProfileRows, READ_PROFILES, READ_TASKS, SESSIONS, TASKS, TaskRows,
 };
 use super::{Class, Store, StoreError, column, within};
 use crate::domain::{
-    Change, Clock, EntityKind, Lane, Operation, Outcome, Profile, Refusal, Standing, Task,
-    TaskVersions, Version, apply_to_profile, apply_to_task,
+    Change, Clock, EntityKind, Lane, Operation, Outcome, Profile, ProfileVersions, Refusal,
+    Standing, Task, TaskVersions, Version, apply_to_profile, apply_to_task,
 };
 
 /// How often lanes that met another writer, and batches that met a transient error, are tried.
@@ -108,6 +108,9 @@ struct Known {
     task: Option<Task>,
     profile: Option<Profile>,
     suspended: HashSet<Uuid>,
+    erased: HashSet<Uuid>,
+    /// Users who were admins by their tokens and are none any more.
+    demoted: HashSet<Uuid>,
     in_ledger: HashSet<Version>,
 }
 
@@ -116,7 +119,7 @@ struct Folded {
     known: Known,
     changed: bool,
     was_task: Option<TaskVersions>,
-    was_profile: Version,
+    was_profile: ProfileVersions,
 }
 
 impl Run<'_> {
@@ -152,12 +155,14 @@ impl Run<'_> {
     /// last, so that a stack yields it first.
     fn groups(&self) -> Vec<Vec<LaneOf>> {
         let mut places: HashMap<Lane, usize> = HashMap::new();
-        let (mut tasks, mut profiles): (Vec<LaneOf>, Vec<LaneOf>) = (Vec::new(), Vec::new());
+        let (mut tasks, mut profiles, mut sessions): (Vec<LaneOf>, Vec<LaneOf>, Vec<LaneOf>) =
+            Default::default();
         for (position, operation) in self.operations.iter().enumerate() {
             let lane = operation.lane();
             let group = match lane.kind {
                 EntityKind::Task => &mut tasks,
                 EntityKind::Profile => &mut profiles,
+                EntityKind::Session => &mut sessions,
             };
             let place = *places.entry(lane).or_insert_with(|| {
                 group.push((lane, Vec::new()));
@@ -167,8 +172,9 @@ impl Run<'_> {
         }
         let most_urgent = self.operations.first().map(|operation| operation.lane().kind);
         let groups = match most_urgent {
-            Some(EntityKind::Profile) => vec![tasks, profiles],
-            Some(EntityKind::Task) | None => vec![profiles, tasks],
+            Some(EntityKind::Session) => vec![tasks, profiles, sessions],
+            Some(EntityKind::Profile) => vec![tasks, sessions, profiles],
+            Some(EntityKind::Task) | None => vec![profiles, sessions, tasks],
         };
         groups.into_iter().filter(|group| !group.is_empty()).collect()
     }
@@ -257,6 +263,7 @@ impl Run<'_> {
         let ledger = ledger.values(&self.store.node);
         let rows = match lanes.first().map(|(lane, _)| lane.kind) {
             Some(EntityKind::Profile) => self.store.rows(PROFILES, profiles.values(ledger)).await?,
+            Some(EntityKind::Session) => self.store.rows(SESSIONS, ledger.into()).await?,
             Some(EntityKind::Task) | None => self.store.rows(TASKS, tasks.values(ledger)).await?,
         };
         let done =
@@ -282,7 +289,7 @@ impl Run<'_> {
     fn fold(&mut self, positions: &[usize], known: Known) -> Folded {
         let was_task = known.task.as_ref().map(|task| task.versions);
         let was_profile =
-            known.profile.as_ref().map_or(Version::NONE, |profile| profile.preferences_version);
+            known.profile.as_ref().map_or(ProfileVersions::NONE, |profile| profile.versions);
         let mut folded = Folded { known, changed: false, was_task, was_profile };
         let mut waiting = false;
         for position in positions {
@@ -303,15 +310,24 @@ impl Run<'_> {
         if known.in_ledger.contains(&operation.id) {
             return Effect { outcome: Some(Outcome::Duplicate), entity: None };
         }
-        if known.suspended.contains(&operation.actor.user_id) {
-            let outcome = Some(Outcome::Refused(Refusal::Suspended));
+        let by = operation.actor.user_id;
+        if known.suspended.contains(&by) {
+            let erased = known.erased.contains(&by);
+            let refusal = if erased { Refusal::Erased } else { Refusal::Suspended };
+            return Effect { outcome: Some(Outcome::Refused(refusal)), entity: None };
+        }
+        let Lane { kind, id } = operation.lane();
+        let by_admin =
+            matches!(operation.change, Change::UserSetStanding { .. } | Change::UserErase { .. });
+        if by_admin && known.demoted.contains(&operation.actor.user_id) {
+            let outcome = Some(Outcome::Refused(Refusal::NotAllowed));
             return Effect { outcome, entity: None };
         }
-        let kind = operation.lane().kind;
         if let Source::Online(clock) = self.source {
             let found = match kind {
                 EntityKind::Task => known.task.as_ref().map(|task| task.versions.newest()),
-                EntityKind::Profile => known.profile.as_ref().map(|p| p.preferences_version),
+                EntityKind::Profile => known.profile.as_ref().map(|p| p.versions.newest()),
+                EntityKind::Session => None,
             };
             if let Some(found) = found.filter(|found| *found >= operation.id) {
                 operation.id = clock.after(found);
@@ -320,16 +336,18 @@ impl Run<'_> {
         let outcome = match kind {
             EntityKind::Task => apply_to_task(&mut known.task, operation),
             EntityKind::Profile => {
-                let first_seen =
-                    || Profile::first_seen(operation.actor.user_id, operation.accepted_at);
+                let first_seen = || Profile::first_seen(id, operation.accepted_at);
                 apply_to_profile(known.profile.get_or_insert_with(first_seen), operation)
             }
+            // It has taken effect in Redis: what is left is to say so in the ledger.
+            EntityKind::Session => Outcome::Applied,
         };
         let entity = match self.source {
             Source::Replay => None,
             Source::Online(_) => match kind {
                 EntityKind::Task => known.task.clone().map(Entity::Task),
                 EntityKind::Profile => known.profile.clone().map(Entity::Profile),
+                EntityKind::Session => None,
             },
         };
         Effect { outcome: Some(outcome), entity }
@@ -347,6 +365,7 @@ impl Run<'_> {
         let sql = match kind {
             EntityKind::Task => READ_TASKS,
             EntityKind::Profile => READ_PROFILES,
+            EntityKind::Session => return Ok(known),
         };
         let rows = self.store.rows(sql, vec![ids.into(), users.into(), entities.into()]).await?;
         for (row, operation) in rows.iter().zip(operations()) {
@@ -354,7 +373,13 @@ impl Run<'_> {
             if column(row, "known")? {
                 of.in_ledger.insert(operation.id);
             }
-            let standing: Option<String> = column(row, "standing")?;
+            if column(row, "actor_erased")? {
+                of.erased.insert(operation.actor.user_id);
+            }
+            if column(row, "demoted")? {
+                of.demoted.insert(operation.actor.user_id);
+            }
+            let standing: Option<String> = column(row, "actor_standing")?;
             if standing.as_deref() == Some(Standing::Suspended.as_str()) {
                 of.suspended.insert(operation.actor.user_id);
             }
@@ -364,6 +389,7 @@ impl Run<'_> {
             match kind {
                 EntityKind::Task => of.task = Some(task_of(row)?),
                 EntityKind::Profile => of.profile = Some(profile_of(row)?),
+                EntityKind::Session => {}
             }
         }
         Ok(known)

@@ -1,13 +1,15 @@
 //! Reading tasks, profiles and the ledger back.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sea_orm::QueryResult;
 use uuid::Uuid;
 
 use super::{Store, StoreError, column};
 use crate::domain::{
-    Description, OperationState, Preferences, Profile, Role, Standing, Task, TaskStatus,
-    TaskVersions, Title, Version,
+    Description, OperationState, Preferences, Profile, ProfileVersions, Role, Standing, Task,
+    TaskStatus, TaskVersions, Title, Version,
 };
 
 const TASK: &str = r"
@@ -20,39 +22,29 @@ SELECT id, user_id, title, description, status, title_version, description_versi
     status_version, deleted_at, created_at, updated_at
 FROM tasks WHERE id = ANY($1)";
 
-const PAGE: &str = r"
-SELECT id, user_id, title, description, status, title_version, description_version,
-    status_version, deleted_at, created_at, updated_at
-FROM tasks WHERE user_id = $1 AND deleted_at IS NULL AND id <> ALL($2)
-ORDER BY created_at DESC, id DESC
-LIMIT $3 OFFSET $4";
-
-const COUNT: &str = r"
-SELECT count(*) AS total FROM tasks WHERE user_id = $1 AND deleted_at IS NULL AND id <> ALL($2)";
-
 const PROFILE: &str = r"
-SELECT id, role, status AS standing, preferences, preferences_version, created_at, updated_at
+SELECT id, role, status AS standing, preferences, role_version, status_version,
+    preferences_version, erased_at, created_at, updated_at
 FROM users WHERE id = $1";
+
+const PROFILES: &str = r"
+SELECT id, role, status AS standing, preferences, role_version, status_version,
+    preferences_version, erased_at, created_at, updated_at
+FROM users
+WHERE erased_at IS NULL AND id > $1 AND ($2 = '' OR role = $2) AND ($3 = '' OR status = $3)
+ORDER BY id
+LIMIT $4";
 
 const LEDGER: &str = r"
 SELECT user_id, entity, entity_id, action, outcome, reason, accepted_at, applied_at
 FROM operations WHERE id = $1";
-
-/// A window into a user's tasks, newest first, and how many there are in all.
-#[derive(Clone, Debug, Default)]
-pub struct TaskPage {
-    /// The tasks in the window.
-    pub tasks: Vec<Task>,
-    /// All tasks of the user, in the window or not.
-    pub total: u64,
-}
 
 /// What the ledger keeps of an operation.
 #[derive(Clone, Debug)]
 pub struct LedgerEntry {
     /// Who asked for it.
     pub user_id: Uuid,
-    /// `task` or `profile`.
+    /// `task`, `profile` or `session`.
     pub entity: String,
     /// Of which entity.
     pub entity_id: Uuid,
@@ -78,41 +70,17 @@ impl Store {
         rows.first().map(task_of).transpose()
     }
 
-    /// Those of these tasks that are there, tombstones and other users' included.
+    /// Those of these tasks that are there, tombstones and other users' included, by id. A row that
+    /// this program does not understand is an error of its own, and no other's.
     ///
     /// # Errors
     /// If PostgreSQL does not answer in time, or answers with an error.
-    pub async fn tasks(&self, ids: Vec<Uuid>) -> Result<Vec<Task>, StoreError> {
-        self.read(TASKS, vec![ids.into()]).await?.iter().map(task_of).collect()
-    }
-
-    /// A window into a user's tasks, newest first, as if those in `without` were not there.
-    ///
-    /// # Errors
-    /// If PostgreSQL does not answer in time, or answers with an error.
-    pub async fn task_page(
+    pub async fn tasks(
         &self,
-        user_id: Uuid,
-        without: Vec<Uuid>,
-        offset: u64,
-        limit: u64,
-    ) -> Result<TaskPage, StoreError> {
-        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let window = vec![
-            user_id.into(),
-            without.clone().into(),
-            signed(limit).into(),
-            signed(offset).into(),
-        ];
-        let (rows, count) = tokio::try_join!(
-            self.read(PAGE, window),
-            self.read(COUNT, vec![user_id.into(), without.into()])
-        )?;
-        let total: i64 = count.first().map_or(Ok(0), |row| column(row, "total"))?;
-        Ok(TaskPage {
-            tasks: rows.iter().map(task_of).collect::<Result<_, _>>()?,
-            total: u64::try_from(total).unwrap_or(0),
-        })
+        ids: Vec<Uuid>,
+    ) -> Result<HashMap<Uuid, Result<Task, StoreError>>, StoreError> {
+        let rows = self.read(TASKS, vec![ids.into()]).await?;
+        rows.iter().map(|row| Ok((column(row, "id")?, task_of(row)))).collect()
     }
 
     /// A user's profile, if the user has been seen.
@@ -122,6 +90,28 @@ impl Store {
     pub async fn profile(&self, user_id: Uuid) -> Result<Option<Profile>, StoreError> {
         let rows = self.read(PROFILE, vec![user_id.into()]).await?;
         rows.first().map(profile_of).transpose()
+    }
+
+    /// Users that have been seen and not erased, by id: up to `limit` past `after`, of a role or a
+    /// standing if one is given.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer in time, or answers with an error.
+    pub async fn profiles(
+        &self,
+        after: Uuid,
+        role: Option<Role>,
+        standing: Option<Standing>,
+        limit: u64,
+    ) -> Result<Vec<Profile>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let values = vec![
+            after.into(),
+            role.map_or("", Role::as_str).into(),
+            standing.map_or("", Standing::as_str).into(),
+            limit.into(),
+        ];
+        self.read(PROFILES, values).await?.iter().map(profile_of).collect()
     }
 
     /// What the ledger keeps of an operation.
@@ -160,12 +150,18 @@ pub(super) fn task_of(row: &QueryResult) -> Result<Task, StoreError> {
 /// A profile from a row with the columns of the table, its status named `standing`.
 pub(super) fn profile_of(row: &QueryResult) -> Result<Profile, StoreError> {
     let shape = |_| StoreError::Shape;
+    let version = |name: &str| column::<Uuid>(row, name).map(Version::from_uuid);
     Ok(Profile {
         user_id: column(row, "id")?,
         role: Role::parse(&column::<String>(row, "role")?).map_err(shape)?,
         standing: Standing::parse(&column::<String>(row, "standing")?).map_err(shape)?,
         preferences: Preferences::stored(column(row, "preferences")?),
-        preferences_version: Version::from_uuid(column(row, "preferences_version")?),
+        versions: ProfileVersions {
+            role: version("role_version")?,
+            standing: version("status_version")?,
+            preferences: version("preferences_version")?,
+        },
+        erased_at: column(row, "erased_at")?,
         created_at: column(row, "created_at")?,
         updated_at: column(row, "updated_at")?,
     })

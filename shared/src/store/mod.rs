@@ -9,6 +9,7 @@ mod apply;
 mod error;
 mod link;
 mod lookup;
+mod page;
 mod probe;
 mod purge;
 mod statements;
@@ -27,7 +28,8 @@ use secrecy::{ExposeSecret, SecretString};
 pub use apply::{Applied, Effect, Entity, Source};
 pub use error::{Class, SqlState, StoreError};
 pub use link::{Link, LinkState};
-pub use lookup::{LedgerEntry, TaskPage};
+pub use lookup::LedgerEntry;
+pub use page::{PageStart, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
 
 use crate::settings::{SettingsError, StoreSettings};
 
@@ -90,7 +92,7 @@ impl Store {
 
     async fn rows(
         &self,
-        sql: &'static str,
+        sql: impl Into<String>,
         values: Vec<Value>,
     ) -> Result<Vec<QueryResult>, StoreError> {
         query(&self.connection(), sql, values).await
@@ -99,7 +101,7 @@ impl Store {
     /// A read, within the time that reads have.
     async fn read(
         &self,
-        sql: &'static str,
+        sql: impl Into<String>,
         values: Vec<Value>,
     ) -> Result<Vec<QueryResult>, StoreError> {
         within(self.read_timeout, self.rows(sql, values)).await
@@ -108,7 +110,7 @@ impl Store {
 
 async fn query(
     pool: &DatabaseConnection,
-    sql: &'static str,
+    sql: impl Into<String>,
     values: Vec<Value>,
 ) -> Result<Vec<QueryResult>, StoreError> {
     let statement = Statement::from_sql_and_values(DatabaseBackend::Postgres, sql, values);
@@ -140,10 +142,12 @@ fn unusable() -> SettingsError {
 }
 
 /// Every statement of ours finds its rows by key. Plans that were made while a table was small and
-/// are kept with the prepared statement must not read it from end to end once it has grown.
+/// are kept with the prepared statement must not read it from end to end once it has grown. None is
+/// worth compiling, which a plan that seems expensive would be, for longer than a write may take.
 fn with_session(options: PgConnectOptions, lock_timeout: Duration) -> PgConnectOptions {
     options.options([
         ("lock_timeout", lock_timeout.as_millis().to_string().as_str()),
+        ("jit", "off"),
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),

@@ -1,10 +1,12 @@
-//! Ending the retention of what nobody needs any more: rows of the ledger, and tombstones.
+//! Ending the retention of what nobody needs any more: rows of the ledger, tombstones, and tasks
+//! that came in while their user was being erased.
 //!
 //! A row goes when it is old by the caller's clock and by PostgreSQL's, so that one of them that is
 //! wrong ends nothing too early. Each call removes a limited number in a transaction of its own and
 //! passes over rows that somebody else holds: several nodes may purge at once.
 
 use chrono::{DateTime, Utc};
+use sea_orm::Value;
 
 use super::{Store, StoreError, column, within};
 
@@ -31,6 +33,15 @@ WITH gone AS (
 )
 SELECT count(*) AS gone FROM gone";
 
+const OF_ERASED: &str = r"
+WITH gone AS (
+    DELETE FROM tasks WHERE id IN (
+        SELECT t.id FROM tasks t JOIN users u ON u.id = t.user_id
+        WHERE u.erased_at IS NOT NULL AND t.deleted_at IS NULL LIMIT $1 FOR UPDATE OF t SKIP LOCKED)
+    RETURNING id
+)
+SELECT count(*) AS gone FROM gone";
+
 impl Store {
     /// Removes rows of the ledger that were settled more than `days` before `now`, a limited
     /// number at a time. Returns how many there were.
@@ -38,7 +49,7 @@ impl Store {
     /// # Errors
     /// If PostgreSQL does not answer within the write timeout, or answers with an error.
     pub async fn purge_ledger(&self, now: DateTime<Utc>, days: u32) -> Result<u64, StoreError> {
-        self.purge(LEDGER, now, days).await
+        self.purge(LEDGER, since(now, days)).await
     }
 
     /// Removes tasks that were deleted more than `days` before `now`, a limited number at a time.
@@ -47,20 +58,26 @@ impl Store {
     /// # Errors
     /// If PostgreSQL does not answer within the write timeout, or answers with an error.
     pub async fn purge_tombstones(&self, now: DateTime<Utc>, days: u32) -> Result<u64, StoreError> {
-        self.purge(TOMBSTONES, now, days).await
+        self.purge(TOMBSTONES, since(now, days)).await
     }
 
-    async fn purge(
-        &self,
-        sql: &'static str,
-        now: DateTime<Utc>,
-        days: u32,
-    ) -> Result<u64, StoreError> {
-        // A century is for ever, and PostgreSQL's dates reach that far back.
-        let days = i32::try_from(days.min(36_500)).unwrap_or(i32::MAX);
-        let values = vec![now.into(), days.into(), PURGE.into()];
+    /// Removes tasks of erased users, a limited number at a time. Returns how many there were.
+    ///
+    /// # Errors
+    /// If PostgreSQL does not answer within the write timeout, or answers with an error.
+    pub async fn purge_erased(&self) -> Result<u64, StoreError> {
+        self.purge(OF_ERASED, vec![PURGE.into()]).await
+    }
+
+    async fn purge(&self, sql: &'static str, values: Vec<Value>) -> Result<u64, StoreError> {
         let rows = within(self.write_timeout, self.rows(sql, values)).await?;
         let gone: i64 = rows.first().map_or(Ok(0), |row| column(row, "gone"))?;
         Ok(u64::try_from(gone).unwrap_or(0))
     }
+}
+
+fn since(now: DateTime<Utc>, days: u32) -> Vec<Value> {
+    // A century is for ever, and PostgreSQL's dates reach that far back.
+    let days = i32::try_from(days.min(36_500)).unwrap_or(i32::MAX);
+    vec![now.into(), days.into(), PURGE.into()]
 }

@@ -9,12 +9,18 @@
 //! its row was written. Versions only grow, so equal versions mean an equal row. The statements
 //! return the entities that were written; a lane that is missing met another writer and is folded
 //! again on what that one left behind.
+//!
+//! Plans are kept from a time when tables were empty, and must be good when they are not: conditions are
+//! written so that rows can only be found by key (a partial index that seemed empty was read from end to
+//! end with each batch).
 
 use chrono::{DateTime, Utc};
 use sea_orm::Value;
 use uuid::Uuid;
 
-use crate::domain::{Operation, OperationState, Profile, Task, TaskVersions, Version};
+use crate::domain::{
+    Operation, OperationState, Profile, ProfileVersions, Task, TaskVersions, Version,
+};
 
 /// Writes tasks and their ledger rows; users are made on first sight, suspended ones are left out.
 pub(super) const TASKS: &str = r"
@@ -57,7 +63,7 @@ WITH t AS (
         AND tasks.title_version = t.was_title
         AND tasks.description_version = t.was_description
         AND tasks.status_version = t.was_status
-        AND tasks.deleted_at IS NULL
+        AND coalesce(tasks.deleted_at, 'infinity') = 'infinity'
     RETURNING tasks.id
 ), done AS (
     SELECT id FROM created UNION ALL SELECT id FROM changed
@@ -71,38 +77,71 @@ WITH t AS (
 )
 SELECT id FROM done";
 
-/// Writes profiles and their ledger rows; a suspended user's are left out.
+/// Writes profiles and their ledger rows. A role or a standing that no operation has set stays as it
+/// is. Tasks of erased users are removed apart ([`Store::purge_erased`]), as many as there may be.
+///
+/// [`Store::purge_erased`]: super::Store::purge_erased
 pub(super) const PROFILES: &str = r"
 WITH p AS (
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::timestamptz[], $5::uuid[])
-    AS p (id, preferences, preferences_version, updated_at, was)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::uuid[],
+        $7::uuid[], $8::bool[], $9::timestamptz[], $10::uuid[], $11::uuid[], $12::uuid[])
+    AS p (id, role, status, preferences, role_version, status_version, preferences_version,
+        erased, updated_at, was_role, was_status, was_preferences)
 ), o AS (
-    SELECT * FROM unnest($6::uuid[], $7::uuid[], $8::uuid[], $9::text[], $10::text[],
-        $11::timestamptz[], $12::bool[])
+    SELECT * FROM unnest($13::uuid[], $14::uuid[], $15::uuid[], $16::text[], $17::text[],
+        $18::timestamptz[], $19::bool[])
     WITH ORDINALITY AS o (id, user_id, entity_id, action, outcome, accepted_at, with_row, place)
 ), done AS (
-    INSERT INTO users (id, preferences, preferences_version, created_at, updated_at)
-    SELECT id, preferences::jsonb, preferences_version, updated_at, updated_at FROM p ORDER BY id
+    INSERT INTO users (id, role, status, preferences, role_version, status_version,
+        preferences_version, erased_at, created_at, updated_at)
+    SELECT id, role, status, preferences::jsonb, role_version, status_version,
+        preferences_version, CASE WHEN erased THEN updated_at END, updated_at, updated_at
+    FROM p ORDER BY id
     ON CONFLICT (id) DO UPDATE SET
+        role = CASE WHEN excluded.role_version > users.role_version
+            THEN excluded.role ELSE users.role END,
+        status = CASE WHEN excluded.status_version > users.status_version
+            THEN excluded.status ELSE users.status END,
         preferences = excluded.preferences,
+        role_version = excluded.role_version,
+        status_version = excluded.status_version,
         preferences_version = excluded.preferences_version,
+        erased_at = excluded.erased_at,
         updated_at = greatest(users.updated_at, excluded.updated_at)
-    WHERE users.preferences_version = (SELECT was FROM p WHERE p.id = users.id)
-        AND users.status <> 'suspended'
+    WHERE (users.role_version, users.status_version, users.preferences_version)
+        = (SELECT was_role, was_status, was_preferences FROM p WHERE p.id = users.id)
+        AND users.erased_at IS NULL
     RETURNING id
 ), noted AS (
     INSERT INTO operations (id, user_id, entity, entity_id, action, outcome, accepted_at,
         applied_at, node)
-    SELECT id, user_id, 'profile', entity_id, action, outcome, accepted_at, clock_timestamp(), $13
+    SELECT id, user_id, 'profile', entity_id, action, outcome, accepted_at, clock_timestamp(), $20
     FROM o WHERE NOT with_row OR entity_id IN (SELECT id FROM done)
     ORDER BY place
     ON CONFLICT (id) DO NOTHING
 )
 SELECT id FROM done";
 
+/// Writes the ledger rows of what has taken effect on sessions, which are not in PostgreSQL.
+pub(super) const SESSIONS: &str = r"
+WITH o AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[],
+        $6::timestamptz[], $7::bool[])
+    WITH ORDINALITY AS o (id, user_id, entity_id, action, outcome, accepted_at, with_row, place)
+), noted AS (
+    INSERT INTO operations (id, user_id, entity, entity_id, action, outcome, accepted_at,
+        applied_at, node)
+    SELECT id, user_id, 'session', entity_id, action, outcome, accepted_at, clock_timestamp(), $8
+    FROM o
+    ORDER BY place
+    ON CONFLICT (id) DO NOTHING
+)
+SELECT entity_id AS id FROM o";
+
 /// For each operation on a task: its ledger row, the standing of its user, the task.
 pub(super) const READ_TASKS: &str = r"
-SELECT o.place, l.id IS NOT NULL AS known, u.status AS standing, t.id, t.user_id, t.title,
+SELECT o.place, l.id IS NOT NULL AS known, u.status AS actor_standing,
+    u.erased_at IS NOT NULL AS actor_erased, false AS demoted, t.id, t.user_id, t.title,
     t.description, t.status, t.title_version, t.description_version, t.status_version,
     t.deleted_at, t.created_at, t.updated_at
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS o (id, user_id, entity_id, place)
@@ -111,13 +150,19 @@ LEFT JOIN users u ON u.id = o.user_id
 LEFT JOIN tasks t ON t.id = o.entity_id
 ORDER BY o.place";
 
-/// For each operation on a profile: its ledger row and the user.
+/// For each operation on a profile: its ledger row, the standing of its user, whether an admin has
+/// given that user another role than admin, and the profile.
 pub(super) const READ_PROFILES: &str = r"
-SELECT o.place, l.id IS NOT NULL AS known, u.status AS standing, u.id, u.role, u.preferences,
-    u.preferences_version, u.created_at, u.updated_at
+SELECT o.place, l.id IS NOT NULL AS known, a.status AS actor_standing,
+    a.erased_at IS NOT NULL AS actor_erased,
+    coalesce(a.role <> 'admin' AND a.role_version <> '00000000-0000-0000-0000-000000000000',
+        false) AS demoted,
+    u.id, u.role, u.status AS standing, u.preferences, u.role_version, u.status_version,
+    u.preferences_version, u.erased_at, u.created_at, u.updated_at
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS o (id, user_id, entity_id, place)
 LEFT JOIN operations l ON l.id = o.id
-LEFT JOIN users u ON u.id = o.user_id
+LEFT JOIN users a ON a.id = o.user_id
+LEFT JOIN users u ON u.id = o.entity_id
 ORDER BY o.place";
 
 /// The arrays of [`TASKS`] that hold tasks.
@@ -147,12 +192,12 @@ impl TaskRows {
         let description = task.description.as_ref().map(|d| d.as_str().to_owned());
         self.description.push(description.unwrap_or_default());
         self.status.push(task.status.as_str().to_owned());
-        push_versions(&mut self.versions, task.versions);
+        push_all(&mut self.versions, of_task(task.versions));
         self.deleted.push(task.deleted_at.is_some());
         self.deleted_at.push(task.deleted_at.unwrap_or_default());
         self.created_at.push(task.created_at);
         self.updated_at.push(task.updated_at);
-        push_versions(&mut self.was, was.unwrap_or(TaskVersions::all(Version::NONE)));
+        push_all(&mut self.was, of_task(was.unwrap_or(TaskVersions::all(Version::NONE))));
     }
 
     /// All values of [`TASKS`], the ledger's last.
@@ -181,43 +226,65 @@ impl TaskRows {
     }
 }
 
-fn push_versions(columns: &mut [Vec<Uuid>; 3], versions: TaskVersions) {
-    let [title, description, status] = columns;
-    title.push(versions.title.as_uuid());
-    description.push(versions.description.as_uuid());
-    status.push(versions.status.as_uuid());
-}
-
 /// The arrays of [`PROFILES`] that hold profiles.
 #[derive(Default)]
 pub(super) struct ProfileRows {
     id: Vec<Uuid>,
+    role: Vec<String>,
+    standing: Vec<String>,
     preferences: Vec<String>,
-    version: Vec<Uuid>,
+    versions: [Vec<Uuid>; 3],
+    erased: Vec<bool>,
     updated_at: Vec<DateTime<Utc>>,
-    was: Vec<Uuid>,
+    was: [Vec<Uuid>; 3],
 }
 
 impl ProfileRows {
-    /// Adds a profile and the version its preferences had before.
-    pub(super) fn push(&mut self, profile: &Profile, was: Version) {
+    /// Adds a profile and the versions it had before.
+    pub(super) fn push(&mut self, profile: &Profile, was: ProfileVersions) {
         self.id.push(profile.user_id);
+        self.role.push(profile.role.as_str().to_owned());
+        self.standing.push(profile.standing.as_str().to_owned());
         self.preferences.push(profile.preferences.to_value().to_string());
-        self.version.push(profile.preferences_version.as_uuid());
+        push_all(&mut self.versions, of_profile(profile.versions));
+        self.erased.push(profile.erased_at.is_some());
         self.updated_at.push(profile.updated_at);
-        self.was.push(was.as_uuid());
+        push_all(&mut self.was, of_profile(was));
     }
 
     /// All values of [`PROFILES`], the ledger's last.
     pub(super) fn values(self, ledger: [Value; 8]) -> Vec<Value> {
-        let profiles: [Value; 5] = [
+        let [role_version, standing_version, preferences_version] = self.versions;
+        let [was_role, was_standing, was_preferences] = self.was;
+        let profiles: [Value; 12] = [
             self.id.into(),
+            self.role.into(),
+            self.standing.into(),
             self.preferences.into(),
-            self.version.into(),
+            role_version.into(),
+            standing_version.into(),
+            preferences_version.into(),
+            self.erased.into(),
             self.updated_at.into(),
-            self.was.into(),
+            was_role.into(),
+            was_standing.into(),
+            was_preferences.into(),
         ];
         profiles.into_iter().chain(ledger).collect()
+    }
+}
+
+fn of_task(versions: TaskVersions) -> [Version; 3] {
+    [versions.title, versions.description, versions.status]
+}
+
+fn of_profile(versions: ProfileVersions) -> [Version; 3] {
+    [versions.role, versions.standing, versions.preferences]
+}
+
+fn push_all(columns: &mut [Vec<Uuid>; 3], versions: [Version; 3]) {
+    for (column, version) in columns.iter_mut().zip(versions) {
+        column.push(version.as_uuid());
     }
 }
 

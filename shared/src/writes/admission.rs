@@ -20,9 +20,12 @@ impl Admission {
     /// version than the client asserted. What this node cannot see is let in, and checked at replay.
     pub(super) async fn check(&self, operation: &Operation) -> Result<(), WriteError> {
         match &operation.change {
-            Change::TaskCreate { .. } | Change::ProfilePut { .. } | Change::ProfilePatch { .. } => {
-                return Ok(());
-            }
+            Change::TaskCreate { .. }
+            | Change::ProfilePut { .. }
+            | Change::ProfilePatch { .. }
+            | Change::UserSetStanding { .. }
+            | Change::UserErase { .. }
+            | Change::SessionRevoke { .. } => return Ok(()),
             Change::TaskReplace { .. } | Change::TaskPatch { .. } | Change::TaskDelete { .. } => {}
         }
         let lane = operation.lane();

@@ -25,7 +25,7 @@ use flusher::{Flusher, Ticket};
 
 /// Statements on their way at once; each serves the lanes that hash to it, so that operations of
 /// one entity never race each other.
-const FLUSHERS: usize = 2;
+const FLUSHERS: usize = 4;
 
 /// Writes that may wait for one flusher before new ones are refused.
 const QUEUE: usize = 8192;
@@ -108,9 +108,7 @@ impl Writes {
     pub async fn submit(&self, operation: Operation) -> Result<Written, WriteError> {
         if !self.admission.link.is_up() {
             self.admission.check(&operation).await?;
-            let clock = Some(Arc::clone(&self.clock));
-            let operation_id = self.admission.buffer.append(operation, clock).await?;
-            return Ok(Written::Buffered { operation_id });
+            return Ok(Written::Buffered { operation_id: self.keep(operation).await? });
         }
         let (reply, written) = oneshot::channel();
         self.queue_of(&operation)
@@ -118,6 +116,15 @@ impl Writes {
             .try_send(Ticket { operation, reply })
             .map_err(|_| WriteError::Overloaded)?;
         written.await.unwrap_or(Err(WriteError::Overloaded))
+    }
+
+    /// Puts an operation into the buffer whatever the link, for a place that only replay writes to.
+    ///
+    /// # Errors
+    /// If the buffer does not take it.
+    pub async fn keep(&self, operation: Operation) -> Result<Version, WriteError> {
+        let clock = Some(Arc::clone(&self.clock));
+        Ok(self.admission.buffer.append(operation, clock).await?)
     }
 
     fn queue_of(&self, operation: &Operation) -> Option<mpsc::Sender<Ticket>> {

@@ -170,13 +170,16 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        let ended = [self.api.exit_status(), self.worker.exit_status()];
         self.api.kill();
         self.worker.kill();
         if std::thread::panicking() {
             self.folder.disable_cleanup(true);
             eprintln!("the folder of this world is kept: {}", self.folder().display());
-            for process in [&self.api, &self.worker] {
-                eprintln!("--- the log of {} ends with:\n{}", process.name(), process.log_tail());
+            for (process, ended) in [&self.api, &self.worker].into_iter().zip(ended) {
+                let how = ended.map_or("still ran".to_owned(), |status| status.to_string());
+                let tail = process.log_tail();
+                eprintln!("--- {}: {how}; its log ends with:\n{tail}", process.name());
             }
         } else {
             self.check_log(&self.api);

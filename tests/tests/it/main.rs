@@ -7,12 +7,19 @@
 )]
 
 mod aging;
+mod at_rest;
 mod backoff;
 mod bad_input;
 mod conflicts;
+mod connections;
+mod erasure;
 mod error_classes;
 mod harness;
+mod headers;
+mod keys;
 mod lanes;
+mod limits;
+mod lists;
 mod load;
 mod lost_ack;
 mod migration;
@@ -24,8 +31,12 @@ mod outage;
 mod ownership;
 mod redis;
 mod retention;
+mod security;
+mod sessions;
 mod settings;
+mod silence;
 mod startup;
 mod story;
 mod two_nodes;
+mod users;
 mod workers;

@@ -10,6 +10,9 @@ use crate::story::{create, drained, user};
 const TABLES: &str = "SELECT count(*) FROM pg_tables WHERE tablename IN \
     ('users', 'tasks', 'operations')";
 
+const NEWEST: &str =
+    "SELECT count(*) FROM information_schema.columns WHERE column_name = 'erased_at'";
+
 async fn migration(world: &World, verb: &str) -> String {
     let program = binaries().join("holdfast-migration");
     let launch = Launch::new(program, world.folder().join("migration.log"))
@@ -26,19 +29,20 @@ async fn world_of_postgres() -> World {
 #[tokio::test]
 async fn each_verb_of_the_command_works_there_and_back() {
     let world = world_of_postgres().await;
-    let tables = async || world.postgres.psql(TABLES).await;
+    let schema = async || (world.postgres.psql(TABLES).await, world.postgres.psql(NEWEST).await);
     assert!(migration(&world, "status").await.contains("Pending"));
     for (verb, expected) in [
-        ("up", "3"),
-        ("up", "3"),
-        ("down", "0"),
-        ("up", "3"),
-        ("refresh", "3"),
-        ("fresh", "3"),
-        ("reset", "0"),
+        ("up", ("3", "1")),
+        ("up", ("3", "1")),
+        ("down", ("3", "0")),
+        ("up", ("3", "1")),
+        ("refresh", ("3", "1")),
+        ("fresh", ("3", "1")),
+        ("reset", ("0", "0")),
     ] {
         migration(&world, verb).await;
-        assert_eq!(tables().await, expected, "after {verb}");
+        let (tables, newest) = schema().await;
+        assert_eq!((tables.as_str(), newest.as_str()), expected, "after {verb}");
     }
     migration(&world, "up").await;
     assert!(migration(&world, "status").await.contains("Applied"));
@@ -54,7 +58,7 @@ async fn several_commands_and_workers_may_migrate_at_once() {
     }
     commands.join_all().await;
     assert_eq!(world.postgres.psql(TABLES).await, "3");
-    assert_eq!(world.postgres.psql("SELECT count(*) FROM seaql_migrations").await, "1");
+    assert_eq!(world.postgres.psql("SELECT count(*) FROM seaql_migrations").await, "2");
 }
 
 #[tokio::test]

@@ -79,6 +79,7 @@ async fn a_change_may_insist_on_a_version() {
         assert_eq!(stale.text("/error/code"), "PRECONDITION_FAILED");
     }
     send(&client, Method::PATCH, &path, &with("*"), Some(&change)).await.expect(200);
+    send(&client, Method::PATCH, &path, &with(""), Some(&change)).await.expect(412);
     let bad =
         send(&client, Method::PATCH, &path, &with("W/\"x\""), Some(&change)).await.expect(400);
     assert_eq!(bad.text("/error/details/0/field"), "If-Match");
@@ -154,7 +155,7 @@ async fn the_interface_describes_itself() {
     for (path, content_type) in [
         ("/docs", "text/html"),
         ("/openapi.json", "application/json"),
-        ("/openapi.yaml", "application/x-yaml"),
+        ("/openapi.yaml", "application/yaml"),
         ("/metrics", "text/plain"),
         ("/live", "application/json"),
         ("/ready", "application/json"),

@@ -5,7 +5,13 @@ use std::time::Duration;
 
 use tests::{Launch, binaries, scratch_folder};
 
-async fn refusal(folder: &Path, binary: &str, verb: &str, variables: &[(&str, &str)]) -> String {
+/// What a program says that must not start with these variables.
+pub async fn refusal(
+    folder: &Path,
+    binary: &str,
+    verb: &str,
+    variables: &[(&str, &str)],
+) -> String {
     let launch = Launch::new(binaries().join(binary), folder.join("log"))
         .args([verb])
         .env("BUFFER_PATH", folder.join("data/buffer.redb").to_string_lossy().into_owned());
@@ -29,14 +35,29 @@ async fn a_setting_that_cannot_be_used_stops_the_start_by_its_name() {
         ("PROVIDER_JWT_SECRET", "canary-5d1"),
         ("LOG_FORMAT", "xml"),
         ("RUST_LOG", "!!"),
+        ("MAX_CONNECTIONS", "0"),
+        ("MAX_CONNECTIONS", "many"),
+        ("RATE_LIMIT_RPS", "-1"),
+        ("RATE_LIMIT_ADDRESS_RPS", "1000001"),
+        ("LOGIN_RATE_LIMIT_PER_MINUTE", "often"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "https://app.example/"),
+        ("CORS_ORIGINS", "ftp://app.example"),
         ("BUFFER_PATH", "/proc/nothing/buffer.redb"),
+        ("BUFFER_KEYS", "canary-5d1"),
+        ("BUFFER_KEYS", "a:Y2FuYXJ5LTVkMQ=="),
     ] {
         let said = refusal(folder.path(), "holdfast-api", "serve", &[(name, value)]).await;
         assert!(said.contains(name), "{name}: {said}");
-        assert!(!said.contains("canary-5d1"), "{name}: {said}");
+        assert!(!said.contains("canary-5d1") && !said.contains("Y2FuYXJ5"), "{name}: {said}");
         assert!(!said.contains("panicked"), "{name}: {said}");
     }
-    for (name, value) in [("WORKER_PORT", "x"), ("MAX_RETRY_ATTEMPTS", "many"), ("MIGRATE", "x")] {
+    for (name, value) in [
+        ("WORKER_PORT", "x"),
+        ("MAX_RETRY_ATTEMPTS", "many"),
+        ("MIGRATE", "x"),
+        ("BUFFER_KEYS", "a:Y2FuYXJ5LTVkMQ=="),
+    ] {
         let said = refusal(folder.path(), "holdfast-worker", "run", &[(name, value)]).await;
         assert!(said.contains(name), "{name}: {said}");
     }

@@ -33,6 +33,15 @@ pub async fn drained(world: &World) {
     wait_until(DRAIN, "healthy", async || world.is_healthy().await).await;
 }
 
+/// Whether a text stands in any file of the buffer's folder.
+pub fn is_readable(world: &World, text: &str) -> bool {
+    let folder = world.buffer_path().parent().unwrap().to_owned();
+    std::fs::read_dir(folder).unwrap().any(|file| {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    })
+}
+
 /// Every accepted create is in PostgreSQL, with exactly one ledger row that says so; nothing else
 /// is, save for at most those whose answer was lost.
 pub async fn each_accepted_exactly_once(world: &World, creates: &[Create]) {

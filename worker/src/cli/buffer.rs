@@ -1,4 +1,4 @@
-//! `buffer stats | list | dead | show | retry | discard | audit | export | verify`.
+//! `buffer stats | list | show | retry | discard | audit | export | verify | rekey`.
 
 use anyhow::{bail, ensure};
 use clap::Subcommand;
@@ -9,6 +9,7 @@ use shared::status::{WORKER, WorkerStatus};
 use uuid::Uuid;
 
 use super::output::{done, json_line, line, moment, table};
+use super::rekey::rekey;
 use super::{Format, operator};
 
 /// Records read at once when all are written out.
@@ -51,7 +52,7 @@ pub enum BufferCommand {
         #[arg(long)]
         payload: bool,
     },
-    /// Put a dead letter back among the pending operations.
+    /// Put a dead letter, or a quarantined operation that can be read by now, back among the pending.
     Retry {
         /// The operation's id.
         id: Uuid,
@@ -71,6 +72,8 @@ pub enum BufferCommand {
     Export,
     /// Check every record and the integrity of the file, changing nothing.
     Verify,
+    /// Seal everything with the newest key of BUFFER_KEYS, and overwrite what was sealed with others.
+    Rekey,
 }
 
 pub(super) async fn carry_out(
@@ -105,6 +108,7 @@ pub(super) async fn carry_out(
         BufferCommand::Audit { limit } => audit(format, buffer, limit).await,
         BufferCommand::Export => export(buffer).await,
         BufferCommand::Verify => verify(format, buffer).await,
+        BufferCommand::Rekey => rekey(format, buffer).await,
     }
 }
 

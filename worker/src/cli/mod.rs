@@ -5,6 +5,7 @@
 mod buffer;
 mod drain;
 mod output;
+mod rekey;
 
 use clap::{Args, Subcommand};
 use shared::buffer::Buffer;

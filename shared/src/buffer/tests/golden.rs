@@ -1,11 +1,15 @@
 //! Records that earlier programs wrote stay readable: one golden file for each format version. A
 //! file that stands here is never changed; a new format adds one.
 
-use super::super::record::{Header, decode, encode, encode_payload};
+use super::super::keys::Keys;
+use super::super::record::{Header, Payload, decode, encode, encode_payload, seal_with};
 use super::*;
 use crate::domain::TaskPatch;
 
 const FORMAT_1: &str = include_str!("golden/format-1.hex");
+/// Sealed with the key below, each with a nonce of bytes that are its number.
+const FORMAT_1_SEALED: &str = include_str!("golden/format-1-sealed.hex");
+const KEY: &str = "golden:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// One operation of each kind, with everything that may be left out both there and not.
 fn operations() -> Vec<Operation> {
@@ -46,13 +50,13 @@ fn operations() -> Vec<Operation> {
         .collect()
 }
 
-fn records() -> Vec<Vec<u8>> {
+fn records(payload: impl Fn(u64, &Operation) -> Payload) -> Vec<Vec<u8>> {
     let numbered = (0_u64..).zip(operations());
     numbered
         .map(|(seq, operation)| {
             let header =
                 Header { attempts: 2, not_before: 7, ..Header::of(&operation, 1_795_204_737_529) };
-            encode(seq, &header, &encode_payload(&operation).unwrap())
+            encode(seq, &header, &payload(seq, &operation))
         })
         .collect()
 }
@@ -61,17 +65,32 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-#[test]
-fn records_of_format_1_are_read_and_written_as_ever() {
-    let written: Vec<String> = records().iter().map(|record| hex(record)).collect();
-    let golden: Vec<&str> = FORMAT_1.lines().collect();
+fn check(golden: &str, written: &[Vec<u8>], keys: &Keys) {
+    let written: Vec<String> = written.iter().map(|record| hex(record)).collect();
+    let golden: Vec<&str> = golden.lines().collect();
     assert_eq!(written, golden, "the format changed without a new version");
     for ((seq, line), operation) in (0_u64..).zip(golden).zip(operations()) {
         let bytes: Vec<u8> = (0..line.len() / 2)
             .map(|at| u8::from_str_radix(&line[2 * at..2 * at + 2], 16).unwrap())
             .collect();
-        let (header, read) = decode(seq, &bytes).unwrap();
+        let (header, read) = decode(seq, &bytes, keys).unwrap();
         assert_eq!(read, operation);
         assert_eq!((header.attempts, header.not_before), (2, 7));
     }
+}
+
+#[test]
+fn records_of_format_1_are_read_and_written_as_ever() {
+    let none = Keys::default();
+    let written = records(|_, operation| encode_payload(operation, &none).unwrap());
+    check(FORMAT_1, &written, &none);
+    check(FORMAT_1, &written, &Keys::parse(Some(&KEY.into())).unwrap());
+}
+
+#[test]
+fn sealed_records_of_format_1_are_read_and_written_as_ever() {
+    let keys = Keys::parse(Some(&KEY.into())).unwrap();
+    let nonce = |seq: u64| [u8::try_from(seq).unwrap(); 24];
+    let written = records(|seq, operation| seal_with(nonce(seq), operation, &keys).unwrap());
+    check(FORMAT_1_SEALED, &written, &keys);
 }

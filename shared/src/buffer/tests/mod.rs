@@ -1,6 +1,7 @@
 //! The buffer on a real file: order, urgency, limits, retries, dead letters, damage, several
 //! processes' worth of handles, and the agreement of all tables after any history.
 
+mod at_rest;
 mod audit;
 mod golden;
 mod histories;

@@ -1,0 +1,192 @@
+//! How far a connection has come with its request, told from the bytes alone, and until when the
+//! next bytes have to come. Touches no socket and no clock.
+//!
+//! A request's head ends with its first empty line. Its body's end is not looked for: from the end
+//! of the head on, the deadline of the request (`http::shell`, `http::body`) holds, and the limit
+//! here only stands behind it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// For the first byte of a new connection, and from the first byte of a request to the end of its
+/// head.
+pub const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// For the next request on a connection that has had an answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// By how much the deadline of a request comes before our own.
+const BEHIND_REQUEST: Duration = Duration::from_secs(1);
+/// How a connection of HTTP/2 without TLS begins. None of these limits would hold in it.
+const HTTP2: &[u8] = b"PRI * HTTP/2";
+/// What comes before the answer, on request of the client.
+const CONTINUE: &[u8] = b"HTTP/1.1 100";
+
+/// What the connection is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No byte of a request has come.
+    Silent,
+    /// Within a request's head; whether the line is empty up to now.
+    Head { empty_line: bool },
+    /// A head is complete, and no byte of the answer has been sent.
+    Asked,
+}
+
+/// A client that is not waited for any longer, or not listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The bytes came too late.
+    Late,
+    /// The client speaks HTTP/2 without having been told that we do.
+    Http2,
+}
+
+/// How far a connection has come.
+#[derive(Debug)]
+pub struct Progress {
+    phase: Phase,
+    deadline: Instant,
+    asked_limit: Duration,
+    /// How many of the connection's bytes are those of `HTTP2`; none if one was not.
+    http2: Option<usize>,
+}
+
+impl Progress {
+    /// A connection accepted at `now`, whose requests are answered within `request_timeout`.
+    pub fn new(now: Instant, request_timeout: Duration) -> Self {
+        Self {
+            phase: Phase::Silent,
+            deadline: now + HEAD_LIMIT,
+            asked_limit: HEAD_LIMIT.max(request_timeout + BEHIND_REQUEST),
+            http2: Some(0),
+        }
+    }
+
+    /// Until when bytes have to come, or an answer has to be made.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Whether a request has begun that nothing can be made of yet.
+    pub fn has_begun(&self) -> bool {
+        matches!(self.phase, Phase::Head { .. })
+    }
+
+    /// Whether no byte of a request has come since the last answer.
+    pub fn is_silent(&self) -> bool {
+        self.phase == Phase::Silent
+    }
+
+    /// Takes note of bytes that came.
+    pub fn received(&mut self, bytes: &[u8], now: Instant) -> Result<(), Fault> {
+        if now > self.deadline {
+            return Err(Fault::Late);
+        }
+        for &byte in bytes {
+            self.look_for_http2(byte)?;
+            self.phase = match (self.phase, byte) {
+                // Empty lines before a request are skipped by the server as well.
+                (Phase::Silent, b'\r' | b'\n') => continue,
+                (Phase::Silent, _) => {
+                    self.deadline = now + HEAD_LIMIT;
+                    Phase::Head { empty_line: false }
+                }
+                (Phase::Head { empty_line: true }, b'\n') => {
+                    self.deadline = now + self.asked_limit;
+                    Phase::Asked
+                }
+                (Phase::Head { .. }, b'\n') => Phase::Head { empty_line: true },
+                (Phase::Head { empty_line }, b'\r') => Phase::Head { empty_line },
+                (Phase::Head { .. }, _) => Phase::Head { empty_line: false },
+                (Phase::Asked, _) => break,
+            };
+        }
+        Ok(())
+    }
+
+    /// Takes note of bytes of an answer that were sent.
+    pub fn sent(&mut self, bytes: &[u8], now: Instant) {
+        if bytes.starts_with(CONTINUE) {
+            return;
+        }
+        self.phase = Phase::Silent;
+        self.deadline = now + KEEP_ALIVE;
+    }
+
+    fn look_for_http2(&mut self, byte: u8) -> Result<(), Fault> {
+        let Some(matched) = self.http2 else { return Ok(()) };
+        self.http2 = (HTTP2.get(matched) == Some(&byte)).then_some(matched + 1);
+        if self.http2 == Some(HTTP2.len()) { Err(Fault::Http2) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+    const REQUEST: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    fn at(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_head_in_drips_has_ten_seconds_however_it_begins() {
+        for drips in [b"GET / HTTP/1.1\r\nA".as_slice(), b"\r\n\r\nGET / HTTP", b"\nG: \n\r\r"] {
+            let start = Instant::now();
+            let mut progress = Progress::new(start, REQUEST_TIMEOUT);
+            let mut now = start;
+            let cut = drips.iter().chain(std::iter::repeat(&b'a')).find_map(|byte| {
+                now += Duration::from_secs(1);
+                progress.received(&[*byte], now).err().map(|fault| (fault, now - start))
+            });
+            let (fault, after) = cut.unwrap();
+            assert_eq!(fault, Fault::Late, "{drips:?}");
+            assert!(after < 2 * HEAD_LIMIT, "{drips:?}: {after:?}");
+        }
+    }
+
+    #[test]
+    fn a_complete_head_gives_the_request_its_time_whatever_ends_its_lines() {
+        for head in [REQUEST, b"GET / HTTP/1.1\nA: b\n\n", b"\r\nGET / HTTP/1.1\nA: b\r\n\n"] {
+            let start = Instant::now();
+            let long = Duration::from_secs(60);
+            let mut progress = Progress::new(start, long);
+            for byte in head {
+                progress.received(&[*byte], at(start, 4)).unwrap();
+            }
+            assert_eq!(progress.phase, Phase::Asked, "{head:?}");
+            assert_eq!(progress.deadline(), at(start, 4) + long + BEHIND_REQUEST);
+            progress.received(b"a body\r\n\r\nof any form", at(start, 50)).unwrap();
+            assert_eq!(progress.deadline(), at(start, 4) + long + BEHIND_REQUEST);
+        }
+    }
+
+    #[test]
+    fn an_answer_begins_the_wait_for_the_next_request_and_a_continue_does_not() {
+        let start = Instant::now();
+        let mut progress = Progress::new(start, REQUEST_TIMEOUT);
+        assert_eq!(progress.deadline(), at(start, 10));
+        progress.received(REQUEST, at(start, 9)).unwrap();
+        progress.sent(b"HTTP/1.1 100 Continue\r\n\r\n", at(start, 9));
+        assert_eq!(progress.deadline(), at(start, 19));
+        progress.sent(b"HTTP/1.1 200 OK\r\n", at(start, 12));
+        assert_eq!(progress.deadline(), at(start, 87));
+        progress.received(b"G", at(start, 80)).unwrap();
+        assert_eq!(progress.deadline(), at(start, 90));
+    }
+
+    #[test]
+    fn http2_is_refused_and_what_only_begins_like_it_is_not() {
+        let start = Instant::now();
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let mut whole = Progress::new(start, REQUEST_TIMEOUT);
+        assert_eq!(whole.received(preface, start), Err(Fault::Http2));
+        let mut dripped = Progress::new(start, REQUEST_TIMEOUT);
+        let cut = preface.iter().find_map(|byte| dripped.received(&[*byte], start).err());
+        assert_eq!(cut, Some(Fault::Http2));
+        let mut like = Progress::new(start, REQUEST_TIMEOUT);
+        assert_eq!(like.received(b"PRI / HTTP/1.1\r\nA: PRI * HTTP/2\r\n\r\n", start), Ok(()));
+    }
+}

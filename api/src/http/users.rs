@@ -1,0 +1,358 @@
+//! Users, for admins: look, set role or standing, erase.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use poem::web::Data;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde::{Deserialize, Serialize};
+use shared::domain::{
+    Actor, Change, EntityKind, Invalid, Lane, Operation, Outcome, Profile, ProfileVersions, Role,
+    Standing, Version, apply_to_profile,
+};
+use shared::store::Entity;
+use shared::writes::Written;
+use uuid::Uuid;
+
+use super::auth::Authenticated;
+use super::body::{JsonBody, Ready};
+use super::envelope::{Meta, PartMeta, SyncState, WriteMeta};
+use super::error::ApiError;
+use super::permission::Permission;
+use super::schema::Nullable;
+use super::shell::{RequestId, Traceparent};
+use super::task_input::present;
+use crate::state::State;
+
+const DEFAULT_LIMIT: u64 = 50;
+const MAX_LIMIT: u64 = 500;
+
+/// What is to change of a user: at least one of the two.
+#[derive(Debug, Deserialize, Object)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+pub struct UserChange {
+    /// `user`, `operator` or `admin`. It counts from now on, whatever the user's token says.
+    #[serde(default, deserialize_with = "present")]
+    role: Option<String>,
+    /// `active`, `inactive` or `suspended`.
+    #[serde(default, deserialize_with = "present")]
+    status: Option<String>,
+}
+
+impl UserChange {
+    fn parse(self, user_id: Uuid) -> Result<Change, ApiError> {
+        let invalid = |field: &'static str| {
+            move |invalid: Invalid| ApiError::field(field, invalid.to_string())
+        };
+        let role = self.role.as_deref().map(Role::parse).transpose().map_err(invalid("role"))?;
+        let standing = self.status.as_deref().map(Standing::parse).transpose();
+        let standing = standing.map_err(invalid("status"))?;
+        if role.is_none() && standing.is_none() {
+            return Err(ApiError::field("body", "must name role or status"));
+        }
+        Ok(Change::UserSetStanding { user_id, role, standing })
+    }
+}
+
+/// A user.
+#[derive(Clone, Debug, Serialize, Object)]
+pub struct UserView {
+    /// The user's id, the `sub` of their tokens.
+    id: Uuid,
+    /// `user`, `operator` or `admin`: as an admin has set it, else as it is at first.
+    role: Nullable<String>,
+    /// `active`, `inactive` or `suspended`.
+    status: Nullable<String>,
+    /// When the user was first seen.
+    created_at: Nullable<DateTime<Utc>>,
+    /// When the newest change was accepted.
+    updated_at: Nullable<DateTime<Utc>>,
+}
+
+impl UserView {
+    fn of(profile: &Profile) -> Self {
+        Self {
+            id: profile.user_id,
+            role: Some(profile.role.as_str().to_owned()).into(),
+            status: Some(profile.standing.as_str().to_owned()).into(),
+            created_at: Some(profile.created_at).into(),
+            updated_at: Some(profile.updated_at).into(),
+        }
+    }
+
+    /// A user of whom just what pending operations have set is known.
+    fn as_set(profile: &Profile) -> Self {
+        let ProfileVersions { role, standing, .. } = profile.versions;
+        let set = |version: Version| version != Version::NONE;
+        Self {
+            role: set(role).then(|| profile.role.as_str().to_owned()).into(),
+            status: set(standing).then(|| profile.standing.as_str().to_owned()).into(),
+            created_at: None.into(),
+            ..Self::of(profile)
+        }
+    }
+
+    /// A user of whom just what an operation sets is known.
+    fn asked(user_id: Uuid, operation: &Operation) -> Self {
+        let (role, standing) = match &operation.change {
+            Change::UserSetStanding { role, standing, .. } => (*role, *standing),
+            Change::TaskCreate { .. }
+            | Change::TaskReplace { .. }
+            | Change::TaskPatch { .. }
+            | Change::TaskDelete { .. }
+            | Change::ProfilePut { .. }
+            | Change::ProfilePatch { .. }
+            | Change::UserErase { .. }
+            | Change::SessionRevoke { .. } => (None, None),
+        };
+        Self {
+            id: user_id,
+            role: role.map(|role| role.as_str().to_owned()).into(),
+            status: standing.map(|standing| standing.as_str().to_owned()).into(),
+            created_at: None.into(),
+            updated_at: Some(operation.accepted_at).into(),
+        }
+    }
+}
+
+/// A user that was read.
+#[derive(Serialize, Object)]
+pub struct UserRead {
+    /// The user.
+    data: UserView,
+    /// About the answer.
+    meta: Meta,
+}
+
+/// A user that was written.
+#[derive(Serialize, Object)]
+pub struct UserWritten {
+    /// The user.
+    data: UserView,
+    /// About the answer.
+    meta: WriteMeta,
+}
+
+/// A part of the list of users.
+#[derive(Serialize, Object)]
+pub struct UserList {
+    /// The users, by id.
+    data: Vec<UserView>,
+    /// About the part.
+    meta: PartMeta,
+}
+
+/// The user that is being erased.
+#[derive(Serialize, Object)]
+pub struct ErasedUser {
+    /// Their id.
+    id: Uuid,
+}
+
+/// That a user is being erased.
+#[derive(Serialize, Object)]
+pub struct UserErasing {
+    /// Which user.
+    data: ErasedUser,
+    /// About the answer.
+    meta: WriteMeta,
+}
+
+/// What a change is answered with.
+#[derive(ApiResponse)]
+pub enum Changed {
+    /// Committed in PostgreSQL
+    #[oai(status = 200)]
+    Committed(Ready<UserWritten>),
+    /// Durable in the buffer
+    #[oai(status = 202)]
+    Buffered(Ready<UserWritten>, #[oai(header = "Location")] String),
+}
+
+/// What an erasure is answered with.
+#[derive(ApiResponse)]
+pub enum Erased {
+    /// Nothing is left of the user in PostgreSQL and on this host
+    #[oai(status = 204)]
+    Everywhere,
+    /// The buffer holds the erasure for PostgreSQL; what else this host holds of the user is removed now, or with it
+    #[oai(status = 202)]
+    Here(Ready<UserErasing>, #[oai(header = "Location")] String),
+}
+
+/// The routes of users.
+pub struct UsersApi;
+
+#[OpenApi(prefix_path = "/api/v1/users")]
+impl UsersApi {
+    /// List users, by id. For admins.
+    #[oai(path = "/", method = "get", operation_id = "listUsers")]
+    #[allow(clippy::too_many_arguments)]
+    async fn list(
+        &self,
+        #[oai(scope = "Permission::UserRead")] _admin: Authenticated,
+        state: Data<&Arc<State>>,
+        request: RequestId,
+        /// Of this role.
+        role: Query<Option<String>>,
+        /// Of this standing.
+        status: Query<Option<String>>,
+        /// The `next_cursor` of the part before.
+        cursor: Query<Option<Uuid>>,
+        /// Entries of a part, up to 500; 50 if not given.
+        #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
+        limit: Query<Option<u64>>,
+    ) -> Result<Ready<UserList>, ApiError> {
+        let limit = super::in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
+        let invalid = |name: &'static str| {
+            move |invalid: Invalid| ApiError::parameter(name, invalid.to_string())
+        };
+        let role = role.0.as_deref().map(Role::parse).transpose().map_err(invalid("role"))?;
+        let standing = status.0.as_deref().map(Standing::parse).transpose();
+        let standing = standing.map_err(invalid("status"))?;
+        if !state.link.is_up() {
+            return Err(ApiError::DATABASE_UNAVAILABLE);
+        }
+        let after = cursor.0.unwrap_or(Uuid::nil());
+        let found = state.store.profiles(after, role, standing, limit + 1).await;
+        let mut found = found.inspect_err(|error| state.link.report(*error))?;
+        let more = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+        if more {
+            found.pop();
+        }
+        let next = found.last().filter(|_| more).map(|last| last.user_id.to_string());
+        let data = found.iter().map(UserView::of).collect();
+        Ok(UserList { data, meta: PartMeta::now(request.0, limit, next) }.into())
+    }
+
+    /// Read a user. For admins.
+    #[oai(path = "/:id", method = "get", operation_id = "readUser")]
+    async fn read(
+        &self,
+        #[oai(scope = "Permission::UserRead")] _admin: Authenticated,
+        state: Data<&Arc<State>>,
+        request: RequestId,
+        id: Path<Uuid>,
+    ) -> Result<Ready<UserRead>, ApiError> {
+        let data = find(&state, id.0).await?;
+        Ok(UserRead { data, meta: Meta::now(request.0) }.into())
+    }
+
+    /// Set a user's role, status, or both. For admins.
+    #[oai(path = "/:id", method = "patch", operation_id = "changeUser")]
+    async fn change(
+        &self,
+        #[oai(scope = "Permission::UserWrite")] admin: Authenticated,
+        state: Data<&Arc<State>>,
+        request: RequestId,
+        trace: Traceparent,
+        id: Path<Uuid>,
+        body: JsonBody<UserChange>,
+    ) -> Result<Changed, ApiError> {
+        let change = body.0.parse(id.0)?;
+        if admin.0.user_id == id.0 {
+            return Err(ApiError::OWN_ACCOUNT);
+        }
+        tracing::warn!(by = %admin.0.user_id, request_id = %request.0, ?change, "an admin sets a role or standing");
+        let operation = super::operation(&state, admin.0, change, request, trace);
+        let asked = UserView::asked(id.0, &operation);
+        let written = state.writes.submit(operation).await;
+        state.standings.forget(id.0).await;
+        match written? {
+            Written::Committed { outcome: Outcome::Gone, .. } => Err(ApiError::USER_NOT_FOUND),
+            Written::Committed { operation_id, entity, .. } => {
+                let data = match &entity {
+                    Some(Entity::Profile(profile)) => UserView::of(profile),
+                    Some(Entity::Task(_)) | None => asked,
+                };
+                let meta = WriteMeta::now(request.0, SyncState::Committed, operation_id);
+                Ok(Changed::Committed(UserWritten { data, meta }.into()))
+            }
+            Written::Buffered { operation_id } => {
+                let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
+                let body = UserWritten { data: asked, meta };
+                Ok(Changed::Buffered(body.into(), super::location(operation_id)))
+            }
+        }
+    }
+
+    /// Erase a user: tasks, preferences, sessions, and what this host's buffer holds. For admins.
+    #[oai(path = "/:id", method = "delete", operation_id = "eraseUser")]
+    async fn erase(
+        &self,
+        #[oai(scope = "Permission::UserWrite")] admin: Authenticated,
+        state: Data<&Arc<State>>,
+        request: RequestId,
+        trace: Traceparent,
+        id: Path<Uuid>,
+    ) -> Result<Erased, ApiError> {
+        if admin.0.user_id == id.0 {
+            return Err(ApiError::OWN_ACCOUNT);
+        }
+        tracing::warn!(by = %admin.0.user_id, request_id = %request.0, user_id = %id.0, "an admin erases a user");
+        let change = Change::UserErase { user_id: id.0 };
+        let operation = super::operation(&state, admin.0, change, request, trace);
+        let written = state.writes.submit(operation).await;
+        state.standings.forget(id.0).await;
+        let written = written?;
+        // An admin of whom this process has read nothing may be none any more: replay will tell, and
+        // the worker empties the buffer then.
+        let believed =
+            matches!(written, Written::Committed { .. }) || state.standings.knows(admin.0.user_id);
+        if believed {
+            empty(&state, admin.0, id.0).await?;
+        }
+        match written {
+            Written::Committed { .. } => Ok(Erased::Everywhere),
+            Written::Buffered { operation_id } => {
+                let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
+                let body = UserErasing { data: ErasedUser { id: id.0 }, meta };
+                Ok(Erased::Here(body.into(), super::location(operation_id)))
+            }
+        }
+    }
+}
+
+/// A user with what is pending laid over.
+async fn find(state: &State, user_id: Uuid) -> Result<UserView, ApiError> {
+    let pending = state.buffer.lane(Lane { kind: EntityKind::Profile, id: user_id }).await?;
+    let stored = if state.link.is_up() {
+        let found = state.store.profile(user_id).await;
+        Some(found.inspect_err(|error| state.link.report(*error))?)
+    } else {
+        None
+    };
+    let known = stored.is_some();
+    let first_seen =
+        || pending.first().map(|first| Profile::first_seen(user_id, first.accepted_at));
+    let Some(mut profile) = stored.flatten().or_else(first_seen) else {
+        return Err(if known { ApiError::USER_NOT_FOUND } else { ApiError::DATABASE_UNAVAILABLE });
+    };
+    for operation in &pending {
+        apply_to_profile(&mut profile, operation);
+    }
+    if profile.erased_at.is_some() {
+        return Err(ApiError::USER_NOT_FOUND);
+    }
+    Ok(if known { UserView::of(&profile) } else { UserView::as_set(&profile) })
+}
+
+/// Removes what is left of a user in PostgreSQL and on this host. Once begun it is finished, also if the
+/// admin hangs up or the deadline passes.
+async fn empty(state: &State, admin: Actor, user_id: Uuid) -> Result<(), ApiError> {
+    let of = state.clone();
+    let emptied = state.tasks.spawn(async move {
+        while of.link.is_up()
+            && of.store.purge_erased().await.inspect_err(|error| of.link.report(*error))? > 0
+        {
+        }
+        // Redis away: sessions hold no personal data, erased users cannot use them, and they end.
+        let _ = of.sessions.revoke_all(user_id).await;
+        let erased = of.buffer.erase_user(user_id, &admin.user_id.to_string()).await?;
+        tracing::warn!(%user_id, ?erased, "what the buffer held of a user was erased");
+        Ok::<(), ApiError>(())
+    });
+    emptied.await.map_err(|_| ApiError::INTERNAL)?
+}

@@ -1,0 +1,81 @@
+//! Sessions that were revoked on this host: their access tokens are refused here at once, and also
+//! while Redis, which knows the sessions, is away or has lost its memory. A revocation is forgotten
+//! when the last access token of its session has expired.
+//!
+//! It counts for the sessions of the user who asked for it alone: with Redis away nobody can tell
+//! whose a session is, and nobody must be able to end somebody else's by its id.
+
+use redb::{ReadableTable, TableError};
+use uuid::Uuid;
+
+use super::layout::REVOKED;
+use super::{Buffer, BufferError};
+
+/// Revocations that one transaction forgets at the most.
+const SWEEP: usize = 1000;
+
+impl Buffer {
+    /// Keeps in mind, durably, that a user's session was revoked, until `until` (Unix milliseconds).
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub async fn revoke(
+        &self,
+        user_id: Uuid,
+        session_id: Uuid,
+        until: i64,
+    ) -> Result<(), BufferError> {
+        let session = key(user_id, session_id);
+        self.write(move |tables, _| {
+            let known = tables.revoked.insert(session, until)?.map(|before| before.value());
+            if let Some(before) = known {
+                tables.revoked_until.remove((before, session))?;
+            }
+            tables.revoked_until.insert((until, session), ())?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether a user's session was revoked on this host lately.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn is_revoked(&self, user_id: Uuid, session_id: Uuid) -> Result<bool, BufferError> {
+        let session = key(user_id, session_id);
+        self.read(move |transaction| match transaction.open_table(REVOKED) {
+            Ok(revoked) => Ok(revoked.get(session)?.is_some()),
+            // A file of an earlier program gets the table with its first write.
+            Err(TableError::TableDoesNotExist(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        })
+        .await
+    }
+
+    /// Forgets revocations from before `now` (Unix milliseconds), a limited number at a time.
+    /// Returns how many there were.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub async fn purge_revoked(&self, now: i64) -> Result<usize, BufferError> {
+        self.write(move |tables, _| {
+            let old: Vec<(i64, u128)> = tables
+                .revoked_until
+                .range(..(now, 0))?
+                .take(SWEEP)
+                .map(|entry| entry.map(|(key, _)| key.value()))
+                .collect::<Result<_, _>>()?;
+            for key in &old {
+                tables.revoked_until.remove(key)?;
+                tables.revoked.remove(key.1)?;
+            }
+            Ok(old.len())
+        })
+        .await
+    }
+}
+
+/// A hash of both, so that no choice of a session's id meets another user's.
+fn key(user_id: Uuid, session_id: Uuid) -> u128 {
+    Uuid::new_v5(&user_id, session_id.as_bytes()).as_u128()
+}

@@ -1,0 +1,152 @@
+//! Creates and reads while PostgreSQL is there.
+
+use std::collections::HashMap;
+
+use anyhow::Context;
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::Value;
+
+use super::peer::{Mode, Peer};
+use super::pgbench::Pgbench;
+use super::plan::Plan;
+use super::report::Report;
+use super::requests::{BODY, Request};
+use super::rounds::{Series, Side, by_turns};
+use super::servers::{Pair, Server, users};
+use super::{growth, stage};
+use crate::world::World;
+
+pub(super) const ROWS: &[&str] = &[
+    "create-32",
+    "create-128",
+    "create-pgbench",
+    "create-latency",
+    "read-id",
+    "read-cached",
+    "live",
+];
+
+const CONNECTIONS: u32 = 32;
+const MANY: u32 = 128;
+/// Tasks that are read again and again once they are cached.
+const CACHED: usize = 200;
+
+pub(super) async fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let world = stage::with_postgres(plan).await?;
+    let peer = Peer::start(plan, world.folder(), world.postgres.port(), Mode::Online).await?;
+    let pair = Pair::new(plan, &world, peer.as_ref(), Mode::Online).await?;
+    for (row, connections, figure) in [
+        ("create-32", CONNECTIONS, Series::rate as fn(&Series) -> f64),
+        ("create-latency", 1, Series::p50_ms),
+    ] {
+        if plan.wants(row) {
+            let (ours, other) = pair.compare(|server| server.creates(plan, connections)).await?;
+            report.compare(row, &ours, other.as_ref(), figure);
+        }
+    }
+    if plan.wants_any(&["create-128", "create-pgbench"]) {
+        creates_beside_pgbench(&pair, &world, report).await?;
+    }
+    if plan.wants("live") {
+        let (ours, other) = pair.compare(liveness).await?;
+        report.compare("live", &ours, other.as_ref(), Series::rate);
+    }
+    if plan.wants_any(&["read-id", "read-cached"]) {
+        reads(&pair, report).await?;
+    }
+    if plan.grows() {
+        report.growth.create = growth::of_connections(&pair).await?;
+    }
+    Ok(())
+}
+
+async fn creates_beside_pgbench(
+    pair: &Pair<'_>,
+    world: &World,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let plan = pair.plan;
+    let mut sides = pair.targets(|server| server.creates(plan, MANY))?;
+    let database = stage::PGBENCH_DATABASE;
+    let pgbench = Pgbench::new(world.folder(), world.postgres.port(), database, MANY)?;
+    sides.push(Side::Pgbench(pgbench));
+    let series = by_turns(plan, &sides).await?;
+    let [ours, peer @ .., pgbench] = series.as_slice() else { return Ok(()) };
+    report.compare("create-128", ours, peer.first(), Series::rate);
+    report.compare("create-pgbench", ours, Some(pgbench), Series::rate);
+    Ok(())
+}
+
+fn liveness(server: Server<'_>) -> anyhow::Result<super::wrk::Target> {
+    let path = match server {
+        Server::Ours(_) => "/live",
+        Server::Peer(..) => "/health",
+    };
+    server.load("live", CONNECTIONS, [Request::get(path, "")])
+}
+
+async fn reads(pair: &Pair<'_>, report: &mut Report) -> anyhow::Result<()> {
+    let plan = pair.plan;
+    let mut tasks = HashMap::new();
+    for server in std::iter::once(pair.ours).chain(pair.peer) {
+        tasks.insert(server.url(), make_tasks(plan, server).await?);
+    }
+    let read = |server: Server<'_>, name: &str, count: usize| {
+        let tasks = tasks.get(&server.url()).map(Vec::as_slice).unwrap_or_default();
+        let tasks = tasks.iter().take(count);
+        server.load(name, CONNECTIONS, tasks.map(|task| Request::get(&task.path, &task.token)))
+    };
+    if plan.wants("read-id") {
+        let (ours, other) = pair.compare(|server| read(server, "reads", usize::MAX)).await?;
+        report.compare("read-id", &ours, other.as_ref(), Series::rate);
+    }
+    if !plan.wants("read-cached") {
+        return Ok(());
+    }
+    let task = tasks.get(&pair.ours.url()).and_then(|tasks| tasks.first());
+    if !is_cached(pair, task.context("no task to read")?).await? {
+        report.not_measured("read-cached", "reads are not cached");
+        return Ok(());
+    }
+    let (ours, other) = pair.compare(|server| read(server, "cached", CACHED)).await?;
+    report.compare("read-cached", &ours, other.as_ref(), Series::rate);
+    Ok(())
+}
+
+/// A task, and a token that may read it.
+struct Readable {
+    path: String,
+    token: String,
+}
+
+/// Tasks of many users, made over the API.
+async fn make_tasks(plan: &Plan, server: Server<'_>) -> anyhow::Result<Vec<Readable>> {
+    let body: Value = serde_json::from_str(BODY)?;
+    let users = users(plan.sizes.users);
+    let http = reqwest::Client::new();
+    let tokens: Vec<String> = users.iter().map(|user| server.token(plan, *user)).collect();
+    let make = |number: usize| {
+        let token = tokens[number % tokens.len()].clone();
+        let request = http.post(format!("{}/api/v1/tasks", server.url())).bearer_auth(&token);
+        let request = request.json(&body);
+        async move {
+            let answer: Value = request.send().await?.error_for_status()?.json().await?;
+            let id = answer.pointer("/data/id").and_then(Value::as_str);
+            let id = id.with_context(|| format!("no id in {answer}"))?;
+            anyhow::Ok(Readable { path: format!("/api/v1/tasks/{id}"), token })
+        }
+    };
+    stream::iter((0..plan.sizes.tasks_read).map(make)).buffer_unordered(32).try_collect().await
+}
+
+/// Whether a second read of a task comes from the cache.
+async fn is_cached(pair: &Pair<'_>, task: &Readable) -> anyhow::Result<bool> {
+    let url = format!("{}{}", pair.ours.url(), task.path);
+    let mut source = Value::Null;
+    for _ in 0..2 {
+        let request = reqwest::Client::new().get(&url).bearer_auth(&task.token);
+        let answer: Value = request.send().await?.error_for_status()?.json().await?;
+        source = answer.pointer("/meta/source").cloned().unwrap_or_default();
+    }
+    Ok(source == "cache")
+}
