@@ -59,9 +59,13 @@ impl Standings {
     /// # Errors
     /// If the buffer cannot be read: what is pending there may be a suspension.
     pub async fn of(&self, user_id: Uuid, claimed: Role) -> Result<Rights, ApiError> {
-        // Of many requests of one user at once, one asks.
-        let asked = self.fresh.try_get_with(user_id, self.ask(user_id)).await;
-        let profile = asked.map_err(|error| ApiError::clone(&error))?;
+        let profile = match self.fresh.get(&user_id).await {
+            Some(profile) => profile,
+            // Of many requests of one user at once, one asks.
+            None => Box::pin(self.fresh.try_get_with(user_id, self.ask(user_id)))
+                .await
+                .map_err(|error| ApiError::clone(&error))?,
+        };
         Ok(Rights { standing: profile.standing, role: profile.role_over(claimed) })
     }
 

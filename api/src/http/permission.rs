@@ -2,9 +2,10 @@
 //! requests are held to what OpenAPI shows.
 
 use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use poem::PathPattern;
-use poem::Request;
+use poem::http::Method;
+use poem::{PathPattern, Request};
 use poem_openapi::OAuthScopes;
 use poem_openapi::registry::MetaOAuthScope;
 use serde_json::Value;
@@ -97,10 +98,12 @@ impl OAuthScopes for Permission {
 }
 
 /// The routes as OpenAPI shows them: which methods they have, and which permission each needs.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Routes {
     methods: HashMap<String, Vec<String>>,
     permissions: HashMap<(String, String), Permission>,
+    /// What was looked up before, by the router's own patterns, of which there are so many as routes.
+    known: RwLock<HashMap<(Arc<str>, Method), Option<Permission>>>,
 }
 
 impl Routes {
@@ -129,9 +132,15 @@ impl Routes {
     /// The permission that the route of a request needs; `None` if it states none.
     #[must_use]
     pub fn needed_for(&self, request: &Request) -> Option<Permission> {
-        let pattern = &request.data::<PathPattern>()?.0;
-        let method = request.method().as_str().to_owned();
-        self.permissions.get(&(method, shape(pattern))).copied()
+        let route = (Arc::clone(&request.data::<PathPattern>()?.0), request.method().clone());
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&route).copied();
+        known.unwrap_or_else(|| {
+            let (pattern, method) = &route;
+            let needed = self.permissions.get(&(method.as_str().to_owned(), shape(pattern)));
+            let needed = needed.copied();
+            self.known.write().unwrap_or_else(PoisonError::into_inner).insert(route, needed);
+            needed
+        })
     }
 
     /// The methods of the route with this pattern, as the header `Allow` lists them. What is not in

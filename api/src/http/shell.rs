@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::cors::{Caller, Cors, preflight};
 use super::error::{ApiError, classify};
 use super::headers::{is_https, protect};
+use super::metered::Metered;
 use super::permission::Routes;
 use crate::limits::Limits;
 use crate::settings::ServerSettings;
@@ -67,14 +68,15 @@ pub struct Shell {
     cors: Cors,
     limits: Arc<Limits>,
     routes: Arc<Routes>,
+    metered: Arc<Metered>,
 }
 
 impl Shell {
     /// A shell with the settings of `state`.
     pub fn new(state: &State) -> Self {
         let limits = Arc::clone(&state.limits);
-        let routes = Arc::clone(&state.routes);
-        Self { settings: state.server.clone(), cors: state.cors.clone(), limits, routes }
+        let (routes, metered) = (Arc::clone(&state.routes), Arc::default());
+        Self { settings: state.server.clone(), cors: state.cors.clone(), limits, routes, metered }
     }
 
     /// Turns away who asks too often, and pages that may not ask at all.
@@ -127,7 +129,9 @@ impl<E: Endpoint> Endpoint for Surrounded<E> {
         };
         name_and_protect(&mut response, request_id, is_https);
         self.shell.cors.mark(caller, response.headers_mut());
-        record(&response, &method, request_id, started.elapsed());
+        let took = started.elapsed();
+        log(&response, &method, request_id, took);
+        self.shell.metered.record(&response, &method, took);
         Ok(response)
     }
 }
@@ -181,36 +185,21 @@ pub async fn connection_refusal() -> Vec<u8> {
 
 fn name_and_protect(response: &mut Response, request_id: Uuid, is_https: bool) {
     let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&request_id.to_string()) {
+    let mut text = Uuid::encode_buffer();
+    if let Ok(value) = HeaderValue::from_str(request_id.hyphenated().encode_lower(&mut text)) {
         headers.insert(&REQUEST_ID, value);
     }
     protect(headers, is_https);
 }
 
-fn record(response: &Response, method: &Method, request_id: Uuid, took: Duration) {
-    let route = response
-        .data::<PathPattern>()
-        .map_or_else(|| "unmatched".to_owned(), |pattern| pattern.0.to_string());
-    let status = response.status().as_u16();
-    // What went well is counted, and logged for who wants to know.
+/// What went well is counted, and logged for who wants to know.
+fn log(response: &Response, method: &Method, request_id: Uuid, took: Duration) {
+    let pattern = response.data::<PathPattern>();
+    let route = pattern.map_or("unmatched", |pattern| &pattern.0);
+    let (status, took_us) = (response.status().as_u16(), took.as_micros());
     if status < 400 {
-        tracing::debug!(%request_id, %method, route, status, took_us = took.as_micros(), "answered");
+        tracing::debug!(%request_id, %method, route, status, took_us, "answered");
     } else {
-        tracing::info!(%request_id, %method, route, status, took_us = took.as_micros(), "answered");
-    }
-    let labels = [
-        ("method", known_method(method).to_owned()),
-        ("route", route),
-        ("status", status.to_string()),
-    ];
-    metrics::counter!("http_requests_total", &labels).increment(1);
-    metrics::histogram!("http_request_duration_seconds", &labels[..2]).record(took);
-}
-
-/// Methods as metrics name them: a client must not be able to invent labels.
-fn known_method(method: &Method) -> &str {
-    match method.as_str() {
-        known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known,
-        _ => "other",
+        tracing::info!(%request_id, %method, route, status, took_us, "answered");
     }
 }

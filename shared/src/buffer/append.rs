@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::layout::{BYTES, LaneState, PENDING};
 use super::record::{self, Header};
 use super::tables::Tables;
 use super::writer::Room;
@@ -33,15 +34,15 @@ impl Buffer {
         let mut operation = operation;
         let keys = Arc::clone(&self.keys);
         let mut payload = record::encode_payload(&operation, &keys)?;
-        let settings = self.settings.clone();
+        let settings = Arc::clone(&self.settings);
         let appended = self
             .append_work(move |tables, room| {
                 if tables.place(operation.id)?.is_some() {
                     return Ok(operation.id);
                 }
-                admit(tables, room, &settings, &operation, payload.len())?;
-                let lane = record::lane_bytes(operation.lane());
-                let newest = tables.lane_state(&lane)?.map(|state| state.newest);
+                let lane = tables.lane_state(&record::lane_bytes(operation.lane()))?;
+                admit(tables, room, &settings, &operation, payload.len(), lane.as_ref())?;
+                let newest = lane.map(|state| state.newest);
                 if let (Some(newest), Some(clock)) = (newest, &clock)
                     && newest >= operation.id.as_uuid().as_u128()
                 {
@@ -68,7 +69,7 @@ impl Buffer {
     /// # Errors
     /// The one that it would be refused with.
     pub async fn has_room(&self) -> Result<(), BufferError> {
-        let settings = self.settings.clone();
+        let settings = Arc::clone(&self.settings);
         self.write(move |tables, room| limits(tables, room, &settings, 0, 0)).await
     }
 }
@@ -79,19 +80,19 @@ fn admit(
     settings: &BufferSettings,
     operation: &Operation,
     length: usize,
+    lane: Option<&LaneState>,
 ) -> Result<(), BufferError> {
     let reserve = if operation.priority() == MAX_PRIORITY { RESERVE } else { 0 };
     limits(tables, room, settings, length, reserve)?;
     let user = operation.actor.user_id.as_u128();
-    let (count, bytes) = tables.user_total(user)?;
+    let (count, bytes) = tables.totals.of_user(user)?;
     let length = u64::try_from(length).unwrap_or(u64::MAX);
     if count >= settings.buffer_user_share.saturating_add(reserve)
         || bytes.saturating_add(length) > settings.buffer_user_bytes.saturating_add(reserve << 10)
     {
         return Err(BufferError::UserShare);
     }
-    let lane = record::lane_bytes(operation.lane());
-    if tables.lane_state(&lane)?.is_some_and(|state| state.len() >= LANE_LIMIT + reserve) {
+    if lane.is_some_and(|state| state.len() >= LANE_LIMIT + reserve) {
         return Err(BufferError::LaneFull);
     }
     Ok(())
@@ -111,8 +112,8 @@ fn limits(
     if !room.ballast || room.free_bytes < settings.buffer_min_free_bytes {
         return Err(BufferError::LowDisk);
     }
-    if tables.counter(super::layout::PENDING)? >= size
-        || tables.counter(super::layout::BYTES)?.saturating_add(length) > most
+    if tables.totals.counter(PENDING)? >= size
+        || tables.totals.counter(BYTES)?.saturating_add(length) > most
     {
         return Err(BufferError::Full);
     }

@@ -160,7 +160,7 @@ fn dead(
     let erased = count(found.len());
     for (key, acted_on) in found {
         tables.dead.remove(key)?;
-        tables.add(DEAD_COUNT, -1)?;
+        tables.totals.add(DEAD_COUNT, -1)?;
         leave_trace(tables, acted_on, by)?;
     }
     Ok((erased, next))
@@ -186,7 +186,7 @@ fn quarantined(
     let erased = count(found.len());
     for (place, acted_on) in found {
         tables.quarantine.remove(place)?;
-        tables.add(QUARANTINED, -1)?;
+        tables.totals.add(QUARANTINED, -1)?;
         leave_trace(tables, acted_on, by)?;
     }
     Ok((erased, next))

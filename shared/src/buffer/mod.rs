@@ -25,6 +25,7 @@ mod rekey;
 mod revoked;
 mod scrub;
 mod tables;
+mod totals;
 mod verify;
 mod writer;
 
@@ -101,7 +102,7 @@ impl From<redb::Error> for BufferError {
 /// The buffer of this host, as one process sees it. Dropping it ends its thread.
 #[derive(Debug)]
 pub struct Buffer {
-    settings: BufferSettings,
+    settings: Arc<BufferSettings>,
     keys: Arc<Keys>,
     handle: Handle,
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
@@ -196,7 +197,7 @@ impl Buffer {
             })
             .map_err(|source| OpenError::Io { path: settings.buffer_path.clone(), source })?;
         Ok(Self {
-            settings: settings.clone(),
+            settings: Arc::new(settings.clone()),
             keys: Arc::new(keys),
             handle,
             queue: Some(queue),
@@ -306,7 +307,9 @@ fn open_sound_file(settings: &BufferSettings) -> Result<(BufferFile, Database), 
             return Ok(found);
         }
         let transaction = database.begin_write()?;
-        let found = Tables::open(&transaction)?.claim_format()?;
+        let mut tables = Tables::open(&transaction)?;
+        let found = tables.claim_format()?;
+        tables.close()?;
         transaction.commit()?;
         Ok(found)
     };

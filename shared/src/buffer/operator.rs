@@ -162,7 +162,7 @@ fn take_back(
     };
     tables.quarantine.remove(place)?;
     tables.places.remove(id.as_uuid().as_u128())?;
-    tables.add(QUARANTINED, -1)?;
+    tables.totals.add(QUARANTINED, -1)?;
     let acted_on = ActedOn::read(&operation, "quarantined");
     Ok(Ok(Taken { header, operation, acted_on }))
 }
@@ -192,7 +192,7 @@ fn take_dead(
     };
     tables.dead.remove(key)?;
     tables.places.remove(key.1)?;
-    tables.add(DEAD_COUNT, -1)?;
+    tables.totals.add(DEAD_COUNT, -1)?;
     let acted_on = ActedOn::read(&operation, &certificate.reason);
     Ok(Ok(Taken { header, operation, acted_on }))
 }

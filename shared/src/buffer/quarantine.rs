@@ -20,7 +20,7 @@ impl Tables<'_> {
         let key = record::key_id(&bytes).unwrap_or("none");
         tracing::error!(place = seq, %damage, key, "a buffered record cannot be read: quarantined");
         metrics::counter!("quarantined_total").increment(1);
-        self.add(QUARANTINED, 1)
+        self.totals.add(QUARANTINED, 1)
     }
 
     /// Finds a record's traces by its place when its header cannot say where they are.
@@ -52,8 +52,8 @@ impl Tables<'_> {
                 lane = Some(*key.value().0);
             }
         }
-        self.add(PENDING, -1)?;
-        self.add(BYTES, -signed(length))?;
+        self.totals.add(PENDING, -1)?;
+        self.totals.add(BYTES, -signed(length))?;
         let Some(lane) = lane else { return Ok(()) };
         self.lanes.remove((&lane, seq))?;
         self.rebuild_lane(&lane)
@@ -82,7 +82,7 @@ impl Tables<'_> {
         for (name, (old, new)) in
             BY_PRIORITY.into_iter().zip(counts(before).into_iter().zip(counts(after)))
         {
-            self.add(name, i64::from(new) - i64::from(old))?;
+            self.totals.add(name, i64::from(new) - i64::from(old))?;
         }
         self.reindex(lane, before.as_ref(), after.as_ref())
     }

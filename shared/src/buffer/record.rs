@@ -167,7 +167,8 @@ impl Header {
 /// An operation's payload, sealed with the newest key or, without keys, with a checksum: made once,
 /// before its place in the file is known.
 pub(super) fn encode_payload(operation: &Operation, keys: &Keys) -> Result<Payload, BufferError> {
-    let nonce = keys::nonce().map_err(|error| BufferError::Unavailable(error.to_string()))?;
+    let nonce = keys.newest().map_or(Ok(Nonce::default()), |_| keys::nonce());
+    let nonce = nonce.map_err(|error| BufferError::Unavailable(error.to_string()))?;
     seal_with(nonce, operation, keys)
 }
 

@@ -6,11 +6,12 @@
 use redb::{ReadableTable, Table, TableError, WriteTransaction};
 
 use super::layout::{
-    AUDIT, BY_PRIORITY, BYTES, Bytes, COUNTERS, Certificate, DEAD, DEAD_COUNT, FORMAT, FORMAT_KEY,
-    LANE_STATES, LANES, LaneKey, LaneState, NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY,
-    RECORDS, REVOKED, REVOKED_UNTIL, SCRUB, STATUS, Slot, USER_TOTALS, USERS, WAITING, encode_dead,
+    AUDIT, BY_PRIORITY, BYTES, Bytes, Certificate, DEAD, DEAD_COUNT, FORMAT, FORMAT_KEY, LANE_STATES,
+    LANES, LaneKey, LaneState, NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS,
+    REVOKED, REVOKED_UNTIL, SCRUB, STATUS, Slot, USERS, WAITING, encode_dead,
 };
 use super::record::{self, Damage, Header, Payload};
+use super::totals::Totals;
 use crate::domain::{Lane, MAX_PRIORITY, OperationState, Priority, Version};
 
 /// All tables, open for writing in one transaction.
@@ -22,13 +23,12 @@ pub(super) struct Tables<'txn> {
     waiting: Table<'txn, (i64, u64), &'static [u8; Slot::BYTES]>,
     pub(super) places: Table<'txn, u128, (u8, u64)>,
     pub(super) users: Table<'txn, (u128, u64), ()>,
-    user_totals: Table<'txn, u128, (u64, u64)>,
+    pub(super) totals: Totals<'txn>,
     pub(super) dead: Table<'txn, (i64, u128), Bytes>,
     pub(super) quarantine: Table<'txn, u64, Bytes>,
     pub(super) audit: Table<'txn, (i64, u128), Bytes>,
     pub(super) revoked: Table<'txn, u128, i64>,
     pub(super) revoked_until: Table<'txn, (i64, u128), ()>,
-    counters: Table<'txn, &'static str, u64>,
     pub(super) status: Table<'txn, &'static str, Bytes>,
     pub(super) scrub: Table<'txn, u64, Bytes>,
 }
@@ -44,51 +44,37 @@ impl<'txn> Tables<'txn> {
             waiting: transaction.open_table(WAITING)?,
             places: transaction.open_table(PLACES)?,
             users: transaction.open_table(USERS)?,
-            user_totals: transaction.open_table(USER_TOTALS)?,
+            totals: Totals::open(transaction)?,
             dead: transaction.open_table(DEAD)?,
             quarantine: transaction.open_table(QUARANTINE)?,
             audit: transaction.open_table(AUDIT)?,
             revoked: transaction.open_table(REVOKED)?,
             revoked_until: transaction.open_table(REVOKED_UNTIL)?,
-            counters: transaction.open_table(COUNTERS)?,
             status: transaction.open_table(STATUS)?,
             scrub: transaction.open_table(SCRUB)?,
         })
     }
 
+    /// Writes what is kept in memory until the end of the transaction.
+    pub(super) fn close(self) -> Result<(), redb::Error> {
+        self.totals.close()
+    }
+
     /// Marks a new file with the format; returns the format of one that has it.
     pub(super) fn claim_format(&mut self) -> Result<u64, redb::Error> {
-        if let Some(format) = self.counter_if_set(FORMAT_KEY)? {
+        if let Some(format) = self.totals.counter_if_set(FORMAT_KEY)? {
             return Ok(format);
         }
-        self.counters.insert(FORMAT_KEY, FORMAT)?;
+        self.totals.set(FORMAT_KEY, FORMAT);
         Ok(FORMAT)
-    }
-
-    pub(super) fn counter(&self, name: &str) -> Result<u64, redb::Error> {
-        Ok(self.counter_if_set(name)?.unwrap_or(0))
-    }
-
-    fn counter_if_set(&self, name: &str) -> Result<Option<u64>, redb::Error> {
-        Ok(self.counters.get(name)?.map(|value| value.value()))
-    }
-
-    pub(super) fn add(&mut self, name: &'static str, delta: i64) -> Result<(), redb::Error> {
-        let value = self.counter(name)?.saturating_add_signed(delta);
-        self.counters.insert(name, value)?;
-        Ok(())
     }
 
     /// Counts an operation that came (1) or went (-1).
     fn count(&mut self, priority: Priority, sign: i64, length: usize) -> Result<(), redb::Error> {
-        self.add(PENDING, sign)?;
-        self.add(BYTES, sign * signed(length))?;
-        self.add(BY_PRIORITY[usize::from(priority.clamp(1, MAX_PRIORITY)) - 1], sign)
-    }
-
-    /// A user's pending operations, and their bytes.
-    pub(super) fn user_total(&self, user: u128) -> Result<(u64, u64), redb::Error> {
-        Ok(self.user_totals.get(user)?.map_or((0, 0), |total| total.value()))
+        let own = BY_PRIORITY[usize::from(priority.clamp(1, MAX_PRIORITY)) - 1];
+        self.totals.add(PENDING, sign)?;
+        self.totals.add(BYTES, sign * signed(length))?;
+        self.totals.add(own, sign)
     }
 
     pub(super) fn place(&self, id: Version) -> Result<Option<Place>, redb::Error> {
@@ -105,8 +91,8 @@ impl<'txn> Tables<'txn> {
         header: &Header,
         payload: &Payload,
     ) -> Result<u64, redb::Error> {
-        let seq = self.counter(NEXT_PLACE)?;
-        self.counters.insert(NEXT_PLACE, seq + 1)?;
+        let seq = self.totals.counter(NEXT_PLACE)?;
+        self.totals.set(NEXT_PLACE, seq + 1);
         self.insert(seq, header, &record::encode(seq, header, payload))?;
         Ok(seq)
     }
@@ -119,8 +105,7 @@ impl<'txn> Tables<'txn> {
         self.lanes.insert((&lane, seq), ())?;
         self.places.insert(id, Place::Pending(seq).encode())?;
         self.users.insert((user, seq), ())?;
-        let (count, length) = self.user_total(user)?;
-        self.user_totals.insert(user, (count + 1, length + unsigned(bytes.len())))?;
+        self.totals.add_to_user(user, 1, signed(bytes.len()))?;
         self.count(header.priority, 1, bytes.len())?;
         let before = self.lane_state(&lane)?;
         let mut after = before.unwrap_or(LaneState::beginning(seq, header));
@@ -140,10 +125,8 @@ impl<'txn> Tables<'txn> {
             return Ok(());
         };
         let delta = signed(bytes.len()) - signed(before);
-        let user = header.user_id.as_u128();
-        let (count, length) = self.user_total(user)?;
-        self.user_totals.insert(user, (count, length.saturating_add_signed(delta)))?;
-        self.add(BYTES, delta)
+        self.totals.add_to_user(header.user_id.as_u128(), 0, delta)?;
+        self.totals.add(BYTES, delta)
     }
 
     /// Takes an operation that took effect out of the buffer. One that is not there is no error:
@@ -190,13 +173,7 @@ impl<'txn> Tables<'txn> {
         length: usize,
     ) -> Result<(), redb::Error> {
         self.users.remove((user, seq))?;
-        let (count, bytes) = self.user_total(user)?;
-        if count > 1 {
-            self.user_totals.insert(user, (count - 1, bytes.saturating_sub(unsigned(length))))?;
-        } else {
-            self.user_totals.remove(user)?;
-        }
-        Ok(())
+        self.totals.add_to_user(user, -1, -signed(length))
     }
 
     /// Keeps an operation and its whole lane waiting until `not_before` (Unix milliseconds).
@@ -234,7 +211,7 @@ impl<'txn> Tables<'txn> {
         let certificate = Certificate { state, reason: reason.to_owned(), place: seq };
         self.dead.insert((now, id), encode_dead(&certificate, &bytes).as_slice())?;
         self.places.insert(id, Place::Dead(now).encode())?;
-        self.add(DEAD_COUNT, 1)
+        self.totals.add(DEAD_COUNT, 1)
     }
 
     /// Ends the retention of dead letters from before `cutoff` (Unix milliseconds), `limit` at the
@@ -250,7 +227,7 @@ impl<'txn> Tables<'txn> {
             self.dead.remove(key)?;
             self.places.remove(key.1)?;
         }
-        self.add(DEAD_COUNT, -signed(keys.len()))?;
+        self.totals.add(DEAD_COUNT, -signed(keys.len()))?;
         Ok(keys.len())
     }
 
@@ -334,10 +311,6 @@ impl<'txn> Tables<'txn> {
         }
         Ok(())
     }
-}
-
-fn unsigned(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 pub(super) fn signed(length: usize) -> i64 {

@@ -219,7 +219,7 @@ fn run_all(
         catch_unwind(AssertUnwindSafe(|| job.run(&mut tables, room)))
             .unwrap_or_else(|_| Err(redb::Error::Corrupted("a change panicked".to_owned())))?;
     }
-    Ok(())
+    tables.close()
 }
 
 fn is_full(error: &redb::Error) -> bool {
