@@ -357,7 +357,8 @@ async fn change_task(
 async fn write(state: &State, operation: Operation) -> Result<(Written, TaskView), ApiError> {
     let asked = operation.clone();
     let written = state.writes.submit(operation).await?;
-    if matches!(asked.change, Change::TaskCreate { .. } | Change::TaskDelete { .. }) {
+    let counted = matches!(asked.change, Change::TaskCreate { .. } | Change::TaskDelete { .. });
+    if counted && state.totals.contains_key(&asked.actor.user_id) {
         state.totals.invalidate(&asked.actor.user_id).await;
     }
     let view = match &written {

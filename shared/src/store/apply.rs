@@ -7,8 +7,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use sea_orm::QueryResult;
 use uuid::Uuid;
 
+use super::creates::{CREATES, CreateRows};
 use super::lookup::{profile_of, task_of};
 use super::statements::{
     LedgerRows, PROFILES, ProfileRows, READ_PROFILES, READ_TASKS, SESSIONS, TASKS, TaskRows,
@@ -228,11 +230,12 @@ impl Run<'_> {
         };
         let (supposed, to_read): (Vec<&LaneOf>, Vec<&LaneOf>) =
             lanes.iter().partition(|lane| suppose && begins_with_create(lane));
+        if to_read.is_empty() && supposed.iter().all(|(_, positions)| positions.len() == 1) {
+            return self.creates(lanes).await;
+        }
         let mut known = self.read(&to_read).await?;
         known.extend(supposed.iter().map(|(lane, _)| (*lane, Known::default())));
-        // In one order for everybody, so that batches do not lock each other's rows crosswise.
-        let mut lanes: Vec<&LaneOf> = lanes.iter().collect();
-        lanes.sort_by_key(|(lane, _)| lane.id);
+        let lanes = in_order(lanes);
         let mut ledger = LedgerRows::default();
         let (mut tasks, mut profiles) = (TaskRows::default(), ProfileRows::default());
         let mut written = Vec::new();
@@ -266,10 +269,23 @@ impl Run<'_> {
             Some(EntityKind::Session) => self.store.rows(SESSIONS, ledger.into()).await?,
             Some(EntityKind::Task) | None => self.store.rows(TASKS, tasks.values(ledger)).await?,
         };
-        let done =
-            rows.iter().map(|row| column(row, "id")).collect::<Result<HashSet<Uuid>, _>>()?;
+        let done = ids(&rows)?;
         let again = |(lane, _): &&LaneOf| written.contains(lane) && !done.contains(&lane.id);
         Ok(lanes.into_iter().filter(again).cloned().collect())
+    }
+
+    /// One attempt at lanes that each are one create, of a task that is supposed to be absent.
+    async fn creates(&mut self, lanes: &[LaneOf]) -> Result<Vec<LaneOf>, StoreError> {
+        let lanes = in_order(lanes);
+        let mut rows = CreateRows::default();
+        for (_, positions) in &lanes {
+            let folded = self.fold(positions, Known::default());
+            if let (Some(task), Some(position)) = (&folded.known.task, positions.first()) {
+                rows.push(task, &self.operations[*position]);
+            }
+        }
+        let done = ids(&self.store.rows(CREATES, rows.values(&self.store.node)).await?)?;
+        Ok(lanes.into_iter().filter(|(lane, _)| !done.contains(&lane.id)).cloned().collect())
     }
 
     /// What the ledger is to keep of an operation. One that the ledger knows has its row; of one
@@ -394,6 +410,18 @@ impl Run<'_> {
         }
         Ok(known)
     }
+}
+
+/// Lanes in one order for everybody, so that batches do not lock each other's rows crosswise.
+fn in_order(lanes: &[LaneOf]) -> Vec<&LaneOf> {
+    let mut lanes: Vec<&LaneOf> = lanes.iter().collect();
+    lanes.sort_by_key(|(lane, _)| lane.id);
+    lanes
+}
+
+/// The entities that a statement has written.
+fn ids(rows: &[QueryResult]) -> Result<HashSet<Uuid>, StoreError> {
+    rows.iter().map(|row| column(row, "id")).collect()
 }
 
 /// What an operation is refused with if it is alone to blame for an error; `None` if it cannot be.

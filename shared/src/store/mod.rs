@@ -6,6 +6,7 @@
 //! PostgreSQL is away; every wait has a limit.
 
 mod apply;
+mod creates;
 mod error;
 mod link;
 mod lookup;
@@ -142,12 +143,15 @@ fn unusable() -> SettingsError {
 }
 
 /// Every statement of ours finds its rows by key. Plans that were made while a table was small and
-/// are kept with the prepared statement must not read it from end to end once it has grown. None is
-/// worth compiling, which a plan that seems expensive would be, for longer than a write may take.
+/// are kept with the prepared statement must not read it from end to end once it has grown. So one
+/// plan serves all sizes of a batch, and PostgreSQL need not weigh at each execution whether to plan
+/// again, which takes longer than the statement. None is worth compiling, which a plan that seems
+/// expensive would be, for longer than a write may take.
 fn with_session(options: PgConnectOptions, lock_timeout: Duration) -> PgConnectOptions {
     options.options([
         ("lock_timeout", lock_timeout.as_millis().to_string().as_str()),
         ("jit", "off"),
+        ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),

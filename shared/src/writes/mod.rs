@@ -24,8 +24,9 @@ use admission::Admission;
 use flusher::{Flusher, Ticket};
 
 /// Statements on their way at once; each serves the lanes that hash to it, so that operations of
-/// one entity never race each other.
-const FLUSHERS: usize = 4;
+/// one entity never race each other. More of them make for smaller batches, and what PostgreSQL does
+/// for a batch of any size costs as much as ten rows.
+const FLUSHERS: usize = 2;
 
 /// Writes that may wait for one flusher before new ones are refused.
 const QUEUE: usize = 8192;
