@@ -6,9 +6,9 @@
 use redb::{ReadableTable, Table, TableError, WriteTransaction};
 
 use super::layout::{
-    AUDIT, BY_PRIORITY, BYTES, Bytes, Certificate, DEAD, DEAD_COUNT, FORMAT, FORMAT_KEY, LANE_STATES,
-    LANES, LaneKey, LaneState, NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS,
-    REVOKED, REVOKED_UNTIL, SCRUB, STATUS, Slot, USERS, WAITING, encode_dead,
+    AUDIT, BY_PRIORITY, BYTES, Bytes, Certificate, DEAD, DEAD_COUNT, FORMAT, FORMAT_KEY,
+    LANE_STATES, LANES, LaneKey, LaneState, NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY,
+    RECORDS, REVOKED, REVOKED_UNTIL, SCRUB, STATUS, Slot, USERS, WAITING, encode_dead,
 };
 use super::record::{self, Damage, Header, Payload};
 use super::totals::Totals;

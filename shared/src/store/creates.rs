@@ -10,7 +10,11 @@ use uuid::Uuid;
 use crate::domain::{Action, Operation, OperationState, Task};
 
 /// Creates tasks that are supposed not to be there, with their ledger rows; users are made on first
-/// sight. Those of suspended users, and those that are there, are left out and not returned.
+/// sight. Those of suspended users are left out and not returned. If one of the tasks or of the ledger
+/// rows is there, nothing is written: it fails with [`StoreError::THERE`]. Looking for each before
+/// writing it would take a seventh of the time.
+///
+/// [`StoreError::THERE`]: super::StoreError::THERE
 pub(super) const CREATES: &str = r"
 WITH t AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bool[], $5::text[], $6::text[],
@@ -26,14 +30,12 @@ WITH t AS (
         version, version, version, accepted_at, accepted_at
     FROM t
     ORDER BY id
-    ON CONFLICT (id) DO NOTHING
     RETURNING id, user_id, title_version, created_at
 ), noted AS (
     INSERT INTO operations (id, user_id, entity, entity_id, action, outcome, accepted_at,
         applied_at, node)
     SELECT title_version, user_id, 'task', id, $9, $10, created_at, clock_timestamp(), $11
     FROM created
-    ON CONFLICT (id) DO NOTHING
 )
 SELECT id FROM created";
 

@@ -93,6 +93,9 @@ impl StoreError {
     /// lock_not_available: somebody held on to a row for longer than we wait for locks.
     pub const LOCKED: Self = Self::Refused(SqlState(*b"55P03"));
 
+    /// unique_violation: a row that was to be inserted is there.
+    pub const THERE: Self = Self::Refused(SqlState(*b"23505"));
+
     /// What to do about it.
     #[must_use]
     pub const fn class(self) -> Class {

@@ -8,6 +8,7 @@
 mod apply;
 mod creates;
 mod error;
+mod held;
 mod link;
 mod lookup;
 mod page;
@@ -16,14 +17,11 @@ mod purge;
 mod statements;
 
 use std::future::Future;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use sea_orm::sqlx::postgres::PgConnectOptions;
-use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, QueryResult,
-    Statement, Value,
-};
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, QueryResult, Value};
 use secrecy::{ExposeSecret, SecretString};
 
 pub use apply::{Applied, Effect, Entity, Source};
@@ -33,6 +31,7 @@ pub use lookup::LedgerEntry;
 pub use page::{PageStart, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
 
 use crate::settings::{SettingsError, StoreSettings};
+use held::Connections;
 
 /// How one process uses PostgreSQL.
 #[derive(Clone, Debug)]
@@ -50,7 +49,7 @@ pub struct Usage {
 #[derive(Debug)]
 pub struct Store {
     options: ConnectOptions,
-    pool: RwLock<DatabaseConnection>,
+    connections: RwLock<Arc<Connections>>,
     node: String,
     write_timeout: Duration,
     read_timeout: Duration,
@@ -75,10 +74,10 @@ impl Store {
             .set_application_name(usage.application_name)
             .sqlx_logging(false)
             .map_sqlx_postgres_opts(move |options| with_session(options, usage.lock_timeout));
-        let pool = connect(&options).await?;
+        let connections = Arc::new(connect(&options).await?);
         Ok(Self {
             options,
-            pool: RwLock::new(pool),
+            connections: RwLock::new(connections),
             node: settings.node(),
             write_timeout: usage.write_timeout,
             read_timeout,
@@ -88,7 +87,11 @@ impl Store {
     /// The connections, for migrating.
     #[must_use]
     pub fn connection(&self) -> DatabaseConnection {
-        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.connections().pool().clone()
+    }
+
+    fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.connections.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn rows(
@@ -96,7 +99,7 @@ impl Store {
         sql: impl Into<String>,
         values: Vec<Value>,
     ) -> Result<Vec<QueryResult>, StoreError> {
-        query(&self.connection(), sql, values).await
+        self.connections().query(sql, values).await
     }
 
     /// A read, within the time that reads have.
@@ -109,15 +112,6 @@ impl Store {
     }
 }
 
-async fn query(
-    pool: &DatabaseConnection,
-    sql: impl Into<String>,
-    values: Vec<Value>,
-) -> Result<Vec<QueryResult>, StoreError> {
-    let statement = Statement::from_sql_and_values(DatabaseBackend::Postgres, sql, values);
-    Ok(pool.query_all_raw(statement).await?)
-}
-
 /// Waits for a result, `limit` at the most.
 async fn within<T>(
     limit: Duration,
@@ -126,9 +120,10 @@ async fn within<T>(
     tokio::time::timeout(limit, work).await.unwrap_or(Err(StoreError::TimedOut))
 }
 
-async fn connect(options: &ConnectOptions) -> Result<DatabaseConnection, SettingsError> {
+async fn connect(options: &ConnectOptions) -> Result<Connections, SettingsError> {
     // Lazy: opens nothing, and fails only if the address cannot be read.
-    Database::connect(options.clone()).await.map_err(|_| unusable())
+    let pool = Database::connect(options.clone()).await.map_err(|_| unusable())?;
+    Ok(Connections::of(pool, options.get_max_connections().unwrap_or(1)))
 }
 
 fn check_url(url: &SecretString) -> Result<(), SettingsError> {

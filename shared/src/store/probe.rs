@@ -1,7 +1,10 @@
 //! Finding out whether PostgreSQL takes writes of ours.
 
+use std::sync::{Arc, PoisonError};
+
+use super::creates::{CREATES, CreateRows};
 use super::statements::{LedgerRows, PROFILES, ProfileRows, TASKS, TaskRows};
-use super::{Store, StoreError, connect, query, within};
+use super::{Store, StoreError, connect, within};
 
 impl Store {
     /// Runs the very statements that apply operations, without any operation: that goes through
@@ -15,11 +18,12 @@ impl Store {
         let fresh = connect(&self.options).await.map_err(|_| StoreError::Unreachable)?;
         let ledger = || LedgerRows::default().values(&self.node);
         within(self.read_timeout, async {
-            query(&fresh, TASKS, TaskRows::default().values(ledger())).await?;
-            query(&fresh, PROFILES, ProfileRows::default().values(ledger())).await
+            fresh.query(CREATES, CreateRows::default().values(&self.node)).await?;
+            fresh.query(TASKS, TaskRows::default().values(ledger())).await?;
+            fresh.query(PROFILES, ProfileRows::default().values(ledger())).await
         })
         .await?;
-        *self.pool.write().unwrap_or_else(std::sync::PoisonError::into_inner) = fresh;
+        *self.connections.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
         Ok(())
     }
 }
