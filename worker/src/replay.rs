@@ -5,7 +5,7 @@
 //! duplicates and leave. While a batch is on its way its lanes are busy, so batches in flight are
 //! disjoint and no lane is ever applied out of order.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -185,6 +185,7 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
             settlements.push(Settlement { place: place.seq, verdict });
         }
     }
+    count(&places, &effects);
     let Some(error) = error else { return settlements };
     context.link.report(error);
     context.pace.restart();
@@ -209,6 +210,22 @@ impl Place {
     }
 }
 
+/// Counts what took effect, and how long it had waited.
+fn count(places: &[Place], effects: &[Effect]) {
+    let (now, lags) = (unix_millis(), metrics::histogram!("replay_lag_seconds"));
+    let mut outcomes: BTreeMap<&str, u64> = BTreeMap::new();
+    for (place, effect) in places.iter().zip(effects) {
+        if let Some(state) = effect.outcome.and_then(Outcome::ledger_state) {
+            *outcomes.entry(state.as_str()).or_default() += 1;
+            let lag = u64::try_from(now - place.queued_at).unwrap_or(0);
+            lags.record(Duration::from_millis(lag));
+        }
+    }
+    for (outcome, number) in outcomes {
+        metrics::counter!("replay_operations_total", "outcome" => outcome).increment(number);
+    }
+}
+
 /// What is to become of an operation; `None` if it was held back and stays as it is.
 fn judge(
     settings: &WorkerSettings,
@@ -217,13 +234,7 @@ fn judge(
     effect: &Effect,
 ) -> Option<Verdict> {
     let outcome = effect.outcome?;
-    let Outcome::Refused(refusal) = outcome else {
-        let name = outcome.ledger_state().map_or("unknown", |state| state.as_str());
-        metrics::counter!("replay_operations_total", "outcome" => name).increment(1);
-        let lag = u64::try_from(unix_millis() - place.queued_at).unwrap_or(0);
-        metrics::histogram!("replay_lag_seconds").record(Duration::from_millis(lag));
-        return Some(Verdict::Done);
-    };
+    let Outcome::Refused(refusal) = outcome else { return Some(Verdict::Done) };
     if refusal == Refusal::Erased {
         // It has left the buffer with everything else of its user.
         return None;

@@ -63,7 +63,7 @@ impl Default for WorkerSettings {
             worker_port: 9100,
             migrate: Migrate::Auto,
             monitor_interval_seconds: 10,
-            replay_batch_size: 500,
+            replay_batch_size: 1000,
             replay_concurrency: 2,
             replay_timeout_ms: 10_000,
             replay_stall_seconds: 60,

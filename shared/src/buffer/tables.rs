@@ -156,9 +156,8 @@ impl<'txn> Tables<'txn> {
         if before.head != seq {
             return self.reindex(&lane, Some(&before), Some(&after));
         }
-        let Some(next) = self.first_of(&lane)? else {
-            return self.reindex(&lane, Some(&before), None);
-        };
+        let next = if before.len() == 1 { None } else { self.first_of(&lane)? };
+        let Some(next) = next else { return self.reindex(&lane, Some(&before), None) };
         after.head = next;
         (after.queued_at, after.not_before) = self
             .header(next)?

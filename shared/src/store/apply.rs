@@ -7,15 +7,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sea_orm::QueryResult;
 use uuid::Uuid;
 
-use super::creates::{CREATES, CreateRows};
+use super::creates::CreateRows;
 use super::lookup::{profile_of, task_of};
 use super::statements::{
     LedgerRows, PROFILES, ProfileRows, READ_PROFILES, READ_TASKS, SESSIONS, TASKS, TaskRows,
 };
-use super::{Class, Store, StoreError, column, within};
+use super::{Class, Store, StoreError, column, ids, within};
 use crate::domain::{
     Change, Clock, EntityKind, Lane, Operation, Outcome, Profile, ProfileVersions, Refusal,
     Standing, Task, TaskVersions, Version, apply_to_profile, apply_to_task,
@@ -285,12 +284,7 @@ impl Run<'_> {
                 rows.push(task, &self.operations[*position]);
             }
         }
-        let done = match self.store.rows(CREATES, rows.values(&self.store.node)).await {
-            Ok(rows) => ids(&rows)?,
-            // One of them came before, as when an acknowledgement was lost: none was written now.
-            Err(StoreError::THERE) => HashSet::new(),
-            Err(error) => return Err(error),
-        };
+        let done = self.store.create(rows).await?;
         Ok(lanes.into_iter().filter(|(lane, _)| !done.contains(&lane.id)).cloned().collect())
     }
 
@@ -429,11 +423,6 @@ fn in_order(lanes: &[LaneOf]) -> Vec<&LaneOf> {
 /// come again.
 fn is_fresh(id: Uuid) -> bool {
     id.get_version_num() == 7
-}
-
-/// The entities that a statement has written.
-fn ids(rows: &[QueryResult]) -> Result<HashSet<Uuid>, StoreError> {
-    rows.iter().map(|row| column(row, "id")).collect()
 }
 
 /// What an operation is refused with if it is alone to blame for an error; `None` if it cannot be.

@@ -96,6 +96,9 @@ impl StoreError {
     /// unique_violation: a row that was to be inserted is there.
     pub const THERE: Self = Self::Refused(SqlState(*b"23505"));
 
+    /// foreign_key_violation: a row that another is to refer to is not there.
+    pub const ORPHAN: Self = Self::Refused(SqlState(*b"23503"));
+
     /// What to do about it.
     #[must_use]
     pub const fn class(self) -> Class {

@@ -16,6 +16,7 @@ mod probe;
 mod purge;
 mod statements;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{ConnectOptions, Database, DatabaseConnection, QueryResult, Value};
 use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
 
 pub use apply::{Applied, Effect, Entity, Source};
 pub use error::{Class, SqlState, StoreError};
@@ -31,6 +33,7 @@ pub use lookup::LedgerEntry;
 pub use page::{PageStart, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
 
 use crate::settings::{SettingsError, StoreSettings};
+use creates::SeenUsers;
 use held::Connections;
 
 /// How one process uses PostgreSQL.
@@ -50,6 +53,7 @@ pub struct Usage {
 pub struct Store {
     options: ConnectOptions,
     connections: RwLock<Arc<Connections>>,
+    seen: SeenUsers,
     node: String,
     write_timeout: Duration,
     read_timeout: Duration,
@@ -78,6 +82,7 @@ impl Store {
         Ok(Self {
             options,
             connections: RwLock::new(connections),
+            seen: SeenUsers::default(),
             node: settings.node(),
             write_timeout: usage.write_timeout,
             read_timeout,
@@ -156,4 +161,9 @@ fn with_session(options: PgConnectOptions, lock_timeout: Duration) -> PgConnectO
 /// The value of a column.
 fn column<T: sea_orm::TryGetable>(row: &QueryResult, name: &str) -> Result<T, StoreError> {
     row.try_get("", name).map_err(|_| StoreError::Shape)
+}
+
+/// The ids that a statement returns.
+fn ids(rows: &[QueryResult]) -> Result<HashSet<Uuid>, StoreError> {
+    rows.iter().map(|row| column(row, "id")).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::creates::{CREATES, CreateRows};
+use super::creates::{CREATES_OF_NEW_USERS, CreateRows};
 use super::statements::{LedgerRows, PROFILES, ProfileRows, TASKS, TaskRows};
 use super::{Store, StoreError, connect, within};
 
@@ -18,7 +18,7 @@ impl Store {
         let fresh = connect(&self.options).await.map_err(|_| StoreError::Unreachable)?;
         let ledger = || LedgerRows::default().values(&self.node);
         within(self.read_timeout, async {
-            fresh.query(CREATES, CreateRows::default().values(&self.node)).await?;
+            fresh.query(CREATES_OF_NEW_USERS, CreateRows::default().values(&self.node)).await?;
             fresh.query(TASKS, TaskRows::default().values(ledger())).await?;
             fresh.query(PROFILES, ProfileRows::default().values(ledger())).await
         })
