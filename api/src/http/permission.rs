@@ -102,9 +102,12 @@ impl OAuthScopes for Permission {
 pub struct Routes {
     methods: HashMap<String, Vec<String>>,
     permissions: HashMap<(String, String), Permission>,
-    /// What was looked up before, by the router's own patterns, of which there are so many as routes.
-    known: RwLock<HashMap<(Arc<str>, Method), Option<Permission>>>,
+    /// What was looked up before: so many as there are routes.
+    known: RwLock<HashMap<Route, Option<Permission>>>,
 }
+
+/// A route as the router names it: its pattern, with the router's own names of parameters.
+type Route = (Arc<str>, Method);
 
 impl Routes {
     /// Takes them from an OpenAPI document. A route that names none is left out, and so denied to

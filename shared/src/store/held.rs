@@ -9,6 +9,7 @@ use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::{AssertSqlSafe, Error as SqlxError, Postgres, query_with};
 use sea_orm::{DatabaseConnection, DbErr, QueryResult, RuntimeErr, Value, Values};
 use sea_query_sqlx::SqlxValues;
+use tokio::runtime::Handle;
 
 use super::StoreError;
 
@@ -25,6 +26,7 @@ pub(super) struct Connections {
     pool: DatabaseConnection,
     most: usize,
     held: Mutex<Vec<Held>>,
+    runtime: Handle,
 }
 
 #[derive(Debug)]
@@ -35,10 +37,11 @@ struct Held {
 }
 
 impl Connections {
-    /// Holds none yet; at most half of the `size` connections of the pool.
+    /// Holds none yet; at most half of the `size` connections of the pool. Called from the runtime
+    /// that the pool was made on.
     pub(super) fn of(pool: DatabaseConnection, size: u32) -> Self {
         let most = usize::try_from(HELD.min(size / 2)).unwrap_or(0);
-        Self { pool, most, held: Mutex::default() }
+        Self { pool, most, held: Mutex::default(), runtime: Handle::current() }
     }
 
     /// The pool itself.
@@ -86,5 +89,13 @@ impl Connections {
         if all.len() < self.most && now.duration_since(held.since) < HOLD {
             all.push(Held { used: now, ..held });
         }
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        // A connection goes back to the pool on a task, which can be begun on the runtime alone.
+        let _context = self.runtime.enter();
+        self.held.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

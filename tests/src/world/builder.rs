@@ -23,6 +23,9 @@ use crate::wait::wait_until;
 
 /// Longer than any promise of the product: a hang fails the test, and not the test run.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Idle connections are not used again for longer than this: the api closes one that has never sent
+/// anything after 10 s, and a request must not meet that.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The worker migrates, and the api notices, after their first answers.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -135,7 +138,10 @@ impl Builder {
             let launch = launch(folder.path(), name, subcommand, &environment);
             Process::new(name, launch, Probe::Live(port))
         };
-        let http = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build();
+        let http = reqwest::Client::builder()
+            .timeout(REQUEST_TIMEOUT)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .build();
         World {
             api: process("api", "serve", server_port),
             worker: process("worker", "run", worker_port),

@@ -12,6 +12,7 @@ mod backoff;
 mod bad_input;
 mod conflicts;
 mod connections;
+mod creates;
 mod erasure;
 mod error_classes;
 mod harness;
