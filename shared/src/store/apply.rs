@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 use super::creates::CreateRows;
+use super::lanes::{LaneOf, Split, blame, by_kind, in_order, split};
 use super::lookup::{profile_of, task_of};
 use super::statements::{
     LedgerRows, PROFILES, ProfileRows, READ_PROFILES, READ_TASKS, SESSIONS, TASKS, TaskRows,
@@ -90,9 +91,6 @@ impl Store {
     }
 }
 
-/// The positions of one entity's operations in the batch, in order.
-type LaneOf = (Lane, Vec<usize>);
-
 /// One call of [`Store::apply`].
 struct Run<'a> {
     store: &'a Store,
@@ -125,7 +123,7 @@ struct Folded {
 
 impl Run<'_> {
     async fn all(&mut self) -> Result<(), StoreError> {
-        let mut stack = self.groups();
+        let mut stack = by_kind(self.operations);
         while let Some(group) = stack.pop() {
             if self.held_back(&group) {
                 continue;
@@ -150,34 +148,6 @@ impl Run<'_> {
             }
         }
         Ok(())
-    }
-
-    /// The lanes by kind, since each kind has its statement. The kind of the most urgent lane comes
-    /// last, so that a stack yields it first.
-    fn groups(&self) -> Vec<Vec<LaneOf>> {
-        let mut places: HashMap<Lane, usize> = HashMap::new();
-        let (mut tasks, mut profiles, mut sessions): (Vec<LaneOf>, Vec<LaneOf>, Vec<LaneOf>) =
-            Default::default();
-        for (position, operation) in self.operations.iter().enumerate() {
-            let lane = operation.lane();
-            let group = match lane.kind {
-                EntityKind::Task => &mut tasks,
-                EntityKind::Profile => &mut profiles,
-                EntityKind::Session => &mut sessions,
-            };
-            let place = *places.entry(lane).or_insert_with(|| {
-                group.push((lane, Vec::new()));
-                group.len() - 1
-            });
-            group[place].1.push(position);
-        }
-        let most_urgent = self.operations.first().map(|operation| operation.lane().kind);
-        let groups = match most_urgent {
-            Some(EntityKind::Session) => vec![tasks, profiles, sessions],
-            Some(EntityKind::Profile) => vec![tasks, sessions, profiles],
-            Some(EntityKind::Task) | None => vec![profiles, sessions, tasks],
-        };
-        groups.into_iter().filter(|group| !group.is_empty()).collect()
     }
 
     /// True for a lane that was split and whose earlier part has to wait.
@@ -412,56 +382,8 @@ impl Run<'_> {
     }
 }
 
-/// Lanes in one order for everybody, so that batches do not lock each other's rows crosswise.
-fn in_order(lanes: &[LaneOf]) -> Vec<&LaneOf> {
-    let mut lanes: Vec<&LaneOf> = lanes.iter().collect();
-    lanes.sort_by_key(|(lane, _)| lane.id);
-    lanes
-}
-
 /// Whether a task's id was drawn for its create alone. One that stands for a client's key may well
 /// come again.
 fn is_fresh(id: Uuid) -> bool {
     id.get_version_num() == 7
-}
-
-/// What an operation is refused with if it is alone to blame for an error; `None` if it cannot be.
-fn blame(error: StoreError) -> Option<Refusal> {
-    let state = match error {
-        StoreError::Refused(state) => state.0,
-        StoreError::Unreachable
-        | StoreError::Broken
-        | StoreError::TimedOut
-        | StoreError::Contended
-        | StoreError::Shape => *b"SHAPE",
-    };
-    match error.class() {
-        Class::Data => Some(Refusal::Data(state)),
-        Class::Internal => Some(Refusal::Internal(state)),
-        Class::Transient => Some(Refusal::Busy),
-        Class::Unavailable | Class::Unknown | Class::Schema | Class::Auth => None,
-    }
-}
-
-enum Split {
-    Halves([Vec<LaneOf>; 2]),
-    Alone(usize),
-}
-
-/// Halves a group: by lanes, then by the operations of the one lane, the first to come being last
-/// so that a stack yields it first.
-fn split(group: Vec<LaneOf>) -> Split {
-    let mut group = group;
-    if group.len() > 1 {
-        let second = group.split_off(group.len() / 2);
-        return Split::Halves([second, group]);
-    }
-    match group.pop() {
-        Some((lane, mut positions)) if positions.len() > 1 => {
-            let second = positions.split_off(positions.len() / 2);
-            Split::Halves([vec![(lane, second)], vec![(lane, positions)]])
-        }
-        Some((_, positions)) => Split::Alone(positions.first().copied().unwrap_or_default()),
-        None => Split::Halves([Vec::new(), Vec::new()]),
-    }
 }

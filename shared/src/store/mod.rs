@@ -9,6 +9,7 @@ mod apply;
 mod creates;
 mod error;
 mod held;
+mod lanes;
 mod link;
 mod lookup;
 mod page;
