@@ -6,6 +6,7 @@
 
 pub mod buffer;
 pub mod domain;
+pub mod gather;
 pub mod online;
 pub mod redis;
 pub mod sessions;

@@ -1,13 +1,14 @@
 //! Counts and times answers. The handles of a route's metrics are kept: looking them up by their
 //! labels costs more than counting.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Counter, Histogram};
 use poem::http::Method;
 use poem::{PathPattern, Response};
+
+use super::memo::Memo;
 
 /// What tells the answers of one kind from others: the route's pattern (none if there is no such
 /// route), the method, the status.
@@ -16,7 +17,7 @@ type Kind = (Option<Arc<str>>, &'static str, u16);
 /// The metrics of all answers.
 #[derive(Debug, Default)]
 pub struct Metered {
-    handles: RwLock<HashMap<Kind, (Counter, Histogram)>>,
+    handles: Memo<Kind, (Counter, Histogram)>,
 }
 
 impl Metered {
@@ -24,18 +25,9 @@ impl Metered {
     pub fn record(&self, response: &Response, method: &Method, took: Duration) {
         let pattern = response.data::<PathPattern>().map(|pattern| Arc::clone(&pattern.0));
         let kind = (pattern, known_method(method), response.status().as_u16());
-        let count = |(answers, durations): &(Counter, Histogram)| {
-            answers.increment(1);
-            durations.record(took);
-        };
-        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handles) = handles.get(&kind) {
-            return count(handles);
-        }
-        drop(handles);
-        let handles = handles_of(&kind);
-        count(&handles);
-        self.handles.write().unwrap_or_else(PoisonError::into_inner).insert(kind, handles);
+        let (answers, durations) = self.handles.of(kind, handles_of);
+        answers.increment(1);
+        durations.record(took);
     }
 }
 

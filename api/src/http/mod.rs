@@ -10,6 +10,7 @@ mod error;
 mod headers;
 mod health;
 mod list_query;
+mod memo;
 mod metered;
 mod operations;
 mod permission;

@@ -2,7 +2,7 @@
 //! requests are held to what OpenAPI shows.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use poem::http::Method;
 use poem::{PathPattern, Request};
@@ -10,6 +10,8 @@ use poem_openapi::OAuthScopes;
 use poem_openapi::registry::MetaOAuthScope;
 use serde_json::Value;
 use shared::domain::Role;
+
+use super::memo::Memo;
 
 /// What a request needs to be allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,7 +105,7 @@ pub struct Routes {
     methods: HashMap<String, Vec<String>>,
     permissions: HashMap<(String, String), Permission>,
     /// What was looked up before: so many as there are routes.
-    known: RwLock<HashMap<Route, Option<Permission>>>,
+    known: Memo<Route, Option<Permission>>,
 }
 
 /// A route as the router names it: its pattern, with the router's own names of parameters.
@@ -136,13 +138,8 @@ impl Routes {
     #[must_use]
     pub fn needed_for(&self, request: &Request) -> Option<Permission> {
         let route = (Arc::clone(&request.data::<PathPattern>()?.0), request.method().clone());
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&route).copied();
-        known.unwrap_or_else(|| {
-            let (pattern, method) = &route;
-            let needed = self.permissions.get(&(method.as_str().to_owned(), shape(pattern)));
-            let needed = needed.copied();
-            self.known.write().unwrap_or_else(PoisonError::into_inner).insert(route, needed);
-            needed
+        self.known.of(route, |(pattern, method)| {
+            self.permissions.get(&(method.as_str().to_owned(), shape(pattern))).copied()
         })
     }
 

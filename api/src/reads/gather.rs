@@ -3,25 +3,19 @@
 //! comes alone leaves at once.
 
 use std::collections::{HashMap, HashSet};
-use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use futures::FutureExt;
 use shared::buffer::Buffer;
 use shared::domain::{Base, Clock, EntityKind, Lane, Operation, Task};
+use shared::gather::Gatherer;
 use shared::store::{Link, Store, StoreError};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::http::ApiError;
 
 /// Looks on their way at once.
 const READERS: usize = 2;
-/// Tasks in one look at the most.
-const BATCH: usize = 256;
-/// Reads that may wait for one reader before new ones are refused.
-const QUEUE: usize = 8192;
 
 /// What is known of a task: its pending operations, and what PostgreSQL has.
 #[derive(Debug)]
@@ -33,6 +27,7 @@ pub struct Known {
 }
 
 /// A task that is asked for, and where the answer goes.
+#[derive(Debug)]
 struct Ask {
     id: Uuid,
     reply: oneshot::Sender<Result<Known, ApiError>>,
@@ -41,8 +36,7 @@ struct Ask {
 /// The tasks that read.
 #[derive(Debug)]
 pub struct TaskReader {
-    queues: Mutex<Vec<mpsc::Sender<Ask>>>,
-    readers: Mutex<Vec<JoinHandle<()>>>,
+    asks: Gatherer<Ask>,
 }
 
 impl TaskReader {
@@ -54,19 +48,17 @@ impl TaskReader {
         link: &Arc<Link>,
         clock: &Arc<Clock>,
     ) -> Self {
-        let (mut queues, mut readers) = (Vec::new(), Vec::new());
-        for _ in 0..READERS {
-            let (queue, asks) = mpsc::channel(QUEUE);
-            let reader = Reader {
-                store: Arc::clone(store),
-                buffer: Arc::clone(buffer),
-                link: Arc::clone(link),
-                clock: Arc::clone(clock),
-            };
-            queues.push(queue);
-            readers.push(tokio::spawn(reader.run(asks)));
-        }
-        Self { queues: Mutex::new(queues), readers: Mutex::new(readers) }
+        let reader = Arc::new(Reader {
+            store: Arc::clone(store),
+            buffer: Arc::clone(buffer),
+            link: Arc::clone(link),
+            clock: Arc::clone(clock),
+        });
+        let asks = Gatherer::start("reads", READERS, move |batch| {
+            let reader = Arc::clone(&reader);
+            async move { reader.look(batch).await }
+        });
+        Self { asks }
     }
 
     /// What is known of a task now.
@@ -75,31 +67,17 @@ impl TaskReader {
     /// If the buffer cannot be read, or too many reads are waiting.
     pub async fn known(&self, id: Uuid) -> Result<Known, ApiError> {
         let (reply, known) = oneshot::channel();
-        let queue = self.queue_of(id).ok_or(ApiError::OVERLOADED)?;
-        queue.try_send(Ask { id, reply }).map_err(|_| ApiError::OVERLOADED)?;
+        self.asks.send(id, Ask { id, reply }).ok_or(ApiError::OVERLOADED)?;
         known.await.unwrap_or(Err(ApiError::OVERLOADED))
-    }
-
-    fn queue_of(&self, id: Uuid) -> Option<mpsc::Sender<Ask>> {
-        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let shard = id.as_u128() % (READERS as u128);
-        queues.get(usize::try_from(shard).unwrap_or(0)).cloned()
     }
 
     /// Takes no more reads, answers those that wait, and ends the tasks.
     pub async fn close(&self) {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        let readers =
-            std::mem::take(&mut *self.readers.lock().unwrap_or_else(PoisonError::into_inner));
-        for reader in readers {
-            if reader.await.is_err() {
-                tracing::error!("a task that reads has panicked");
-            }
-        }
+        self.asks.close().await;
     }
 }
 
-/// One task that reads: one look on its way at a time.
+/// What the tasks that read look into.
 struct Reader {
     store: Arc<Store>,
     buffer: Arc<Buffer>,
@@ -108,16 +86,6 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(self, mut asks: mpsc::Receiver<Ask>) {
-        let mut batch = Vec::new();
-        while asks.recv_many(&mut batch, BATCH).await > 0 {
-            let looked = AssertUnwindSafe(self.look(std::mem::take(&mut batch))).catch_unwind();
-            if looked.await.is_err() {
-                tracing::error!("a batch of reads panicked: its clients are told that they failed");
-            }
-        }
-    }
-
     /// Pending operations first: what replay brings to PostgreSQL between the two looks is then seen
     /// in both, and not in neither.
     async fn look(&self, batch: Vec<Ask>) {

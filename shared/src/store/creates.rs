@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use sea_orm::Value;
 use uuid::Uuid;
 
+use super::statements::TaskColumns;
 use super::{Store, StoreError, ids};
 use crate::domain::{Action, Operation, OperationState, Task};
 
@@ -91,14 +92,15 @@ impl Store {
     /// Creates tasks; those that were created. None if one was there already, as when an
     /// acknowledgement was lost.
     pub(super) async fn create(&self, rows: CreateRows) -> Result<HashSet<Uuid>, StoreError> {
-        let users = rows.user_id.clone();
-        let are_seen = self.seen.has_all(&users);
-        let statement = if are_seen { CREATES } else { CREATES_OF_NEW_USERS };
+        let users = rows.tasks.users();
+        let number = users.len();
+        let unseen = (!self.seen.has_all(users)).then(|| users.to_vec());
+        let statement = if unseen.is_none() { CREATES } else { CREATES_OF_NEW_USERS };
         match self.rows(statement, rows.values(&self.node)).await {
             Ok(created) => {
                 let created = ids(&created)?;
-                if !are_seen && created.len() == users.len() {
-                    self.seen.remember(users);
+                if let Some(unseen) = unseen.filter(|_| created.len() == number) {
+                    self.seen.remember(unseen);
                 }
                 Ok(created)
             }
@@ -115,12 +117,7 @@ impl Store {
 /// The arrays of [`CREATES`].
 #[derive(Default)]
 pub(super) struct CreateRows {
-    id: Vec<Uuid>,
-    user_id: Vec<Uuid>,
-    title: Vec<String>,
-    described: Vec<bool>,
-    description: Vec<String>,
-    status: Vec<String>,
+    tasks: TaskColumns,
     version: Vec<Uuid>,
     accepted_at: Vec<DateTime<Utc>>,
 }
@@ -128,31 +125,20 @@ pub(super) struct CreateRows {
 impl CreateRows {
     /// Adds a task as its create makes it.
     pub(super) fn push(&mut self, task: &Task, create: &Operation) {
-        self.id.push(task.id);
-        self.user_id.push(task.user_id);
-        self.title.push(task.title.as_ref().map_or_else(String::new, |t| t.as_str().to_owned()));
-        self.described.push(task.description.is_some());
-        let description = task.description.as_ref().map(|d| d.as_str().to_owned());
-        self.description.push(description.unwrap_or_default());
-        self.status.push(task.status.as_str().to_owned());
+        self.tasks.push(task);
         self.version.push(create.id.as_uuid());
         self.accepted_at.push(create.accepted_at);
     }
 
     /// All values, the node's name last.
     pub(super) fn values(self, node: &str) -> Vec<Value> {
-        vec![
-            self.id.into(),
-            self.user_id.into(),
-            self.title.into(),
-            self.described.into(),
-            self.description.into(),
-            self.status.into(),
+        let others: [Value; 5] = [
             self.version.into(),
             self.accepted_at.into(),
             Action::Create.as_str().into(),
             OperationState::Applied.as_str().into(),
             node.into(),
-        ]
+        ];
+        self.tasks.values().into_iter().chain(others).collect()
     }
 }

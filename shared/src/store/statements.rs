@@ -165,15 +165,51 @@ LEFT JOIN users a ON a.id = o.user_id
 LEFT JOIN users u ON u.id = o.entity_id
 ORDER BY o.place";
 
-/// The arrays of [`TASKS`] that hold tasks.
+/// The arrays that hold what tasks are, the first of every statement that writes tasks.
 #[derive(Default)]
-pub(super) struct TaskRows {
+pub(super) struct TaskColumns {
     id: Vec<Uuid>,
     user_id: Vec<Uuid>,
     title: Vec<String>,
     described: Vec<bool>,
     description: Vec<String>,
     status: Vec<String>,
+}
+
+impl TaskColumns {
+    /// Adds a task.
+    pub(super) fn push(&mut self, task: &Task) {
+        self.id.push(task.id);
+        self.user_id.push(task.user_id);
+        self.title.push(task.title.as_ref().map_or_else(String::new, |t| t.as_str().to_owned()));
+        self.described.push(task.description.is_some());
+        let description = task.description.as_ref().map(|d| d.as_str().to_owned());
+        self.description.push(description.unwrap_or_default());
+        self.status.push(task.status.as_str().to_owned());
+    }
+
+    /// Whose tasks they are.
+    pub(super) fn users(&self) -> &[Uuid] {
+        &self.user_id
+    }
+
+    /// The values.
+    pub(super) fn values(self) -> [Value; 6] {
+        [
+            self.id.into(),
+            self.user_id.into(),
+            self.title.into(),
+            self.described.into(),
+            self.description.into(),
+            self.status.into(),
+        ]
+    }
+}
+
+/// The arrays of [`TASKS`] that hold tasks.
+#[derive(Default)]
+pub(super) struct TaskRows {
+    tasks: TaskColumns,
     versions: [Vec<Uuid>; 3],
     deleted: Vec<bool>,
     deleted_at: Vec<DateTime<Utc>>,
@@ -185,13 +221,7 @@ pub(super) struct TaskRows {
 impl TaskRows {
     /// Adds a task and the versions it had before; `None` if it was not there.
     pub(super) fn push(&mut self, task: &Task, was: Option<TaskVersions>) {
-        self.id.push(task.id);
-        self.user_id.push(task.user_id);
-        self.title.push(task.title.as_ref().map_or_else(String::new, |t| t.as_str().to_owned()));
-        self.described.push(task.description.is_some());
-        let description = task.description.as_ref().map(|d| d.as_str().to_owned());
-        self.description.push(description.unwrap_or_default());
-        self.status.push(task.status.as_str().to_owned());
+        self.tasks.push(task);
         push_all(&mut self.versions, of_task(task.versions));
         self.deleted.push(task.deleted_at.is_some());
         self.deleted_at.push(task.deleted_at.unwrap_or_default());
@@ -204,13 +234,7 @@ impl TaskRows {
     pub(super) fn values(self, ledger: [Value; 8]) -> Vec<Value> {
         let [title, description, status] = self.versions;
         let [was_title, was_description, was_status] = self.was;
-        let tasks: [Value; 16] = [
-            self.id.into(),
-            self.user_id.into(),
-            self.title.into(),
-            self.described.into(),
-            self.description.into(),
-            self.status.into(),
+        let others: [Value; 10] = [
             title.into(),
             description.into(),
             status.into(),
@@ -222,7 +246,7 @@ impl TaskRows {
             was_description.into(),
             was_status.into(),
         ];
-        tasks.into_iter().chain(ledger).collect()
+        self.tasks.values().into_iter().chain(others).chain(ledger).collect()
     }
 }
 

@@ -1,12 +1,10 @@
-//! Gathering writes into batches, and finding each a place where it is durable.
+//! A batch of writes: each is found a place where it is durable.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures::FutureExt;
 use futures::future::join_all;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::admission::Admission;
 use super::{WriteError, Written};
@@ -14,9 +12,6 @@ use crate::buffer::BufferError;
 use crate::domain::{Clock, Operation, Outcome, Refusal};
 use crate::online::OnlineNotes;
 use crate::store::{Applied, Effect, Source};
-
-/// Writes in one statement at the most.
-const BATCH: usize = 256;
 
 type Reply = oneshot::Sender<Result<Written, WriteError>>;
 
@@ -27,10 +22,10 @@ pub(super) struct Ticket {
     pub(super) reply: Reply,
 }
 
-/// One task that writes: one batch on its way at a time.
+/// What the tasks that write do with a batch.
 pub(super) struct Flusher {
     pub(super) admission: Arc<Admission>,
-    pub(super) notes: Arc<OnlineNotes>,
+    pub(super) notes: OnlineNotes,
     pub(super) clock: Arc<Clock>,
 }
 
@@ -46,20 +41,8 @@ enum Sent {
 }
 
 impl Flusher {
-    /// Serves writes until the last sender is gone.
-    pub(super) async fn run(self, mut tickets: mpsc::Receiver<Ticket>) {
-        let mut batch = Vec::new();
-        while tickets.recv_many(&mut batch, BATCH).await > 0 {
-            let flushed = AssertUnwindSafe(self.flush(std::mem::take(&mut batch))).catch_unwind();
-            if flushed.await.is_err() {
-                tracing::error!(
-                    "a batch of writes panicked: its clients are told that they failed"
-                );
-            }
-        }
-    }
-
-    async fn flush(&self, batch: Vec<Ticket>) {
+    /// Finds each write of a batch its place.
+    pub(super) async fn flush(&self, batch: Vec<Ticket>) {
         if !self.admission.link.is_up() {
             return self.keep(batch, Sent::No).await;
         }

@@ -10,14 +10,14 @@
 mod admission;
 mod flusher;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 
 use crate::buffer::{Buffer, BufferError};
 use crate::domain::{Clock, Operation, Outcome, Refusal, Version};
+use crate::gather::Gatherer;
 use crate::online::OnlineNotes;
 use crate::store::{Entity, Link, Store};
 use admission::Admission;
@@ -27,9 +27,6 @@ use flusher::{Flusher, Ticket};
 /// one entity never race each other. More of them make for smaller batches, and what PostgreSQL does
 /// for a batch of any size costs as much as ten rows.
 const FLUSHERS: usize = 2;
-
-/// Writes that may wait for one flusher before new ones are refused.
-const QUEUE: usize = 8192;
 
 /// An accepted write.
 #[derive(Clone, Debug)]
@@ -72,8 +69,7 @@ pub enum WriteError {
 pub struct Writes {
     admission: Arc<Admission>,
     clock: Arc<Clock>,
-    queues: Mutex<Vec<mpsc::Sender<Ticket>>>,
-    flushers: Mutex<Vec<JoinHandle<()>>>,
+    tickets: Gatherer<Ticket>,
 }
 
 impl Writes {
@@ -85,20 +81,18 @@ impl Writes {
         link: Arc<Link>,
         clock: Arc<Clock>,
     ) -> Self {
-        let (mut queues, mut flushers) = (Vec::new(), Vec::new());
-        let notes = Arc::new(OnlineNotes::beside(&buffer.settings().buffer_path));
+        let notes = OnlineNotes::beside(&buffer.settings().buffer_path);
         let admission = Arc::new(Admission { store, buffer, link });
-        for _ in 0..FLUSHERS {
-            let (queue, tickets) = mpsc::channel(QUEUE);
-            let flusher = Flusher {
-                admission: Arc::clone(&admission),
-                notes: Arc::clone(&notes),
-                clock: Arc::clone(&clock),
-            };
-            queues.push(queue);
-            flushers.push(tokio::spawn(flusher.run(tickets)));
-        }
-        Self { admission, clock, queues: Mutex::new(queues), flushers: Mutex::new(flushers) }
+        let flusher = Arc::new(Flusher {
+            admission: Arc::clone(&admission),
+            notes,
+            clock: Arc::clone(&clock),
+        });
+        let tickets = Gatherer::start("writes", FLUSHERS, move |batch| {
+            let flusher = Arc::clone(&flusher);
+            async move { flusher.flush(batch).await }
+        });
+        Self { admission, clock, tickets }
     }
 
     /// Writes an operation, and returns once it is durable. A caller that goes away does not stop
@@ -112,10 +106,9 @@ impl Writes {
             return Ok(Written::Buffered { operation_id: self.keep(operation).await? });
         }
         let (reply, written) = oneshot::channel();
-        self.queue_of(&operation)
-            .ok_or(WriteError::Overloaded)?
-            .try_send(Ticket { operation, reply })
-            .map_err(|_| WriteError::Overloaded)?;
+        self.tickets
+            .send(operation.lane().id, Ticket { operation, reply })
+            .ok_or(WriteError::Overloaded)?;
         written.await.unwrap_or(Err(WriteError::Overloaded))
     }
 
@@ -128,21 +121,8 @@ impl Writes {
         Ok(self.admission.buffer.append(operation, clock).await?)
     }
 
-    fn queue_of(&self, operation: &Operation) -> Option<mpsc::Sender<Ticket>> {
-        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let shard = operation.lane().id.as_u128() % (FLUSHERS as u128);
-        queues.get(usize::try_from(shard).unwrap_or(0)).cloned()
-    }
-
     /// Takes no more writes, finishes those that were accepted, and ends the tasks.
     pub async fn close(&self) {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        let flushers =
-            std::mem::take(&mut *self.flushers.lock().unwrap_or_else(PoisonError::into_inner));
-        for flusher in flushers {
-            if flusher.await.is_err() {
-                tracing::error!("a task that writes has panicked");
-            }
-        }
+        self.tickets.close().await;
     }
 }
