@@ -51,6 +51,9 @@ end
 redis.call('HSET', KEYS[1], 'secret', ARGV[3], 'used_at', ARGV[4])
 return {'renewed', session[3], session[4]}";
 
+const OWNER: &str = r"
+return redis.call('HGET', KEYS[1], 'user')";
+
 /// ARGV: session, user.
 const REVOKE: &str = r"
 local user = redis.call('HGET', KEYS[1], 'user')
@@ -214,6 +217,17 @@ impl Sessions {
             .arg(user_id.to_string());
         self.redis.run::<i64>(&call).await?;
         Ok(Opened { actor: Actor { user_id, role, session_id: Some(id) }, refresh })
+    }
+
+    /// Whose session it is, if it goes on.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn owner(&self, session_id: Uuid) -> Result<Option<Uuid>, RedisAway> {
+        let script = Script::new(OWNER);
+        let call = script.key(format!("{SESSION}{session_id}"));
+        let user: Option<String> = self.redis.run(&call).await?;
+        Ok(user.and_then(|user| Uuid::try_parse(&user).ok()))
     }
 
     /// Renews a session: `token` has been used up then.

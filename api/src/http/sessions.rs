@@ -154,6 +154,15 @@ impl SessionsApi {
         let unknown = || refused("refresh", ApiError::UNAUTHORIZED);
         let token = RefreshToken::parse(&body.0.refresh_token).ok_or_else(unknown)?;
         let session_id = token.session_id();
+        // Before it is renewed: of many requests with one token, those that come second end the session,
+        // and the first is answered all the same.
+        if let Some(user_id) = state.sessions.owner(session_id).await?
+            && has_ended_here(&state, user_id, session_id).await?
+        {
+            // What waits in the buffer does it again, should Redis not do it now.
+            let _ = state.sessions.revoke(user_id, session_id).await;
+            return Err(unknown());
+        }
         match state.sessions.renew(&token).await? {
             Renewal::Unknown => Err(unknown()),
             Renewal::Reused(user_id) => {
@@ -162,12 +171,6 @@ impl SessionsApi {
                 Err(refused("reuse", ApiError::UNAUTHORIZED))
             }
             Renewal::Renewed(opened) => {
-                let user_id = opened.actor.user_id;
-                if has_ended_here(&state, user_id, session_id).await? {
-                    // What waits in the buffer does it again, should Redis not do it now.
-                    let _ = state.sessions.revoke(user_id, session_id).await;
-                    return Err(unknown());
-                }
                 welcome(&state, opened.actor).await?;
                 granted(&state, request, opened)
             }
