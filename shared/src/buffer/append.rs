@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::layout::{BYTES, LaneState, PENDING};
+use super::layout::{BYTES, PENDING};
 use super::record::{self, Header};
 use super::tables::Tables;
 use super::writer::Room;
@@ -40,9 +40,8 @@ impl Buffer {
                 if tables.place(operation.id)?.is_some() {
                     return Ok(operation.id);
                 }
-                let lane = tables.lane_state(&record::lane_bytes(operation.lane()))?;
-                admit(tables, room, &settings, &operation, payload.len(), lane.as_ref())?;
-                let newest = lane.map(|state| state.newest);
+                let (waiting, newest) = tables.lane_end(&record::lane_bytes(operation.lane()))?;
+                admit(tables, room, &settings, &operation, payload.len(), waiting)?;
                 if let (Some(newest), Some(clock)) = (newest, &clock)
                     && newest >= operation.id.as_uuid().as_u128()
                 {
@@ -70,29 +69,30 @@ impl Buffer {
     /// The one that it would be refused with.
     pub async fn has_room(&self) -> Result<(), BufferError> {
         let settings = Arc::clone(&self.settings);
-        self.write(move |tables, room| limits(tables, room, &settings, 0, 0)).await
+        self.append_work(move |tables, room| limits(tables, room, &settings, 0, 0)).await
     }
 }
 
+/// Whether an operation of so many bytes may come in, of an entity of which so many are waiting.
 fn admit(
     tables: &Tables<'_>,
     room: &Room,
     settings: &BufferSettings,
     operation: &Operation,
     length: usize,
-    lane: Option<&LaneState>,
+    waiting: u64,
 ) -> Result<(), BufferError> {
     let reserve = if operation.priority() == MAX_PRIORITY { RESERVE } else { 0 };
     limits(tables, room, settings, length, reserve)?;
     let user = operation.actor.user_id.as_u128();
-    let (count, bytes) = tables.totals.of_user(user)?;
+    let (count, bytes) = tables.of_user(user)?;
     let length = u64::try_from(length).unwrap_or(u64::MAX);
     if count >= settings.buffer_user_share.saturating_add(reserve)
         || bytes.saturating_add(length) > settings.buffer_user_bytes.saturating_add(reserve << 10)
     {
         return Err(BufferError::UserShare);
     }
-    if lane.is_some_and(|state| state.len() >= LANE_LIMIT + reserve) {
+    if waiting >= LANE_LIMIT + reserve {
         return Err(BufferError::LaneFull);
     }
     Ok(())

@@ -104,18 +104,24 @@ pub enum Verdict {
 
 impl Buffer {
     /// The next operations for replay at `now` (Unix milliseconds): lanes by aged priority, then
-    /// oldest head first, leaving out lanes that wait for a retry and those of `busy`.
+    /// oldest head first, leaving out lanes that wait for a retry and those of `busy`. What was
+    /// appended when this began is among those to choose from.
     ///
     /// # Errors
-    /// If the file cannot be read.
+    /// If the file cannot be read, or the indexes cannot be brought up to its records.
     pub async fn next_batch(
         &self,
         now: i64,
         limits: BatchLimits,
         busy: HashSet<Lane>,
     ) -> Result<Batch, BufferError> {
+        let (from, next) = self.read(|snapshot| snapshot.tail_range()).await?;
+        if from < next {
+            // Any change that is not an append has the indexes brought up to the records first.
+            self.write(|_, _| Ok(())).await?;
+        }
         let keys = Arc::clone(&self.keys);
-        self.read(move |transaction| collect(transaction, now, limits, &busy, &keys)).await
+        self.read(move |snapshot| collect(snapshot, now, limits, &busy, &keys)).await
     }
 
     /// Settles operations in one durable transaction. Those no longer there are passed over.

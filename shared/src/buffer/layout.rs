@@ -16,7 +16,8 @@
 //! | `scrub` | number | filler that takes up what was free, while that is overwritten (see `scrub`) |
 //! | `counters`, `status` | name | totals; what the worker publishes, and whether replay is paused |
 //!
-//! A place is a number that grows with every append to the file: the order of acceptance.
+//! A place is a number that grows with every append to the file: the order of acceptance. The newest
+//! records are in the `tail`: `lanes` to `user_totals` do not tell of them yet.
 //! Integers inside values are little-endian.
 
 use redb::TableDefinition;
@@ -51,16 +52,25 @@ pub(super) const STATUS: TableDefinition<&'static str, Bytes> = TableDefinition:
 pub(super) const SCRUB: TableDefinition<u64, Bytes> = TableDefinition::new("scrub");
 
 /// The layout of these tables, kept in `counters` under [`FORMAT_KEY`].
-pub(super) const FORMAT: u64 = 1;
+///
+/// 1 had no tail: its indexes tell of every record.
+pub(super) const FORMAT: u64 = 2;
 pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const NEXT_PLACE: &str = "next_place";
+/// The place from which on records are in the tail: in no index yet.
+pub(super) const INDEXED: &str = "indexed";
 pub(super) const PENDING: &str = "pending";
 pub(super) const BYTES: &str = "bytes";
 pub(super) const DEAD_COUNT: &str = "dead";
 pub(super) const QUARANTINED: &str = "quarantined";
-/// Pending operations by their own priority, from 1.
+/// Pending operations that the indexes tell of, by their own priority, from 1.
 pub(super) const BY_PRIORITY: [&str; MAX_PRIORITY as usize] =
     ["pending_1", "pending_2", "pending_3", "pending_4", "pending_5"];
+
+/// Where the counts of a priority stand in an array of all of them.
+pub(super) fn slot_of(priority: Priority) -> usize {
+    usize::from(priority.clamp(1, MAX_PRIORITY)) - 1
+}
 
 /// Where the `places` table says an operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +158,7 @@ impl LaneState {
     }
 
     pub(super) fn count(&mut self, priority: Priority) -> &mut u32 {
-        &mut self.counts[usize::from(priority.clamp(1, MAX_PRIORITY)) - 1]
+        &mut self.counts[slot_of(priority)]
     }
 
     /// How many operations of the lane are pending.

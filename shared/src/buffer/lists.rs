@@ -4,13 +4,15 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use redb::{ReadTransaction, ReadableTable};
+use redb::ReadableTable;
 use uuid::Uuid;
 
 use super::drain::Entry;
 use super::keys::Keys;
 use super::layout::{DEAD, LANES, RECORDS, USERS, decode_dead};
+use super::read::places_of;
 use super::record;
+use super::snapshot::Snapshot;
 use super::{Buffer, BufferError};
 use crate::domain::{Action, Lane, Operation, OperationState, Priority, Version};
 
@@ -78,7 +80,7 @@ impl Buffer {
         limit: usize,
     ) -> Result<Page<Entry, u64>, BufferError> {
         let keys = Arc::clone(&self.keys);
-        self.read(move |transaction| pending_page(transaction, filter, after, limit, &keys)).await
+        self.read(move |snapshot| pending_page(snapshot, filter, after, limit, &keys)).await
     }
 
     /// Dead letters that match, oldest death first, from `after` on.
@@ -92,33 +94,39 @@ impl Buffer {
         limit: usize,
     ) -> Result<Page<DeadEntry, (i64, Version)>, BufferError> {
         let keys = Arc::clone(&self.keys);
-        self.read(move |transaction| dead_page(transaction, &filter, after, limit, &keys)).await
+        self.read(move |snapshot| dead_page(snapshot, &filter, after, limit, &keys)).await
     }
 }
 
 fn pending_page(
-    transaction: &ReadTransaction,
+    snapshot: &Snapshot,
     filter: PendingFilter,
     after: Option<u64>,
     limit: usize,
     keys: &Keys,
 ) -> Result<Page<Entry, u64>, redb::Error> {
-    let records = transaction.open_table(RECORDS)?;
+    let records = snapshot.open_table(RECORDS)?;
     let first = after.map_or(0, |after| after.saturating_add(1));
     let mut page = Page { items: Vec::new(), next: None };
     // By the narrowest index there is; each yields places in order of acceptance.
-    let (lanes, users) = (transaction.open_table(LANES)?, transaction.open_table(USERS)?);
+    let (lanes, users) = (snapshot.open_table(LANES)?, snapshot.open_table(USERS)?);
+    let in_tail = snapshot.tail(|tail| match (filter.lane, filter.user_id) {
+        (Some(lane), _) => places_of(tail.lane(&record::lane_bytes(lane))),
+        (None, Some(user)) => places_of(tail.user(user.as_u128())),
+        (None, None) => Vec::new(),
+    })?;
+    let in_tail = in_tail.into_iter().filter(|place| *place >= first).map(Ok);
     let places: Box<dyn Iterator<Item = Result<u64, redb::StorageError>>> =
         match (filter.lane, filter.user_id) {
             (Some(lane), _) => {
                 let key = record::lane_bytes(lane);
                 let range = lanes.range((&key, first)..=(&key, u64::MAX))?;
-                Box::new(range.map(|entry| entry.map(|(key, _)| key.value().1)))
+                Box::new(range.map(|entry| entry.map(|(key, _)| key.value().1)).chain(in_tail))
             }
             (None, Some(user)) => {
                 let user = user.as_u128();
                 let range = users.range((user, first)..=(user, u64::MAX))?;
-                Box::new(range.map(|entry| entry.map(|(key, _)| key.value().1)))
+                Box::new(range.map(|entry| entry.map(|(key, _)| key.value().1)).chain(in_tail))
             }
             (None, None) => {
                 Box::new(records.range(first..)?.map(|entry| entry.map(|(key, _)| key.value())))
@@ -144,13 +152,13 @@ fn pending_page(
 }
 
 fn dead_page(
-    transaction: &ReadTransaction,
+    snapshot: &Snapshot,
     filter: &DeadFilter,
     after: Option<(i64, Version)>,
     limit: usize,
     keys: &Keys,
 ) -> Result<Page<DeadEntry, (i64, Version)>, redb::Error> {
-    let dead = transaction.open_table(DEAD)?;
+    let dead = snapshot.open_table(DEAD)?;
     let mut page = Page { items: Vec::new(), next: None };
     let start =
         after.map_or(Bound::Unbounded, |(at, id)| Bound::Excluded((at, id.as_uuid().as_u128())));

@@ -24,7 +24,9 @@ mod record;
 mod rekey;
 mod revoked;
 mod scrub;
+mod snapshot;
 mod tables;
+mod tail;
 mod totals;
 mod verify;
 mod writer;
@@ -36,7 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use redb::Database;
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -55,7 +57,10 @@ pub use verify::Verification;
 use crate::settings::BufferSettings;
 use file::BufferFile;
 use keys::Keys;
+use snapshot::{Opened, Snapshot};
 use tables::Tables;
+use tail::Tail;
+use totals::Totals;
 use writer::{Handle, Job, Purpose, Request, Room, Writer};
 
 /// Requests that may wait for the writer before new ones are refused.
@@ -177,12 +182,13 @@ impl Buffer {
         file: BufferFile,
         database: Database,
     ) -> Result<Self, OpenError> {
-        let handle: Handle = Arc::new(RwLock::new(Arc::new(database)));
+        let handle: Handle = Arc::new(RwLock::new(Opened::new(database)));
         let (queue, requests) = mpsc::channel(QUEUE);
         let again = settings.clone();
         let writer = Writer {
             file,
             handle: Arc::clone(&handle),
+            tail: Tail::default(),
             queue: requests,
             min_free: settings.buffer_min_free_bytes,
             reopen: Box::new(move || open_file(&again)),
@@ -254,7 +260,7 @@ impl Buffer {
     async fn read<T, F>(&self, work: F) -> Result<T, BufferError>
     where
         T: Send + 'static,
-        F: FnOnce(&ReadTransaction) -> Result<T, redb::Error> + Send + 'static,
+        F: FnOnce(&Snapshot) -> Result<T, redb::Error> + Send + 'static,
     {
         let limit = Duration::from_millis(self.settings.buffer_timeout_ms);
         let reading = self.read_to_the_end(work);
@@ -265,13 +271,10 @@ impl Buffer {
     async fn read_to_the_end<T, F>(&self, work: F) -> Result<T, BufferError>
     where
         T: Send + 'static,
-        F: FnOnce(&ReadTransaction) -> Result<T, redb::Error> + Send + 'static,
+        F: FnOnce(&Snapshot) -> Result<T, redb::Error> + Send + 'static,
     {
-        let database = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let reading = tokio::task::spawn_blocking(move || {
-            let transaction = database.begin_read().map_err(redb::Error::from)?;
-            work(&transaction)
-        });
+        let opened = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let reading = tokio::task::spawn_blocking(move || work(&Snapshot::take(opened)?));
         match reading.await {
             Ok(result) => Ok(result?),
             Err(_) => Err(BufferError::Unavailable("a read ended early".to_owned())),
@@ -302,24 +305,33 @@ fn open_file(settings: &BufferSettings) -> Result<(BufferFile, Database), OpenEr
 fn open_sound_file(settings: &BufferSettings) -> Result<(BufferFile, Database), OpenError> {
     let path = &settings.buffer_path;
     let (file, database) = BufferFile::open(path, settings.buffer_cache_bytes)?;
-    let prepare = || -> Result<u64, redb::Error> {
-        if let Some(found) = read::format(&database)? {
-            return Ok(found);
-        }
-        let transaction = database.begin_write()?;
-        let mut tables = Tables::open(&transaction)?;
-        let found = tables.claim_format()?;
-        tables.close()?;
-        transaction.commit()?;
-        Ok(found)
-    };
-    let found = prepare()
+    let found = prepare(&database)
         .map_err(|error| OpenError::Database { path: path.clone(), source: Box::new(error) })?;
     if found > layout::FORMAT {
         let known = layout::FORMAT;
         return Err(OpenError::NewerFormat { path: path.clone(), found, known });
     }
     Ok((file, database))
+}
+
+/// Makes the tables of a new file, and brings those of an earlier format to this one. Returns the
+/// file's format.
+fn prepare(database: &Database) -> Result<u64, redb::Error> {
+    if let Some(found) = read::format(database)?.filter(|found| *found >= layout::FORMAT) {
+        return Ok(found);
+    }
+    let transaction = database.begin_write()?;
+    let mut totals = Totals::open(&transaction)?;
+    // Another process may have been first.
+    let found = totals.counter(layout::FORMAT_KEY)?;
+    if found < layout::FORMAT {
+        totals.set(layout::INDEXED, totals.counter(layout::NEXT_PLACE)?);
+        totals.set(layout::FORMAT_KEY, layout::FORMAT);
+    }
+    totals.close()?;
+    Tables::open(&transaction, Tail::default())?.close()?;
+    transaction.commit()?;
+    Ok(found.max(layout::FORMAT))
 }
 
 /// The wall clock in Unix milliseconds, as records hold it.

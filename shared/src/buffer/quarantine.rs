@@ -4,9 +4,9 @@
 
 use redb::ReadableTable;
 
-use super::layout::{BY_PRIORITY, BYTES, LaneState, PENDING, Place, QUARANTINED};
+use super::layout::{BY_PRIORITY, LaneState, Place, QUARANTINED};
 use super::record::{self, Damage, Header};
-use super::tables::{Tables, signed};
+use super::tables::Tables;
 
 impl Tables<'_> {
     /// Sets a record aside that cannot be read, with all its bytes.
@@ -16,8 +16,18 @@ impl Tables<'_> {
             let id = header.id.as_uuid().as_u128();
             self.places.insert(id, Place::Quarantined(seq).encode())?;
         }
-        self.quarantine.insert(seq, bytes.as_slice())?;
-        let key = record::key_id(&bytes).unwrap_or("none");
+        self.set_aside(seq, damage, &bytes)
+    }
+
+    /// Keeps the bytes of a record that is not in `records` any more.
+    pub(super) fn set_aside(
+        &mut self,
+        seq: u64,
+        damage: Damage,
+        bytes: &[u8],
+    ) -> Result<(), redb::Error> {
+        self.quarantine.insert(seq, bytes)?;
+        let key = record::key_id(bytes).unwrap_or("none");
         tracing::error!(place = seq, %damage, key, "a buffered record cannot be read: quarantined");
         metrics::counter!("quarantined_total").increment(1);
         self.totals.add(QUARANTINED, 1)
@@ -52,8 +62,7 @@ impl Tables<'_> {
                 lane = Some(*key.value().0);
             }
         }
-        self.totals.add(PENDING, -1)?;
-        self.totals.add(BYTES, -signed(length))?;
+        self.uncount(length)?;
         let Some(lane) = lane else { return Ok(()) };
         self.lanes.remove((&lane, seq))?;
         self.rebuild_lane(&lane)

@@ -4,9 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError,
-};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -19,6 +17,8 @@ use super::layout::{
     USERS, WAITING, decode_dead,
 };
 use super::record::{self, Header};
+use super::snapshot::Snapshot;
+use super::tail::{Group, Tail};
 use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{EntityKind, Lane, Operation, OperationState, Version};
 
@@ -98,9 +98,12 @@ impl Buffer {
     /// # Errors
     /// If the file cannot be read.
     pub async fn pending_lanes(&self, lanes: Vec<Lane>) -> Result<HashSet<Lane>, BufferError> {
-        self.read(move |transaction| {
-            let states = transaction.open_table(LANE_STATES)?;
-            let mut pending = HashSet::new();
+        self.read(move |snapshot| {
+            let states = snapshot.open_table(LANE_STATES)?;
+            let mut pending: HashSet<Lane> = snapshot.tail(|tail| {
+                let in_tail = |lane: &&Lane| tail.lane(&record::lane_bytes(**lane)).is_some();
+                lanes.iter().filter(in_tail).copied().collect()
+            })?;
             for lane in lanes {
                 if states.get(&record::lane_bytes(lane))?.is_some() {
                     pending.insert(lane);
@@ -127,19 +130,19 @@ impl Buffer {
         // The semaphore is never closed; if it were, there would be no limit, and no harm.
         let _turn = self.decoding.acquire().await;
         let keys = Arc::clone(&self.keys);
-        self.read(move |transaction| {
-            let states = transaction.open_table(LANE_STATES)?;
-            let table = transaction.open_table(LANES)?;
+        self.read(move |snapshot| {
+            let states = snapshot.open_table(LANE_STATES)?;
             let mut found = Vec::with_capacity(lanes.len());
             for lane in lanes {
                 let key = record::lane_bytes(lane);
-                if states.get(&key)?.is_none() {
-                    found.push(Vec::new());
-                    continue;
+                let mut places = Vec::new();
+                if states.get(&key)?.is_some() {
+                    for entry in snapshot.open_table(LANES)?.range((&key, 0)..=(&key, u64::MAX))? {
+                        places.push(entry?.0.value().1);
+                    }
                 }
-                let places = table.range((&key, 0)..=(&key, u64::MAX))?;
-                let places = places.map(|entry| entry.map(|(key, _)| key.value().1));
-                found.push(operations_at(transaction, places, &keys)?);
+                places.extend(snapshot.tail(|tail| places_of(tail.lane(&key)))?);
+                found.push(operations_at(snapshot, &places, &keys)?);
             }
             Ok(found)
         })
@@ -158,22 +161,27 @@ impl Buffer {
         limit: usize,
     ) -> Result<Vec<(u64, Operation)>, BufferError> {
         let keys = Arc::clone(&self.keys);
-        self.read(move |transaction| {
-            let states = transaction.open_table(LANE_STATES)?;
-            let records = transaction.open_table(RECORDS)?;
+        self.read(move |snapshot| {
+            let states = snapshot.open_table(LANE_STATES)?;
+            let records = snapshot.open_table(RECORDS)?;
             let bound = |id: Uuid| record::lane_bytes(Lane { kind, id });
             let (first, last) = (bound(Uuid::nil()), bound(Uuid::max()));
             let mut heads = Vec::new();
-            for entry in states.range(&first..=&last)? {
-                let place = LaneState::decode(entry?.1.value()).head;
-                if known.contains(&place) {
-                    continue;
-                }
-                let Some(record) = records.get(place)? else { continue };
-                if let Ok((_, operation)) = record::decode(place, record.value(), &keys) {
+            let mut look = |place: u64| {
+                if let Some(record) = records.get(place)?.filter(|_| !known.contains(&place))
+                    && let Ok((_, operation)) = record::decode(place, record.value(), &keys)
+                {
                     heads.push((place, operation));
                 }
-                if heads.len() == limit {
+                Ok::<_, redb::Error>(heads.len() < limit)
+            };
+            for entry in states.range(&first..=&last)? {
+                if !look(LaneState::decode(entry?.1.value()).head)? {
+                    return Ok(heads);
+                }
+            }
+            for (lane, place) in snapshot.tail(|tail| heads_of(tail, first[0]))? {
+                if states.get(&lane)?.is_none() && !look(place)? {
                     break;
                 }
             }
@@ -191,15 +199,16 @@ impl Buffer {
         // The semaphore is never closed; if it were, there would be no limit, and no harm.
         let _turn = self.decoding.acquire().await;
         let keys = Arc::clone(&self.keys);
-        self.read(move |transaction| {
+        self.read(move |snapshot| {
             let user = user_id.as_u128();
-            if transaction.open_table(USER_TOTALS)?.get(user)?.is_none() {
-                return Ok(Vec::new());
+            let mut places = Vec::new();
+            if snapshot.open_table(USER_TOTALS)?.get(user)?.is_some() {
+                for entry in snapshot.open_table(USERS)?.range((user, 0)..=(user, u64::MAX))? {
+                    places.push(entry?.0.value().1);
+                }
             }
-            let users = transaction.open_table(USERS)?;
-            let places = users.range((user, 0)..=(user, u64::MAX))?;
-            let places = places.map(|entry| entry.map(|(key, _)| key.value().1));
-            operations_at(transaction, places, &keys)
+            places.extend(snapshot.tail(|tail| places_of(tail.user(user)))?);
+            operations_at(snapshot, &places, &keys)
         })
         .await
     }
@@ -210,7 +219,7 @@ impl Buffer {
     /// If the file cannot be read.
     pub async fn find(&self, id: Version) -> Result<Option<Found>, BufferError> {
         let keys = Arc::clone(&self.keys);
-        self.read(move |transaction| find(transaction, id, &keys)).await
+        self.read(move |snapshot| find(snapshot, id, &keys)).await
     }
 
     /// How full the buffer is.
@@ -218,22 +227,22 @@ impl Buffer {
     /// # Errors
     /// If the file cannot be read.
     pub async fn stats(&self) -> Result<Stats, BufferError> {
-        self.read(|transaction| {
-            let counters = transaction.open_table(COUNTERS)?;
+        self.read(|snapshot| {
+            let counters = snapshot.open_table(COUNTERS)?;
             let counter = |name: &str| -> Result<u64, redb::Error> {
                 Ok(counters.get(name)?.map_or(0, |v| v.value()))
             };
-            let oldest = transaction.open_table(RECORDS)?.first()?.and_then(|(place, bytes)| {
+            let oldest = snapshot.open_table(RECORDS)?.first()?.and_then(|(place, bytes)| {
                 Header::decode(place.value(), bytes.value()).ok().map(|header| header.queued_at)
             });
-            let mut by_priority = [0; BY_PRIORITY.len()];
+            let mut by_priority = snapshot.tail(Tail::by_priority)?;
             for (count, name) in by_priority.iter_mut().zip(BY_PRIORITY) {
-                *count = counter(name)?;
+                *count += counter(name)?;
             }
             Ok(Stats {
                 pending: counter(PENDING)?,
                 by_priority,
-                waiting_lanes: transaction.open_table(WAITING)?.len()?,
+                waiting_lanes: snapshot.open_table(WAITING)?.len()?,
                 bytes: counter(BYTES)?,
                 dead: counter(DEAD_COUNT)?,
                 quarantined: counter(QUARANTINED)?,
@@ -265,8 +274,8 @@ impl Buffer {
         &self,
         name: &'static str,
     ) -> Result<Option<T>, BufferError> {
-        self.read(move |transaction| {
-            let status = transaction.open_table(STATUS)?;
+        self.read(move |snapshot| {
+            let status = snapshot.open_table(STATUS)?;
             let bytes = status.get(name)?;
             Ok(bytes.and_then(|bytes| serde_json::from_slice(bytes.value()).ok()))
         })
@@ -283,15 +292,26 @@ pub(super) fn format(database: &Database) -> Result<Option<u64>, redb::Error> {
     }
 }
 
+/// The places of a lane, or of a user, in the tail.
+pub(super) fn places_of(group: Option<&Group>) -> Vec<u64> {
+    group.map_or_else(Vec::new, |group| group.places.clone())
+}
+
+/// The lanes of a kind in the tail, each with the place of its first operation there.
+fn heads_of(tail: &Tail, kind: u8) -> Vec<([u8; 17], u64)> {
+    let of_kind = tail.lanes().filter(|(lane, _)| lane[0] == kind);
+    of_kind.filter_map(|(lane, group)| Some((*lane, *group.places.first()?))).collect()
+}
+
 fn operations_at(
-    transaction: &ReadTransaction,
-    places: impl Iterator<Item = Result<u64, redb::StorageError>>,
+    snapshot: &Snapshot,
+    places: &[u64],
     keys: &Keys,
 ) -> Result<Vec<Operation>, redb::Error> {
-    let records = transaction.open_table(RECORDS)?;
-    let mut operations = Vec::new();
+    let records = snapshot.open_table(RECORDS)?;
+    let mut operations = Vec::with_capacity(places.len());
     for place in places {
-        let place = place?;
+        let place = *place;
         let Some(record) = records.get(place)? else { continue };
         // A damaged record is the worker's to set aside; here it is just not seen.
         if let Ok((_, operation)) = record::decode(place, record.value(), keys) {
@@ -301,28 +321,28 @@ fn operations_at(
     Ok(operations)
 }
 
-fn find(
-    transaction: &ReadTransaction,
-    id: Version,
-    keys: &Keys,
-) -> Result<Option<Found>, redb::Error> {
+fn find(snapshot: &Snapshot, id: Version, keys: &Keys) -> Result<Option<Found>, redb::Error> {
     let key = id.as_uuid().as_u128();
-    let place = transaction.open_table(PLACES)?.get(key)?.and_then(|p| Place::decode(p.value()));
+    let indexed = snapshot.open_table(PLACES)?.get(key)?.and_then(|p| Place::decode(p.value()));
+    let place = match indexed {
+        Some(place) => Some(place),
+        None => snapshot.tail(|tail| tail.place(key))?.map(Place::Pending),
+    };
     match place {
         None => Ok(None),
         Some(Place::Quarantined(place)) => {
-            let quarantine = transaction.open_table(QUARANTINE)?;
+            let quarantine = snapshot.open_table(QUARANTINE)?;
             let record = quarantine.get(place)?;
             let bytes = record.as_ref().map_or::<&[u8], _>(&[], |record| record.value());
             Ok(Some(unreadable(place, bytes)))
         }
         Some(Place::Discarded(at)) => {
-            let audit = transaction.open_table(AUDIT)?;
+            let audit = snapshot.open_table(AUDIT)?;
             let act = audit.get((at, key))?;
             Ok(act.and_then(|act| serde_json::from_slice(act.value()).ok()).map(Found::Discarded))
         }
         Some(Place::Pending(place)) => {
-            let records = transaction.open_table(RECORDS)?;
+            let records = snapshot.open_table(RECORDS)?;
             let record = records.get(place)?;
             Ok(record.map(|record| match record::decode(place, record.value(), keys) {
                 Ok((header, operation)) => Found::Pending {
@@ -334,7 +354,7 @@ fn find(
             }))
         }
         Some(Place::Dead(at)) => {
-            let dead = transaction.open_table(DEAD)?;
+            let dead = snapshot.open_table(DEAD)?;
             let letter = dead.get((at, key))?;
             Ok(letter.map(|bytes| {
                 decode_dead(bytes.value())

@@ -1,18 +1,20 @@
 //! Every change made to the tables of the buffer file.
 //!
 //! Each method leaves all tables consistent with one another within its transaction, and costs
-//! O(log n) in the number of pending operations.
+//! O(log n) in the number of pending operations. All but `append` want an empty tail: they find
+//! operations by the indexes.
 
-use redb::{ReadableTable, Table, TableError, WriteTransaction};
+use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::layout::{
-    AUDIT, BY_PRIORITY, BYTES, Bytes, Certificate, DEAD, DEAD_COUNT, FORMAT, FORMAT_KEY,
-    LANE_STATES, LANES, LaneKey, LaneState, NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY,
-    RECORDS, REVOKED, REVOKED_UNTIL, SCRUB, STATUS, Slot, USERS, WAITING, encode_dead,
+    AUDIT, BY_PRIORITY, BYTES, Bytes, Certificate, DEAD, DEAD_COUNT, INDEXED, LANE_STATES, LANES,
+    LaneKey, LaneState, NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, REVOKED,
+    REVOKED_UNTIL, SCRUB, STATUS, Slot, USERS, WAITING, encode_dead, slot_of,
 };
 use super::record::{self, Damage, Header, Payload};
+use super::tail::Tail;
 use super::totals::Totals;
-use crate::domain::{Lane, MAX_PRIORITY, OperationState, Priority, Version};
+use crate::domain::{Lane, MAX_PRIORITY, OperationState, Version};
 
 /// All tables, open for writing in one transaction.
 pub(super) struct Tables<'txn> {
@@ -31,20 +33,27 @@ pub(super) struct Tables<'txn> {
     pub(super) revoked_until: Table<'txn, (i64, u128), ()>,
     pub(super) status: Table<'txn, &'static str, Bytes>,
     pub(super) scrub: Table<'txn, u64, Bytes>,
+    /// What the indexes do not tell of yet: nothing, but for appends.
+    pub(super) tail: Tail,
 }
 
 impl<'txn> Tables<'txn> {
-    /// Opens all tables, making the missing ones.
-    pub(super) fn open(transaction: &'txn WriteTransaction) -> Result<Self, TableError> {
+    /// Opens all tables, making the missing ones. `tail` is what is known of the tail from before.
+    pub(super) fn open(
+        transaction: &'txn WriteTransaction,
+        mut tail: Tail,
+    ) -> Result<Self, redb::Error> {
+        let (records, totals) = (transaction.open_table(RECORDS)?, Totals::open(transaction)?);
+        tail.catch_up(&records, totals.counter(INDEXED)?, totals.counter(NEXT_PLACE)?)?;
         Ok(Self {
-            records: transaction.open_table(RECORDS)?,
+            records,
             lanes: transaction.open_table(LANES)?,
             lane_states: transaction.open_table(LANE_STATES)?,
             ready: transaction.open_table(READY)?,
             waiting: transaction.open_table(WAITING)?,
             places: transaction.open_table(PLACES)?,
             users: transaction.open_table(USERS)?,
-            totals: Totals::open(transaction)?,
+            totals,
             dead: transaction.open_table(DEAD)?,
             quarantine: transaction.open_table(QUARANTINE)?,
             audit: transaction.open_table(AUDIT)?,
@@ -52,65 +61,65 @@ impl<'txn> Tables<'txn> {
             revoked_until: transaction.open_table(REVOKED_UNTIL)?,
             status: transaction.open_table(STATUS)?,
             scrub: transaction.open_table(SCRUB)?,
+            tail,
         })
     }
 
-    /// Writes what is kept in memory until the end of the transaction.
-    pub(super) fn close(self) -> Result<(), redb::Error> {
-        self.totals.close()
+    /// Writes what is kept in memory until the end of the transaction. Returns what is known of the
+    /// tail, which is true once the transaction is committed.
+    pub(super) fn close(self) -> Result<Tail, redb::Error> {
+        self.totals.close()?;
+        Ok(self.tail)
     }
 
-    /// Marks a new file with the format; returns the format of one that has it.
-    pub(super) fn claim_format(&mut self) -> Result<u64, redb::Error> {
-        if let Some(format) = self.totals.counter_if_set(FORMAT_KEY)? {
-            return Ok(format);
-        }
-        self.totals.set(FORMAT_KEY, FORMAT);
-        Ok(FORMAT)
+    /// Takes a record out of the counters of all records.
+    pub(super) fn uncount(&mut self, length: usize) -> Result<(), redb::Error> {
+        self.totals.add(PENDING, -1)?;
+        self.totals.add(BYTES, -signed(length))
     }
 
-    /// Counts an operation that came (1) or went (-1).
-    fn count(&mut self, priority: Priority, sign: i64, length: usize) -> Result<(), redb::Error> {
-        let own = BY_PRIORITY[usize::from(priority.clamp(1, MAX_PRIORITY)) - 1];
-        self.totals.add(PENDING, sign)?;
-        self.totals.add(BYTES, sign * signed(length))?;
-        self.totals.add(own, sign)
-    }
-
+    /// Where an operation is.
     pub(super) fn place(&self, id: Version) -> Result<Option<Place>, redb::Error> {
-        Ok(self.places.get(id.as_uuid().as_u128())?.and_then(|place| Place::decode(place.value())))
+        let id = id.as_uuid().as_u128();
+        if let Some(place) = self.tail.place(id) {
+            return Ok(Some(Place::Pending(place)));
+        }
+        Ok(self.places.get(id)?.and_then(|place| Place::decode(place.value())))
     }
 
     pub(super) fn lane_state(&self, lane: &[u8; 17]) -> Result<Option<LaneState>, redb::Error> {
         Ok(self.lane_states.get(lane)?.map(|state| LaneState::decode(state.value())))
     }
 
-    /// Puts an operation at the end of its lane.
-    pub(super) fn append(
-        &mut self,
-        header: &Header,
-        payload: &Payload,
-    ) -> Result<u64, redb::Error> {
-        let seq = self.totals.counter(NEXT_PLACE)?;
-        self.totals.set(NEXT_PLACE, seq + 1);
-        self.insert(seq, header, &record::encode(seq, header, payload))?;
-        Ok(seq)
+    /// How many operations of a lane are pending, and the newest of their ids.
+    pub(super) fn lane_end(&self, lane: &[u8; 17]) -> Result<(u64, Option<u128>), redb::Error> {
+        let indexed = self.lane_state(lane)?;
+        let count = indexed.map_or(0, |state| state.len());
+        let newest = indexed.map(|state| state.newest);
+        Ok(match self.tail.lane(lane) {
+            Some(tail) => (count + tail.count(), newest.max(Some(tail.newest))),
+            None => (count, newest),
+        })
     }
 
-    fn insert(&mut self, seq: u64, header: &Header, bytes: &[u8]) -> Result<(), redb::Error> {
-        let lane = record::lane_bytes(header.lane);
-        let user = header.user_id.as_u128();
-        let id = header.id.as_uuid().as_u128();
-        self.records.insert(seq, bytes)?;
-        self.lanes.insert((&lane, seq), ())?;
-        self.places.insert(id, Place::Pending(seq).encode())?;
-        self.users.insert((user, seq), ())?;
-        self.totals.add_to_user(user, 1, signed(bytes.len()))?;
-        self.count(header.priority, 1, bytes.len())?;
-        let before = self.lane_state(&lane)?;
-        let mut after = before.unwrap_or(LaneState::beginning(seq, header));
-        after.note(header);
-        self.reindex(&lane, before.as_ref(), Some(&after))
+    /// A user's pending operations, and their bytes.
+    pub(super) fn of_user(&self, user: u128) -> Result<(u64, u64), redb::Error> {
+        let (count, bytes) = self.totals.of_user(user)?;
+        Ok(match self.tail.user(user) {
+            Some(tail) => (count + tail.count(), bytes + tail.bytes),
+            None => (count, bytes),
+        })
+    }
+
+    /// Puts an operation at the end of its lane. It is in the tail.
+    pub(super) fn append(&mut self, header: &Header, payload: &Payload) -> Result<(), redb::Error> {
+        let seq = self.totals.counter(NEXT_PLACE)?;
+        let bytes = record::encode(seq, header, payload);
+        self.records.insert(seq, bytes.as_slice())?;
+        self.tail.note(seq, header, bytes.len());
+        self.totals.set(NEXT_PLACE, seq + 1);
+        self.totals.add(PENDING, 1)?;
+        self.totals.add(BYTES, signed(bytes.len()))
     }
 
     /// Puts another record of the same operation, in other bytes, in the place of a pending one.
@@ -148,7 +157,8 @@ impl<'txn> Tables<'txn> {
         self.lanes.remove((&lane, seq))?;
         self.places.remove(header.id.as_uuid().as_u128())?;
         self.forget_user(user, seq, length)?;
-        self.count(header.priority, -1, length)?;
+        self.uncount(length)?;
+        self.totals.add(BY_PRIORITY[slot_of(header.priority)], -1)?;
         let Some(before) = self.lane_state(&lane)? else { return Ok(()) };
         let mut after = before;
         let count = after.count(header.priority);

@@ -9,8 +9,9 @@ use redb::{Builder, ReadTransaction, ReadableTable, ReadableTableMetadata, Stora
 
 use super::keys::Keys;
 use super::layout::{
-    BY_PRIORITY, BYTES, COUNTERS, DEAD, DEAD_COUNT, LANE_STATES, LANES, LaneState, PENDING, PLACES,
-    Place, QUARANTINE, QUARANTINED, READY, RECORDS, USER_TOTALS, USERS, WAITING, decode_dead,
+    BY_PRIORITY, BYTES, COUNTERS, DEAD, DEAD_COUNT, INDEXED, LANE_STATES, LANES, LaneState,
+    PENDING, PLACES, Place, QUARANTINE, QUARANTINED, READY, RECORDS, USER_TOTALS, USERS, WAITING,
+    decode_dead, slot_of,
 };
 use super::record::{self, Header};
 use super::{Buffer, BufferError};
@@ -86,28 +87,47 @@ impl Buffer {
 
 fn check(transaction: &ReadTransaction, keys: &Keys) -> Result<Verification, redb::Error> {
     let mut found = Verification::default();
-    records(transaction, keys, &mut found)?;
+    let indexed = records(transaction, keys, &mut found)?;
     lanes(transaction, &mut found)?;
-    users(transaction, &mut found)?;
+    users(transaction, indexed, &mut found)?;
     dead(transaction, keys, &mut found)?;
     Ok(found)
 }
 
-/// Every record is sound and is found by its lane, its user and its id; the counters agree.
+/// Records that the indexes tell of, and their bytes.
+#[derive(Clone, Copy, Default)]
+struct Indexed {
+    records: u64,
+    bytes: u64,
+}
+
+/// Every record is sound and, but for those of the tail, is found by its lane, its user and its id;
+/// the counters agree.
 fn records(
     transaction: &ReadTransaction,
     keys: &Keys,
     found: &mut Verification,
-) -> Result<(), redb::Error> {
+) -> Result<Indexed, redb::Error> {
     let lanes = transaction.open_table(LANES)?;
     let users = transaction.open_table(USERS)?;
     let places = transaction.open_table(PLACES)?;
+    let counters = transaction.open_table(COUNTERS)?;
+    let counter = |name: &str| -> Result<u64, StorageError> {
+        Ok(counters.get(name)?.map_or(0, |value| value.value()))
+    };
+    let tail = counter(INDEXED)?;
     let (mut bytes, mut by_priority) = (0, [0; BY_PRIORITY.len()]);
+    let mut indexed = Indexed::default();
     for entry in transaction.open_table(RECORDS)?.iter()? {
         let (place, record) = entry?;
         let (place, record) = (place.value(), record.value());
+        let length = u64::try_from(record.len()).unwrap_or(u64::MAX);
         found.records += 1;
-        bytes += u64::try_from(record.len()).unwrap_or(u64::MAX);
+        bytes += length;
+        if place < tail {
+            indexed.records += 1;
+            indexed.bytes += length;
+        }
         let header = match record::decode(place, record, keys) {
             Ok((header, _)) => header,
             Err(damage) => {
@@ -118,7 +138,10 @@ fn records(
                 }
             }
         };
-        by_priority[usize::from(header.priority.clamp(1, MAX_PRIORITY)) - 1] += 1;
+        if place >= tail {
+            continue;
+        }
+        by_priority[slot_of(header.priority)] += 1;
         if lanes.get((&record::lane_bytes(header.lane), place))?.is_none() {
             found.wrong(format!("record {place}: not in its lane"));
         }
@@ -130,19 +153,15 @@ fn records(
             found.wrong(format!("record {place}: not found by its id {}", header.id));
         }
     }
-    let counters = transaction.open_table(COUNTERS)?;
-    let counter = |name: &str| -> Result<u64, StorageError> {
-        Ok(counters.get(name)?.map_or(0, |value| value.value()))
-    };
     let records = found.records;
     found.agree("the number of pending operations", counter(PENDING)?, records);
     found.agree("their bytes", counter(BYTES)?, bytes);
-    found.agree("entries of lanes", lanes.len()?, records);
-    found.agree("entries of users", users.len()?, records);
+    found.agree("entries of lanes", lanes.len()?, indexed.records);
+    found.agree("entries of users", users.len()?, indexed.records);
     for (name, count) in BY_PRIORITY.into_iter().zip(by_priority) {
         found.agree(name, counter(name)?, count);
     }
-    Ok(())
+    Ok(indexed)
 }
 
 /// Every lane's state is what its records make it, and replay finds it where it belongs.
@@ -192,7 +211,11 @@ fn lanes(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), 
 }
 
 /// Every user's total is the number of their entries.
-fn users(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), redb::Error> {
+fn users(
+    transaction: &ReadTransaction,
+    indexed: Indexed,
+    found: &mut Verification,
+) -> Result<(), redb::Error> {
     let users = transaction.open_table(USERS)?;
     let (mut records, mut bytes) = (0, 0);
     for entry in transaction.open_table(USER_TOTALS)?.iter()? {
@@ -203,11 +226,8 @@ fn users(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), 
         records += count;
         bytes += length;
     }
-    let counters = transaction.open_table(COUNTERS)?;
-    let all_bytes = counters.get(BYTES)?.map_or(0, |value| value.value());
-    let all = found.records;
-    found.agree("the sum of all users' totals", records, all);
-    found.agree("the sum of all users' bytes", bytes, all_bytes);
+    found.agree("the sum of all users' totals", records, indexed.records);
+    found.agree("the sum of all users' bytes", bytes, indexed.bytes);
     Ok(())
 }
 

@@ -13,14 +13,16 @@ use redb::{Database, StorageError, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::file::BufferFile;
+use super::snapshot::Opened;
 use super::tables::Tables;
+use super::tail::{self, Tail};
 use super::{BufferError, OpenError};
 
 /// Requests that share one commit at the most.
 const GROUP: usize = 1024;
 
 /// The open database; replaced when the file has to be opened anew.
-pub(super) type Handle = Arc<RwLock<Arc<Database>>>;
+pub(super) type Handle = Arc<RwLock<Arc<Opened>>>;
 
 /// A change to the tables, and where its result goes.
 pub(super) struct Request<T, F> {
@@ -117,6 +119,8 @@ pub(super) struct Room {
 pub(super) struct Writer {
     pub(super) file: BufferFile,
     pub(super) handle: Handle,
+    /// What is known of the file's tail as it was last committed.
+    pub(super) tail: Tail,
     pub(super) queue: mpsc::Receiver<Box<dyn Job>>,
     pub(super) min_free: u64,
     pub(super) reopen: Box<dyn Fn() -> Result<(BufferFile, Database), OpenError> + Send>,
@@ -173,9 +177,9 @@ impl Writer {
         first: Option<Box<dyn Job>>,
         jobs: &mut Vec<Box<dyn Job>>,
     ) -> Result<(), redb::Error> {
-        let database = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let opened = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
         // Waits for other processes, without a limit of redb's own: callers have theirs.
-        let transaction = database.begin_write()?;
+        let transaction = opened.database.begin_write()?;
         let mut next = first.or_else(|| self.queue.try_recv().ok());
         while let Some(job) = next {
             if job.claim() {
@@ -188,8 +192,11 @@ impl Writer {
         }
         let ballast = self.file.lay_ballast(self.min_free);
         let room = Room { free_bytes: self.file.free_bytes().unwrap_or(0), ballast };
-        run_all(&transaction, jobs, &room)?;
+        // Lost if the transaction is: it is read from the file then.
+        let tail = std::mem::take(&mut self.tail);
+        let tail = run_all(&transaction, tail, jobs, &room)?;
         transaction.commit()?;
+        self.tail = tail;
         Ok(())
     }
 
@@ -197,7 +204,9 @@ impl Writer {
         match (self.reopen)() {
             Ok((file, database)) => {
                 self.file = file;
-                *self.handle.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(database);
+                *self.handle.write().unwrap_or_else(PoisonError::into_inner) =
+                    Opened::new(database);
+                self.tail = Tail::default();
                 true
             }
             Err(error) => {
@@ -210,14 +219,21 @@ impl Writer {
 
 fn run_all(
     transaction: &WriteTransaction,
+    tail: Tail,
     jobs: &mut [Box<dyn Job>],
     room: &Room,
-) -> Result<(), redb::Error> {
-    let mut tables = Tables::open(transaction)?;
+) -> Result<Tail, redb::Error> {
+    let mut tables = Tables::open(transaction, tail)?;
     for job in jobs {
+        if job.purpose() == Purpose::Other {
+            tables.index()?;
+        }
         // A panic must not end the only thread that writes.
         catch_unwind(AssertUnwindSafe(|| job.run(&mut tables, room)))
             .unwrap_or_else(|_| Err(redb::Error::Corrupted("a change panicked".to_owned())))?;
+    }
+    if tables.tail.len() >= tail::LONGEST {
+        tables.index()?;
     }
     tables.close()
 }

@@ -25,9 +25,15 @@ impl Admission {
             | Change::ProfilePatch { .. }
             | Change::UserSetStanding { .. }
             | Change::UserErase { .. }
-            | Change::SessionRevoke { .. } => return Ok(()),
-            Change::TaskReplace { .. } | Change::TaskPatch { .. } | Change::TaskDelete { .. } => {}
+            | Change::SessionRevoke { .. } => Ok(()),
+            // In a box of its own: what asks PostgreSQL is large, and every write would carry it along.
+            Change::TaskReplace { .. } | Change::TaskPatch { .. } | Change::TaskDelete { .. } => {
+                Box::pin(self.check_task(operation)).await
+            }
         }
+    }
+
+    async fn check_task(&self, operation: &Operation) -> Result<(), WriteError> {
         let lane = operation.lane();
         let pending = self.buffer.lane(lane).await?;
         let base = if self.link.is_up() {

@@ -12,13 +12,23 @@ pub(super) async fn check(buffer: &Buffer) {
 
 /// Flips a bit of the record at `place`.
 pub(super) async fn flip(buffer: &Buffer, place: u64, offset: usize) {
-    buffer
-        .write(move |tables, _| {
-            let mut bytes = tables.records.get(place).unwrap().unwrap().value().to_vec();
-            bytes[offset] ^= 4;
-            tables.records.insert(place, bytes.as_slice()).unwrap();
-            Ok(())
-        })
-        .await
-        .unwrap();
+    buffer.write(move |tables, _| Ok(flip_at(tables, place, offset))).await.unwrap();
+}
+
+/// Flips a bit of the record at `place`, and leaves the tail as it is.
+pub(super) async fn flip_in_tail(buffer: &Buffer, place: u64, offset: usize) {
+    buffer.append_work(move |tables, _| Ok(flip_at(tables, place, offset))).await.unwrap();
+}
+
+fn flip_at(tables: &mut Tables<'_>, place: u64, offset: usize) {
+    let mut bytes = tables.records.get(place).unwrap().unwrap().value().to_vec();
+    bytes[offset] ^= 4;
+    tables.records.insert(place, bytes.as_slice()).unwrap();
+}
+
+/// How many operations the indexes do not tell of.
+pub(super) fn tail(buffer: &Buffer) -> u64 {
+    let snapshot = Snapshot::take(buffer.handle.read().unwrap().clone()).unwrap();
+    let (from, next) = snapshot.tail_range().unwrap();
+    next - from
 }

@@ -6,6 +6,7 @@ mod audit;
 mod golden;
 mod histories;
 mod limits;
+mod tail;
 
 use std::collections::HashSet;
 use std::path::Path;

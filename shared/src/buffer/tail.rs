@@ -1,0 +1,211 @@
+//! The tail: the newest operations, whose records are in the file and which no index tells of yet.
+//!
+//! An append that changed every index would rewrite a page of each, or several, for a handful of
+//! entries. So it writes its record and the counters, and the indexes follow in one go, each in the
+//! order of its keys (`Tables::index`): when the tail has grown long, and before anything is done
+//! that is not an append. The counter `indexed` is the place where the tail begins; it ends where the
+//! records do. A record of the tail never changes.
+//!
+//! What the indexes do not tell of the tail is told by its records. Each process keeps it in memory
+//! as well, and reads of those records only what other processes have appended.
+
+use std::collections::{BTreeMap, HashMap};
+
+use redb::{ReadableTable, StorageError};
+
+use super::layout::{BY_PRIORITY, Bytes, INDEXED, LaneState, Place, slot_of};
+use super::record::{Header, lane_bytes};
+use super::tables::{Tables, signed};
+use crate::domain::MAX_PRIORITY;
+
+/// Operations that a tail has before the indexes follow, at the most: the longer, the more entries
+/// share a page that is rewritten, and the longer is the commit in which they follow.
+pub(super) const LONGEST: u64 = 1024;
+
+/// The operations of a lane, or of a user, in the tail.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Group {
+    /// Their places, in order.
+    pub(super) places: Vec<u64>,
+    /// The newest of their ids.
+    pub(super) newest: u128,
+    /// The bytes of their records.
+    pub(super) bytes: u64,
+}
+
+impl Group {
+    /// How many operations it has.
+    pub(super) fn count(&self) -> u64 {
+        u64::try_from(self.places.len()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What a process knows of the tail.
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    from: u64,
+    next: u64,
+    ids: HashMap<u128, u64>,
+    lanes: HashMap<[u8; 17], Group>,
+    users: HashMap<u128, Group>,
+    by_priority: [u64; MAX_PRIORITY as usize],
+}
+
+impl Tail {
+    /// Where it begins.
+    pub(super) fn from(&self) -> u64 {
+        self.from
+    }
+
+    /// The place after its last.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// How many operations it has.
+    pub(super) fn len(&self) -> u64 {
+        self.next - self.from
+    }
+
+    /// Forgets everything: a tail begins here.
+    pub(super) fn begin(&mut self, from: u64) {
+        (self.from, self.next) = (from, from);
+        self.ids.clear();
+        self.lanes.clear();
+        self.users.clear();
+        self.by_priority = [0; MAX_PRIORITY as usize];
+    }
+
+    /// Reads what it does not know yet of a tail between these places.
+    pub(super) fn catch_up(
+        &mut self,
+        records: &impl ReadableTable<u64, Bytes>,
+        from: u64,
+        next: u64,
+    ) -> Result<(), StorageError> {
+        if self.from != from {
+            self.begin(from);
+        }
+        if self.next >= next {
+            return Ok(());
+        }
+        for entry in records.range(self.next..next)? {
+            let (place, record) = entry?;
+            // One with a damaged header is set aside when the indexes follow; nothing finds it here.
+            if let Ok(header) = Header::decode(place.value(), record.value()) {
+                self.note(place.value(), &header, record.value().len());
+            }
+        }
+        self.next = next;
+        Ok(())
+    }
+
+    /// Takes an operation in, which is in `records` at the tail's end.
+    pub(super) fn note(&mut self, place: u64, header: &Header, length: usize) {
+        let id = header.id.as_uuid().as_u128();
+        let lane = self.lanes.entry(lane_bytes(header.lane)).or_default();
+        let user = self.users.entry(header.user_id.as_u128()).or_default();
+        for group in [lane, user] {
+            group.places.push(place);
+            group.newest = group.newest.max(id);
+            group.bytes += u64::try_from(length).unwrap_or(u64::MAX);
+        }
+        self.ids.insert(id, place);
+        self.by_priority[slot_of(header.priority)] += 1;
+        self.next = place + 1;
+    }
+
+    /// The place of an operation.
+    pub(super) fn place(&self, id: u128) -> Option<u64> {
+        self.ids.get(&id).copied()
+    }
+
+    /// The operations of a lane.
+    pub(super) fn lane(&self, lane: &[u8; 17]) -> Option<&Group> {
+        self.lanes.get(lane)
+    }
+
+    /// All lanes, with their operations.
+    pub(super) fn lanes(&self) -> impl Iterator<Item = (&[u8; 17], &Group)> {
+        self.lanes.iter()
+    }
+
+    /// The operations of a user.
+    pub(super) fn user(&self, user: u128) -> Option<&Group> {
+        self.users.get(&user)
+    }
+
+    /// How many operations it has of each priority, from 1.
+    pub(super) fn by_priority(&self) -> [u64; MAX_PRIORITY as usize] {
+        self.by_priority
+    }
+}
+
+impl Tables<'_> {
+    /// Brings the indexes up to the end of the records. The tail is empty then.
+    pub(super) fn index(&mut self) -> Result<(), redb::Error> {
+        let (from, next) = (self.tail.from(), self.tail.next());
+        if from == next {
+            return Ok(());
+        }
+        let (mut sound, mut damaged) = (Vec::new(), Vec::new());
+        for entry in self.records.range(from..next)? {
+            let (place, record) = entry?;
+            match Header::decode(place.value(), record.value()) {
+                Ok(header) => sound.push((place.value(), header, record.value().len())),
+                Err(damage) => damaged.push((place.value(), damage)),
+            }
+        }
+        self.index_lanes(&sound)?;
+        self.index_users(&sound)?;
+        // Mostly in the order of the places already: ids are drawn from a clock.
+        sound.sort_unstable_by_key(|(_, header, _)| header.id);
+        for (place, header, _) in &sound {
+            let id = header.id.as_uuid().as_u128();
+            self.places.insert(id, Place::Pending(*place).encode())?;
+            self.totals.add(BY_PRIORITY[slot_of(header.priority)], 1)?;
+        }
+        self.tail.begin(next);
+        self.totals.set(INDEXED, next);
+        for (place, damage) in damaged {
+            let Some(record) = self.records.remove(place)?.map(|record| record.value().to_vec())
+            else {
+                continue;
+            };
+            self.uncount(record.len())?;
+            self.set_aside(place, damage, &record)?;
+        }
+        Ok(())
+    }
+
+    /// Puts operations, in the order of their places, at the ends of their lanes.
+    fn index_lanes(&mut self, operations: &[(u64, Header, usize)]) -> Result<(), redb::Error> {
+        let mut lanes: BTreeMap<[u8; 17], Vec<(u64, &Header)>> = BTreeMap::new();
+        for (place, header, _) in operations {
+            lanes.entry(lane_bytes(header.lane)).or_default().push((*place, header));
+        }
+        for (lane, operations) in lanes {
+            let before = self.lane_state(&lane)?;
+            let mut after = before;
+            for (place, header) in operations {
+                self.lanes.insert((&lane, place), ())?;
+                after.get_or_insert_with(|| LaneState::beginning(place, header)).note(header);
+            }
+            self.reindex(&lane, before.as_ref(), after.as_ref())?;
+        }
+        Ok(())
+    }
+
+    fn index_users(&mut self, operations: &[(u64, Header, usize)]) -> Result<(), redb::Error> {
+        let mut users: Vec<_> = operations
+            .iter()
+            .map(|(place, header, length)| (header.user_id.as_u128(), *place, *length))
+            .collect();
+        users.sort_unstable();
+        for (user, place, length) in users {
+            self.users.insert((user, place), ())?;
+            self.totals.add_to_user(user, 1, signed(length))?;
+        }
+        Ok(())
+    }
+}

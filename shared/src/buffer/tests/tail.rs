@@ -1,0 +1,187 @@
+//! What no index tells of yet is found as if they did, by every process, and comes to the same.
+
+use futures::future::join_all;
+
+use super::super::layout::{FORMAT_KEY, INDEXED};
+use super::super::snapshot::Snapshot;
+use super::*;
+
+/// What every way of looking shows of a history of two users: ids, in order.
+#[derive(Debug, PartialEq)]
+struct View {
+    lane: Vec<Version>,
+    lanes: HashSet<Lane>,
+    user: Vec<Version>,
+    pages: [Vec<Version>; 4],
+    heads: HashSet<Version>,
+    found: Vec<bool>,
+    stats: Stats,
+}
+
+fn task(id: u128) -> Lane {
+    Lane { kind: EntityKind::Task, id: Uuid::from_u128(id) }
+}
+
+async fn view(buffer: &Buffer, ids: &[Version]) -> View {
+    let ids_of = |operations: Vec<Operation>| operations.iter().map(|o| o.id).collect();
+    let all = PendingFilter::default();
+    let of_user = PendingFilter { user_id: Some(Uuid::from_u128(1)), ..all };
+    let of_lane = PendingFilter { lane: Some(task(1)), ..all };
+    let mut pages = [const { Vec::new() }; 4];
+    let filters = [(all, None), (of_user, None), (of_lane, None), (of_user, Some(1))];
+    for (page, (filter, after)) in pages.iter_mut().zip(filters) {
+        let found = buffer.pending_page(filter, after, 100).await.unwrap();
+        *page = found.items.iter().map(|entry| entry.operation.id).collect();
+    }
+    let mut found = Vec::new();
+    for id in ids {
+        found.push(matches!(buffer.find(*id).await.unwrap(), Some(Found::Pending { .. })));
+    }
+    let heads = buffer.heads(EntityKind::Task, HashSet::new(), 100).await.unwrap();
+    View {
+        lane: ids_of(buffer.lane(task(1)).await.unwrap()),
+        lanes: buffer.pending_lanes(vec![task(1), task(2), task(3)]).await.unwrap(),
+        user: ids_of(buffer.of_user(Uuid::from_u128(1)).await.unwrap()),
+        pages,
+        heads: heads.iter().map(|(_, operation)| operation.id).collect(),
+        found,
+        stats: buffer.stats().await.unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn what_no_index_tells_of_is_seen_as_if_they_did() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Clock::default());
+    let one = Buffer::open(&settings(folder.path())).unwrap();
+    let other = Buffer::open(&settings(folder.path())).unwrap();
+    let mut ids = Vec::new();
+    let history = [(1, create(1)), (2, create(2)), (1, delete(1)), (1, prefer()), (2, delete(2))];
+    for (number, (user, change)) in history.into_iter().enumerate() {
+        if number == 2 {
+            // What is there so far is in the indexes, and the rest in the tail behind it.
+            assert_eq!(batch(&one).await.len(), 2);
+        }
+        let buffer = if number % 2 == 0 { &one } else { &other };
+        let appended = operation(&clock, user, change);
+        ids.push(buffer.append(appended, Some(Arc::clone(&clock))).await.unwrap());
+    }
+    assert_eq!(audit::tail(&one), 3);
+    let seen = view(&one, &ids).await;
+    assert_eq!(seen.lane, [ids[0], ids[2]]);
+    assert_eq!(seen.user, [ids[0], ids[2], ids[3]]);
+    assert_eq!(seen.pages[0], ids);
+    assert_eq!(seen.pages[3], [ids[2], ids[3]]);
+    assert_eq!(seen.lanes, HashSet::from([task(1), task(2)]));
+    assert_eq!(seen.heads, HashSet::from([ids[0], ids[1]]));
+    assert!(seen.found.iter().all(|found| *found));
+    assert_eq!(seen.stats.by_priority, [0, 1, 2, 2, 0]);
+    assert_eq!(view(&other, &ids).await, seen);
+    assert_eq!(batch(&other).await.len(), 5);
+    assert_eq!(audit::tail(&one), 0);
+    assert_eq!(view(&one, &ids).await, seen);
+    audit::check(&one).await;
+}
+
+#[tokio::test]
+async fn a_reader_of_an_old_state_sees_the_tail_of_that_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let first = buffer.append(operation(&clock, 1, create(1)), None).await.unwrap();
+    let old = Snapshot::take(buffer.handle.read().unwrap().clone()).unwrap();
+    assert_eq!(batch(&buffer).await.len(), 1);
+    let second = buffer.append(operation(&clock, 1, create(2)), None).await.unwrap();
+    assert!(buffer.find(second).await.unwrap().is_some());
+    let in_tail = |id: Version| old.tail(|tail| tail.place(id.as_uuid().as_u128())).unwrap();
+    assert_eq!((in_tail(first), in_tail(second)), (Some(0), None));
+}
+
+#[tokio::test]
+async fn limits_count_what_no_index_tells_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let limited = BufferSettings { buffer_user_share: 4, ..settings(folder.path()) };
+    let buffer = Buffer::open(&limited).unwrap();
+    let peer = Buffer::open(&limited).unwrap();
+    for number in 0..4 {
+        if number == 2 {
+            assert_eq!(batch(&peer).await.len(), 2);
+        }
+        let by = if number % 2 == 0 { &buffer } else { &peer };
+        by.append(operation(&clock, 1, create(number)), None).await.unwrap();
+    }
+    for buffer in [&buffer, &peer] {
+        let fifth = buffer.append(operation(&clock, 1, create(9)), None).await;
+        assert!(matches!(fifth, Err(BufferError::UserShare)), "{fifth:?}");
+    }
+    assert_eq!(audit::tail(&buffer), 2);
+}
+
+#[tokio::test]
+async fn a_long_tail_gets_its_indexes_without_being_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let appended =
+        (0..3000).map(|task| buffer.append(operation(&clock, task % 7, create(task)), None));
+    assert!(join_all(appended).await.iter().all(Result::is_ok));
+    let tail = audit::tail(&buffer);
+    assert!(tail < super::super::tail::LONGEST, "{tail}");
+    assert_eq!(buffer.stats().await.unwrap().pending, 3000);
+    audit::check(&buffer).await;
+}
+
+#[tokio::test]
+async fn a_record_that_was_damaged_before_any_index_told_of_it_is_set_aside() {
+    for (offset, readable) in [(3_usize, false), (90, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::default();
+        let buffer = Buffer::open(&settings(folder.path())).unwrap();
+        let mut ids = Vec::new();
+        for change in [create(1), delete(1), delete(2)] {
+            ids.push(buffer.append(operation(&clock, 1, change), None).await.unwrap());
+        }
+        audit::flip_in_tail(&buffer, 0, offset).await;
+        assert_eq!(audit::tail(&buffer), 3);
+        let batch = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
+        for (place, damage) in &batch.damaged {
+            settle(&buffer, *place, Verdict::Damaged(*damage)).await;
+        }
+        assert_eq!(batch.damaged.len(), usize::from(readable), "else it was set aside before");
+        let stats = buffer.stats().await.unwrap();
+        assert_eq!((stats.pending, stats.quarantined), (2, 1));
+        let found = buffer.find(ids[0]).await.unwrap();
+        assert_eq!(matches!(found, Some(Found::Quarantined { .. })), readable, "{found:?}");
+        let left = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
+        let left: HashSet<Version> = left.entries.iter().map(|e| e.operation.id).collect();
+        assert_eq!(left, HashSet::from([ids[1], ids[2]]));
+        audit::check(&buffer).await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_the_format_before_tails_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    for task in 1..4 {
+        buffer.append(operation(&clock, 1, create(task)), None).await.unwrap();
+    }
+    // Such a file has every record in its indexes, and no counter of where the tail begins.
+    let handle = buffer.handle.read().unwrap().clone();
+    buffer.write(|_, _| Ok(())).await.unwrap();
+    let transaction = handle.database.begin_write().unwrap();
+    let mut counters = transaction.open_table(super::super::layout::COUNTERS).unwrap();
+    counters.remove(INDEXED).unwrap();
+    counters.insert(FORMAT_KEY, 1).unwrap();
+    drop(counters);
+    transaction.commit().unwrap();
+    drop((buffer, handle));
+    for _ in 0..2 {
+        let buffer = Buffer::open(&settings(folder.path())).unwrap();
+        assert_eq!(audit::tail(&buffer), 0);
+        assert_eq!(batch(&buffer).await.len(), 3);
+        audit::check(&buffer).await;
+    }
+}
