@@ -82,24 +82,34 @@ impl Progress {
         if now > self.deadline {
             return Err(Fault::Late);
         }
-        for &byte in bytes {
-            self.look_for_http2(byte)?;
-            self.phase = match (self.phase, byte) {
-                // Empty lines before a request are skipped by the server as well.
-                (Phase::Silent, b'\r' | b'\n') => continue,
-                (Phase::Silent, _) => {
+        self.look_for_http2(bytes)?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match self.phase {
+                Phase::Silent => {
+                    // Empty lines before a request are skipped by the server as well.
+                    let first = rest.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+                    let Some(first) = first else { break };
+                    rest = &rest[first..];
                     self.deadline = now + HEAD_LIMIT;
-                    Phase::Head { empty_line: false }
+                    self.phase = Phase::Head { empty_line: false };
                 }
-                (Phase::Head { empty_line: true }, b'\n') => {
-                    self.deadline = now + self.asked_limit;
-                    Phase::Asked
+                Phase::Head { empty_line } => {
+                    let end = rest.iter().position(|byte| *byte == b'\n');
+                    let (line, after) = rest.split_at(end.unwrap_or(rest.len()));
+                    let empty_line = empty_line && line.iter().all(|byte| *byte == b'\r');
+                    self.phase = match end {
+                        None => Phase::Head { empty_line },
+                        Some(_) if empty_line => {
+                            self.deadline = now + self.asked_limit;
+                            Phase::Asked
+                        }
+                        Some(_) => Phase::Head { empty_line: true },
+                    };
+                    rest = after.get(1..).unwrap_or_default();
                 }
-                (Phase::Head { .. }, b'\n') => Phase::Head { empty_line: true },
-                (Phase::Head { empty_line }, b'\r') => Phase::Head { empty_line },
-                (Phase::Head { .. }, _) => Phase::Head { empty_line: false },
-                (Phase::Asked, _) => break,
-            };
+                Phase::Asked => break,
+            }
         }
         Ok(())
     }
@@ -113,10 +123,15 @@ impl Progress {
         self.deadline = now + KEEP_ALIVE;
     }
 
-    fn look_for_http2(&mut self, byte: u8) -> Result<(), Fault> {
-        let Some(matched) = self.http2 else { return Ok(()) };
-        self.http2 = (HTTP2.get(matched) == Some(&byte)).then_some(matched + 1);
-        if self.http2 == Some(HTTP2.len()) { Err(Fault::Http2) } else { Ok(()) }
+    fn look_for_http2(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        for byte in bytes {
+            let Some(matched) = self.http2 else { return Ok(()) };
+            self.http2 = (HTTP2.get(matched) == Some(byte)).then_some(matched + 1);
+            if self.http2 == Some(HTTP2.len()) {
+                return Err(Fault::Http2);
+            }
+        }
+        Ok(())
     }
 }
 

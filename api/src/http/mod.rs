@@ -27,7 +27,7 @@ use std::sync::Arc;
 use poem::http::header::CONTENT_SECURITY_POLICY;
 use poem::middleware::SetHeader;
 use poem::web::Data;
-use poem::{Endpoint, EndpointExt, Route, get, handler};
+use poem::{Endpoint, EndpointExt, IntoEndpoint, Request, Response, Route, get, handler};
 use poem_openapi::OpenApiService;
 
 use chrono::SubsecRound;
@@ -42,6 +42,9 @@ pub use shell::connection_refusal;
 
 use crate::state::State;
 use shell::{RequestId, Shell, Traceparent};
+
+/// What there is beside the interface.
+const PAGES: [&str; 4] = ["/docs", "/openapi.json", "/openapi.yaml", "/metrics"];
 
 type Service = OpenApiService<
     (
@@ -98,29 +101,47 @@ pub fn documented_routes() -> Routes {
 }
 
 /// Everything this process answers.
-pub fn routes(state: Arc<State>) -> impl Endpoint<Output = poem::Response> + 'static {
+pub fn routes(state: Arc<State>) -> impl Endpoint<Output = Response> + 'static {
     let service = service();
     let shell = Shell::new(&state);
     let document = document();
     let policy = headers::page_policy(&service.swagger_ui_html());
-    Route::new()
+    let pages = Route::new()
         .nest(
             "/docs",
             service.swagger_ui().with(SetHeader::new().overriding(CONTENT_SECURITY_POLICY, policy)),
         )
         .at("/openapi.json", written("application/json", document.to_string()))
         .at("/openapi.yaml", written("application/yaml", yaml(&document)))
-        .at("/metrics", get(write_metrics))
-        .nest_no_strip("/", service)
-        .data(state)
-        .with(shell)
+        .at("/metrics", get(write_metrics));
+    Site { service: service.into_endpoint(), pages }.data(state).with(shell)
+}
+
+/// The interface, and the pages beside it. A router with the interface nested in it would look each
+/// request up twice, and give it an address of its own for the second time.
+struct Site<S> {
+    service: S,
+    pages: Route,
+}
+
+impl<S: Endpoint<Output = Response>> Endpoint for Site<S> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        let path = request.uri().path();
+        if PAGES.contains(&path) || path.starts_with("/docs/") {
+            self.pages.call(request).await
+        } else {
+            self.service.call(request).await
+        }
+    }
 }
 
 /// A text that never changes.
 fn written(content_type: &'static str, text: String) -> poem::RouteMethod {
     let text: std::sync::Arc<str> = text.into();
     get(poem::endpoint::make_sync(move |_| {
-        poem::Response::builder().content_type(content_type).body(text.to_string())
+        Response::builder().content_type(content_type).body(text.to_string())
     }))
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use redb::{Database, StorageError, WriteTransaction};
+use redb::{Database, StorageError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::file::BufferFile;
@@ -180,21 +180,32 @@ impl Writer {
         let opened = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
         // Waits for other processes, without a limit of redb's own: callers have theirs.
         let transaction = opened.database.begin_write()?;
-        let mut next = first.or_else(|| self.queue.try_recv().ok());
-        while let Some(job) = next {
-            if job.claim() {
-                jobs.push(job);
-            }
-            next = if jobs.len() < GROUP { self.queue.try_recv().ok() } else { None };
-        }
-        if jobs.is_empty() {
-            return Ok(transaction.abort()?);
-        }
         let ballast = self.file.lay_ballast(self.min_free);
         let room = Room { free_bytes: self.file.free_bytes().unwrap_or(0), ballast };
         // Lost if the transaction is: it is read from the file then.
-        let tail = std::mem::take(&mut self.tail);
-        let tail = run_all(&transaction, tail, jobs, &room)?;
+        let mut tables = Tables::open(&transaction, std::mem::take(&mut self.tail))?;
+        let again = jobs.len();
+        for job in jobs.iter_mut() {
+            run(job, &mut tables, &room)?;
+        }
+        let mut next = first.or_else(|| self.queue.try_recv().ok());
+        while let Some(mut job) = next {
+            if job.claim() {
+                let ran = run(&mut job, &mut tables, &room);
+                jobs.push(job);
+                ran?;
+            }
+            // What has come meanwhile as well: nothing waits longer than it has to.
+            next = if jobs.len() < again + GROUP { self.queue.try_recv().ok() } else { None };
+        }
+        if jobs.is_empty() {
+            self.tail = tables.close()?;
+            return Ok(transaction.abort()?);
+        }
+        if tables.tail.len() >= tail::LONGEST {
+            tables.index()?;
+        }
+        let tail = tables.close()?;
         transaction.commit()?;
         self.tail = tail;
         Ok(())
@@ -217,25 +228,14 @@ impl Writer {
     }
 }
 
-fn run_all(
-    transaction: &WriteTransaction,
-    tail: Tail,
-    jobs: &mut [Box<dyn Job>],
-    room: &Room,
-) -> Result<Tail, redb::Error> {
-    let mut tables = Tables::open(transaction, tail)?;
-    for job in jobs {
-        if job.purpose() == Purpose::Other {
-            tables.index()?;
-        }
-        // A panic must not end the only thread that writes.
-        catch_unwind(AssertUnwindSafe(|| job.run(&mut tables, room)))
-            .unwrap_or_else(|_| Err(redb::Error::Corrupted("a change panicked".to_owned())))?;
-    }
-    if tables.tail.len() >= tail::LONGEST {
+/// Has a job make its change. Any but an append finds the indexes brought up to the records.
+fn run(job: &mut Box<dyn Job>, tables: &mut Tables<'_>, room: &Room) -> Result<(), redb::Error> {
+    if job.purpose() == Purpose::Other {
         tables.index()?;
     }
-    tables.close()
+    // A panic must not end the only thread that writes.
+    catch_unwind(AssertUnwindSafe(|| job.run(tables, room)))
+        .unwrap_or_else(|_| Err(redb::Error::Corrupted("a change panicked".to_owned())))
 }
 
 fn is_full(error: &redb::Error) -> bool {

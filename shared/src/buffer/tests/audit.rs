@@ -12,18 +12,19 @@ pub(super) async fn check(buffer: &Buffer) {
 
 /// Flips a bit of the record at `place`.
 pub(super) async fn flip(buffer: &Buffer, place: u64, offset: usize) {
-    buffer.write(move |tables, _| Ok(flip_at(tables, place, offset))).await.unwrap();
+    buffer.write(move |tables, _| flip_at(tables, place, offset)).await.unwrap();
 }
 
 /// Flips a bit of the record at `place`, and leaves the tail as it is.
 pub(super) async fn flip_in_tail(buffer: &Buffer, place: u64, offset: usize) {
-    buffer.append_work(move |tables, _| Ok(flip_at(tables, place, offset))).await.unwrap();
+    buffer.append_work(move |tables, _| flip_at(tables, place, offset)).await.unwrap();
 }
 
-fn flip_at(tables: &mut Tables<'_>, place: u64, offset: usize) {
+fn flip_at(tables: &mut Tables<'_>, place: u64, offset: usize) -> Result<(), BufferError> {
     let mut bytes = tables.records.get(place).unwrap().unwrap().value().to_vec();
     bytes[offset] ^= 4;
     tables.records.insert(place, bytes.as_slice()).unwrap();
+    Ok(())
 }
 
 /// How many operations the indexes do not tell of.
