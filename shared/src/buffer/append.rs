@@ -18,10 +18,11 @@ const RESERVE: u64 = 1000;
 const LANE_LIMIT: u64 = 1000;
 
 impl Buffer {
-    /// Puts an operation at the end of its lane, durably. With a clock, an operation that would be
-    /// older than the lane's newest is first given a version past it (two processes of one host
-    /// draw versions side by side); without one, its id is known elsewhere and stays. Returns the
-    /// operation's final id.
+    /// Puts an operation at the end of its lane, durably. With a clock, the operation is one that has
+    /// just been drawn, and if it would be older than the lane's newest it is first given a version
+    /// past it (two processes of one host draw versions side by side); without one, its id is known
+    /// elsewhere and stays, and it is kept once however often it comes. Returns the operation's final
+    /// id.
     ///
     /// # Errors
     /// `Full`, `UserShare`, `LaneFull`, `LowDisk`: a limit is reached. `Timeout`, `Unavailable`: the file
@@ -37,10 +38,15 @@ impl Buffer {
         let settings = Arc::clone(&self.settings);
         let appended = self
             .append_work(move |tables, room| {
-                if tables.place(operation.id)?.is_some() {
+                // Of what has just been drawn, both the operation's id and its entity's, nothing is
+                // in the file.
+                let (waiting, newest) = if clock.is_some() && operation.opens_its_lane() {
+                    (0, None)
+                } else if tables.place(operation.id)?.is_some() {
                     return Ok(operation.id);
-                }
-                let (waiting, newest) = tables.lane_end(&record::lane_bytes(operation.lane()))?;
+                } else {
+                    tables.lane_end(&record::lane_bytes(operation.lane()))?
+                };
                 admit(tables, room, &settings, &operation, payload.len(), waiting)?;
                 if let (Some(newest), Some(clock)) = (newest, &clock)
                     && newest >= operation.id.as_uuid().as_u128()
