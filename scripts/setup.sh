@@ -166,7 +166,7 @@ leave_no_trace() {
 }
 
 advise() {
-    say "please install a C compiler, PostgreSQL $OLDEST_POSTGRES or later, Redis and libfaketime, then try again:"
+    say "please install a C compiler, PostgreSQL $OLDEST_POSTGRES or later, Redis, OpenSSL and libfaketime, then try again:"
     if [[ $part == bench ]]; then
         say "and, for \`make bench\`, wrk and pgbench (\`wrk\`; \`postgresql\` or \`postgresql-contrib\`)"
     fi

@@ -87,12 +87,12 @@ fn append<const ENTRIES: usize>(bencher: Bencher<'_, '_>, group: usize) {
         .bench_local_values(|operations| fixture.append(operations));
 }
 
-/// The next batch for replay, of 500 operations.
+/// The next batch for replay, of 1,000 operations.
 #[divan::bench(args = [0, 1_000, DEEP], sample_count = 50, sample_size = 1)]
 fn next_batch(bencher: Bencher<'_, '_>, entries: usize) {
     let fixture = Fixture::with(entries);
     let limits = BatchLimits {
-        operations: 500,
+        operations: 1000,
         bytes: 4 << 20,
         aging: Duration::from_secs(60),
         longest_wait: Duration::from_secs(300),

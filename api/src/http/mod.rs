@@ -44,7 +44,10 @@ use crate::state::State;
 use shell::{RequestId, Shell, Traceparent};
 
 /// What there is beside the interface.
-const PAGES: [&str; 4] = ["/docs", "/openapi.json", "/openapi.yaml", "/metrics"];
+const DOCS: &str = "/docs";
+const OPENAPI_JSON: &str = "/openapi.json";
+const OPENAPI_YAML: &str = "/openapi.yaml";
+const METRICS: &str = "/metrics";
 
 type Service = OpenApiService<
     (
@@ -108,12 +111,12 @@ pub fn routes(state: Arc<State>) -> impl Endpoint<Output = Response> + 'static {
     let policy = headers::page_policy(&service.swagger_ui_html());
     let pages = Route::new()
         .nest(
-            "/docs",
+            DOCS,
             service.swagger_ui().with(SetHeader::new().overriding(CONTENT_SECURITY_POLICY, policy)),
         )
-        .at("/openapi.json", written("application/json", document.to_string()))
-        .at("/openapi.yaml", written("application/yaml", yaml(&document)))
-        .at("/metrics", get(write_metrics));
+        .at(OPENAPI_JSON, written("application/json", document.to_string()))
+        .at(OPENAPI_YAML, written("application/yaml", yaml(&document)))
+        .at(METRICS, get(write_metrics));
     Site { service: service.into_endpoint(), pages }.data(state).with(shell)
 }
 
@@ -129,7 +132,9 @@ impl<S: Endpoint<Output = Response>> Endpoint for Site<S> {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         let path = request.uri().path();
-        if PAGES.contains(&path) || path.starts_with("/docs/") {
+        let is_docs =
+            path.strip_prefix(DOCS).is_some_and(|rest| matches!(rest.as_bytes(), [] | [b'/', ..]));
+        if is_docs || [OPENAPI_JSON, OPENAPI_YAML, METRICS].contains(&path) {
             self.pages.call(request).await
         } else {
             self.service.call(request).await
@@ -139,7 +144,7 @@ impl<S: Endpoint<Output = Response>> Endpoint for Site<S> {
 
 /// A text that never changes.
 fn written(content_type: &'static str, text: String) -> poem::RouteMethod {
-    let text: std::sync::Arc<str> = text.into();
+    let text: Arc<str> = text.into();
     get(poem::endpoint::make_sync(move |_| {
         Response::builder().content_type(content_type).body(text.to_string())
     }))

@@ -66,9 +66,7 @@ impl Buffer {
         }
         appended
     }
-}
 
-impl Buffer {
     /// Whether an operation of a user with nothing pending would be taken in now.
     ///
     /// # Errors

@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redb::{ReadTransaction, ReadableTable};
+use redb::ReadableTable;
 
 use super::audit::purge_audit;
 use super::keys::Keys;
 use super::layout::{LANES, READY, RECORDS, Slot, WAITING};
 use super::record::{self, Damage, Header};
+use super::snapshot::Snapshot;
 use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{Lane, MAX_PRIORITY, Operation, OperationState, aged_priority};
 
@@ -115,8 +116,7 @@ impl Buffer {
         limits: BatchLimits,
         busy: HashSet<Lane>,
     ) -> Result<Batch, BufferError> {
-        let (from, next) = self.read(|snapshot| snapshot.tail_range()).await?;
-        if from < next {
+        if self.read(|snapshot| snapshot.has_tail()).await? {
             // Any change that is not an append has the indexes brought up to the records first.
             self.write(|_, _| Ok(())).await?;
         }
@@ -184,16 +184,16 @@ impl Buffer {
 }
 
 fn collect(
-    transaction: &ReadTransaction,
+    snapshot: &Snapshot,
     now: i64,
     limits: BatchLimits,
     busy: &HashSet<Lane>,
     keys: &Keys,
 ) -> Result<Batch, redb::Error> {
-    let lanes = transaction.open_table(LANES)?;
-    let records = transaction.open_table(RECORDS)?;
+    let lanes = snapshot.open_table(LANES)?;
+    let records = snapshot.open_table(RECORDS)?;
     let (mut batch, mut bytes) = (Batch::default(), 0);
-    for lane in urgent_lanes(transaction, now, limits, busy)? {
+    for lane in urgent_lanes(snapshot, now, limits, busy)? {
         for entry in lanes.range((&lane, 0)..=(&lane, u64::MAX))? {
             let place = entry?.0.value().1;
             let Some(record) = records.get(place)? else { continue };
@@ -223,13 +223,13 @@ fn collect(
 /// class of priority is kept oldest first, and within a class the oldest has aged most, so merging
 /// the classes by their first lanes yields the whole order.
 fn urgent_lanes(
-    transaction: &ReadTransaction,
+    snapshot: &Snapshot,
     now: i64,
     limits: BatchLimits,
     busy: &HashSet<Lane>,
 ) -> Result<Vec<[u8; 17]>, redb::Error> {
-    let ready = transaction.open_table(READY)?;
-    let waiting = transaction.open_table(WAITING)?;
+    let ready = snapshot.open_table(READY)?;
+    let waiting = snapshot.open_table(WAITING)?;
     let rank = |slot: &Slot| {
         let waited = Duration::from_millis(u64::try_from(now - slot.queued_at).unwrap_or(0));
         (Reverse(aged_priority(slot.priority, waited, limits.aging)), slot.queued_at)

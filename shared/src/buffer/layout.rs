@@ -168,10 +168,7 @@ impl LaneState {
 
     /// The highest priority among the lane's pending operations.
     pub(super) fn priority(&self) -> Priority {
-        (1..=MAX_PRIORITY)
-            .rev()
-            .find(|priority| self.counts[usize::from(*priority) - 1] > 0)
-            .unwrap_or(1)
+        (1..=MAX_PRIORITY).rev().find(|priority| self.counts[slot_of(*priority)] > 0).unwrap_or(1)
     }
 
     pub(super) fn slot(&self, lane: &[u8; 17]) -> Slot {

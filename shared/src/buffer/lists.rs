@@ -9,8 +9,7 @@ use uuid::Uuid;
 
 use super::drain::Entry;
 use super::keys::Keys;
-use super::layout::{DEAD, LANES, RECORDS, USERS, decode_dead};
-use super::read::places_of;
+use super::layout::{DEAD, RECORDS, decode_dead};
 use super::record;
 use super::snapshot::Snapshot;
 use super::{Buffer, BufferError};
@@ -109,24 +108,11 @@ fn pending_page(
     let first = after.map_or(0, |after| after.saturating_add(1));
     let mut page = Page { items: Vec::new(), next: None };
     // By the narrowest index there is; each yields places in order of acceptance.
-    let (lanes, users) = (snapshot.open_table(LANES)?, snapshot.open_table(USERS)?);
-    let in_tail = snapshot.tail(|tail| match (filter.lane, filter.user_id) {
-        (Some(lane), _) => places_of(tail.lane(&record::lane_bytes(lane))),
-        (None, Some(user)) => places_of(tail.user(user.as_u128())),
-        (None, None) => Vec::new(),
-    })?;
-    let in_tail = in_tail.into_iter().filter(|place| *place >= first).map(Ok);
     let places: Box<dyn Iterator<Item = Result<u64, redb::StorageError>>> =
         match (filter.lane, filter.user_id) {
-            (Some(lane), _) => {
-                let key = record::lane_bytes(lane);
-                let range = lanes.range((&key, first)..=(&key, u64::MAX))?;
-                Box::new(range.map(|entry| entry.map(|(key, _)| key.value().1)).chain(in_tail))
-            }
+            (Some(lane), _) => Box::new(snapshot.places_of_lane(lane, first)?.into_iter().map(Ok)),
             (None, Some(user)) => {
-                let user = user.as_u128();
-                let range = users.range((user, first)..=(user, u64::MAX))?;
-                Box::new(range.map(|entry| entry.map(|(key, _)| key.value().1)).chain(in_tail))
+                Box::new(snapshot.places_of_user(user, first)?.into_iter().map(Ok))
             }
             (None, None) => {
                 Box::new(records.range(first..)?.map(|entry| entry.map(|(key, _)| key.value())))

@@ -2,8 +2,9 @@
 //! processes of one host.
 //!
 //! Guarantees: an operation is in the file, synced to the disk, before [`Buffer::append`] returns;
-//! inside a lane the order of acceptance is never changed; counts, indexes and records change in
-//! one transaction. Everything but damage costs O(log n).
+//! inside a lane the order of acceptance is never changed; counts and records change in one
+//! transaction, and what no index tells of yet (`tail`) is found all the same. Everything but damage
+//! costs O(log n).
 //!
 //! Locking: redb's multi-writer mode lets any number of processes open the file; one transaction
 //! writes at a time. Each process writes from one thread of its own, by group commit, and holds
@@ -14,6 +15,7 @@ mod audit;
 mod drain;
 mod erase;
 mod file;
+mod find;
 mod keys;
 mod layout;
 mod lists;
@@ -46,10 +48,11 @@ pub use audit::{Act, ActKind, ActedOn};
 pub use drain::{Batch, BatchLimits, Entry, Settlement, Verdict};
 pub use erase::Erased;
 pub use file::{OpenError, open_private, open_private_existing, private_folder, sibling};
+pub use find::{Found, Letter};
 pub use keys::KeysError;
 pub use lists::{DeadEntry, DeadFilter, Page, PendingFilter};
 pub use operator::{OperatorError, Paused};
-pub use read::{Found, Letter, Stats};
+pub use read::Stats;
 pub use record::Damage;
 pub use rekey::{RekeyError, Rekeyed};
 pub use verify::Verification;

@@ -1,5 +1,5 @@
-//! Looking into the buffer: what is pending for an entity or a user, what became of an operation,
-//! how full it is, and what the worker has published.
+//! Looking into the buffer: what is pending for an entity or a user, how full it is, and what the
+//! worker has published.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,54 +9,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::audit::Act;
 use super::keys::Keys;
 use super::layout::{
-    AUDIT, BY_PRIORITY, BYTES, COUNTERS, DEAD, DEAD_COUNT, FORMAT_KEY, LANE_STATES, LANES,
-    LaneState, PENDING, PLACES, Place, QUARANTINE, QUARANTINED, RECORDS, STATUS, USER_TOTALS,
-    USERS, WAITING, decode_dead,
+    BY_PRIORITY, BYTES, COUNTERS, DEAD_COUNT, FORMAT_KEY, LANE_STATES, LaneState, PENDING,
+    QUARANTINED, RECORDS, STATUS, WAITING,
 };
 use super::record::{self, Header};
 use super::snapshot::Snapshot;
-use super::tail::{Group, Tail};
+use super::tail::Tail;
 use super::{Buffer, BufferError, unix_millis};
-use crate::domain::{EntityKind, Lane, Operation, OperationState, Version};
-
-/// Where an operation was found.
-#[derive(Clone, Debug)]
-pub enum Found {
-    /// It is pending.
-    Pending {
-        /// The operation.
-        operation: Operation,
-        /// Attempts used up so far.
-        attempts: u32,
-        /// When it may be tried again (Unix milliseconds); `None`: at once.
-        not_before: Option<i64>,
-    },
-    /// It is a dead letter.
-    Dead(Letter),
-    /// Its record cannot be read: it is set aside.
-    Quarantined {
-        /// Whose it is and of which entity, if at least that can be read.
-        of: Option<(Uuid, Lane)>,
-    },
-    /// An operator has dropped it.
-    Discarded(Act),
-}
-
-/// A dead letter.
-#[derive(Clone, Debug)]
-pub struct Letter {
-    /// The operation.
-    pub operation: Operation,
-    /// Attempts used up.
-    pub attempts: u32,
-    /// `Rejected` or `Expired`.
-    pub state: OperationState,
-    /// Why replay gave up.
-    pub reason: String,
-}
+use crate::domain::{EntityKind, Lane, Operation};
 
 /// How full the buffer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,17 +93,9 @@ impl Buffer {
         let _turn = self.decoding.acquire().await;
         let keys = Arc::clone(&self.keys);
         self.read(move |snapshot| {
-            let states = snapshot.open_table(LANE_STATES)?;
             let mut found = Vec::with_capacity(lanes.len());
             for lane in lanes {
-                let key = record::lane_bytes(lane);
-                let mut places = Vec::new();
-                if states.get(&key)?.is_some() {
-                    for entry in snapshot.open_table(LANES)?.range((&key, 0)..=(&key, u64::MAX))? {
-                        places.push(entry?.0.value().1);
-                    }
-                }
-                places.extend(snapshot.tail(|tail| places_of(tail.lane(&key)))?);
+                let places = snapshot.places_of_lane(lane, 0)?;
                 found.push(operations_at(snapshot, &places, &keys)?);
             }
             Ok(found)
@@ -200,26 +154,10 @@ impl Buffer {
         let _turn = self.decoding.acquire().await;
         let keys = Arc::clone(&self.keys);
         self.read(move |snapshot| {
-            let user = user_id.as_u128();
-            let mut places = Vec::new();
-            if snapshot.open_table(USER_TOTALS)?.get(user)?.is_some() {
-                for entry in snapshot.open_table(USERS)?.range((user, 0)..=(user, u64::MAX))? {
-                    places.push(entry?.0.value().1);
-                }
-            }
-            places.extend(snapshot.tail(|tail| places_of(tail.user(user)))?);
+            let places = snapshot.places_of_user(user_id, 0)?;
             operations_at(snapshot, &places, &keys)
         })
         .await
-    }
-
-    /// Where an operation is, if this host's buffer knows it.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub async fn find(&self, id: Version) -> Result<Option<Found>, BufferError> {
-        let keys = Arc::clone(&self.keys);
-        self.read(move |snapshot| find(snapshot, id, &keys)).await
     }
 
     /// How full the buffer is.
@@ -228,24 +166,22 @@ impl Buffer {
     /// If the file cannot be read.
     pub async fn stats(&self) -> Result<Stats, BufferError> {
         self.read(|snapshot| {
-            let counters = snapshot.open_table(COUNTERS)?;
-            let counter = |name: &str| -> Result<u64, redb::Error> {
-                Ok(counters.get(name)?.map_or(0, |v| v.value()))
-            };
             let oldest = snapshot.open_table(RECORDS)?.first()?.and_then(|(place, bytes)| {
                 Header::decode(place.value(), bytes.value()).ok().map(|header| header.queued_at)
             });
             let mut by_priority = snapshot.tail(Tail::by_priority)?;
-            for (count, name) in by_priority.iter_mut().zip(BY_PRIORITY) {
-                *count += counter(name)?;
+            for (count, indexed) in by_priority.iter_mut().zip(snapshot.counters(BY_PRIORITY)?) {
+                *count += indexed;
             }
+            let [pending, bytes, dead, quarantined] =
+                snapshot.counters([PENDING, BYTES, DEAD_COUNT, QUARANTINED])?;
             Ok(Stats {
-                pending: counter(PENDING)?,
+                pending,
                 by_priority,
+                bytes,
+                dead,
+                quarantined,
                 waiting_lanes: snapshot.open_table(WAITING)?.len()?,
-                bytes: counter(BYTES)?,
-                dead: counter(DEAD_COUNT)?,
-                quarantined: counter(QUARANTINED)?,
                 oldest_queued_at: oldest,
             })
         })
@@ -292,11 +228,6 @@ pub(super) fn format(database: &Database) -> Result<Option<u64>, redb::Error> {
     }
 }
 
-/// The places of a lane, or of a user, in the tail.
-pub(super) fn places_of(group: Option<&Group>) -> Vec<u64> {
-    group.map_or_else(Vec::new, |group| group.places.clone())
-}
-
 /// The lanes of a kind in the tail, each with the place of its first operation there.
 fn heads_of(tail: &Tail, kind: u8) -> Vec<([u8; 17], u64)> {
     let of_kind = tail.lanes().filter(|(lane, _)| lane[0] == kind);
@@ -313,67 +244,10 @@ fn operations_at(
     for place in places {
         let place = *place;
         let Some(record) = records.get(place)? else { continue };
-        // A damaged record is the worker's to set aside; here it is just not seen.
+        // A damaged record is not a reader's to set aside; here it is just not seen.
         if let Ok((_, operation)) = record::decode(place, record.value(), keys) {
             operations.push(operation);
         }
     }
     Ok(operations)
-}
-
-fn find(snapshot: &Snapshot, id: Version, keys: &Keys) -> Result<Option<Found>, redb::Error> {
-    let key = id.as_uuid().as_u128();
-    let indexed = snapshot.open_table(PLACES)?.get(key)?.and_then(|p| Place::decode(p.value()));
-    let place = match indexed {
-        Some(place) => Some(place),
-        None => snapshot.tail(|tail| tail.place(key))?.map(Place::Pending),
-    };
-    match place {
-        None => Ok(None),
-        Some(Place::Quarantined(place)) => {
-            let quarantine = snapshot.open_table(QUARANTINE)?;
-            let record = quarantine.get(place)?;
-            let bytes = record.as_ref().map_or::<&[u8], _>(&[], |record| record.value());
-            Ok(Some(unreadable(place, bytes)))
-        }
-        Some(Place::Discarded(at)) => {
-            let audit = snapshot.open_table(AUDIT)?;
-            let act = audit.get((at, key))?;
-            Ok(act.and_then(|act| serde_json::from_slice(act.value()).ok()).map(Found::Discarded))
-        }
-        Some(Place::Pending(place)) => {
-            let records = snapshot.open_table(RECORDS)?;
-            let record = records.get(place)?;
-            Ok(record.map(|record| match record::decode(place, record.value(), keys) {
-                Ok((header, operation)) => Found::Pending {
-                    operation,
-                    attempts: header.attempts,
-                    not_before: Some(header.not_before).filter(|at| *at > 0),
-                },
-                Err(_) => unreadable(place, record.value()),
-            }))
-        }
-        Some(Place::Dead(at)) => {
-            let dead = snapshot.open_table(DEAD)?;
-            let letter = dead.get((at, key))?;
-            Ok(letter.map(|bytes| {
-                decode_dead(bytes.value())
-                    .and_then(|(certificate, record)| {
-                        let (header, operation) = record::decode(certificate.place, record, keys)?;
-                        Ok(Found::Dead(Letter {
-                            operation,
-                            attempts: header.attempts,
-                            state: certificate.state,
-                            reason: certificate.reason,
-                        }))
-                    })
-                    .unwrap_or(Found::Quarantined { of: None })
-            }))
-        }
-    }
-}
-
-fn unreadable(place: u64, record: &[u8]) -> Found {
-    let header = Header::decode(place, record).ok();
-    Found::Quarantined { of: header.map(|header| (header.user_id, header.lane)) }
 }

@@ -4,9 +4,14 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
+use uuid::Uuid;
 
-use super::layout::{COUNTERS, INDEXED, NEXT_PLACE, RECORDS};
-use super::tail::Tail;
+use super::layout::{
+    COUNTERS, INDEXED, LANE_STATES, LANES, NEXT_PLACE, RECORDS, USER_TOTALS, USERS,
+};
+use super::record::lane_bytes;
+use super::tail::{Group, Tail};
+use crate::domain::Lane;
 
 /// The open database, and what this process's readers know of its tail.
 #[derive(Debug)]
@@ -33,17 +38,56 @@ impl Snapshot {
         Ok(Self { transaction: opened.database.begin_read()?, opened })
     }
 
-    /// Where the tail begins, and where it ends.
-    pub(super) fn tail_range(&self) -> Result<(u64, u64), redb::Error> {
-        let counters = self.transaction.open_table(COUNTERS)?;
-        let counter = |name| Ok::<_, redb::Error>(counters.get(name)?.map_or(0, |at| at.value()));
-        Ok((counter(INDEXED)?, counter(NEXT_PLACE)?))
+    /// Some counters; 0 for one that was never set.
+    pub(super) fn counters<const N: usize>(
+        &self,
+        names: [&str; N],
+    ) -> Result<[u64; N], redb::Error> {
+        let (counters, mut values) = (self.transaction.open_table(COUNTERS)?, [0; N]);
+        for (value, name) in values.iter_mut().zip(names) {
+            *value = counters.get(name)?.map_or(0, |counter| counter.value());
+        }
+        Ok(values)
+    }
+
+    /// The places of a lane's operations from `first` on, in order.
+    pub(super) fn places_of_lane(&self, lane: Lane, first: u64) -> Result<Vec<u64>, redb::Error> {
+        let key = lane_bytes(lane);
+        let mut places = Vec::new();
+        if self.transaction.open_table(LANE_STATES)?.get(&key)?.is_some() {
+            let lanes = self.transaction.open_table(LANES)?;
+            for entry in lanes.range((&key, first)..=(&key, u64::MAX))? {
+                places.push(entry?.0.value().1);
+            }
+        }
+        places.extend(self.tail(|tail| places_from(tail.lane(&key), first))?);
+        Ok(places)
+    }
+
+    /// The places of a user's operations from `first` on, in order.
+    pub(super) fn places_of_user(&self, user: Uuid, first: u64) -> Result<Vec<u64>, redb::Error> {
+        let key = user.as_u128();
+        let mut places = Vec::new();
+        if self.transaction.open_table(USER_TOTALS)?.get(key)?.is_some() {
+            let users = self.transaction.open_table(USERS)?;
+            for entry in users.range((key, first)..=(key, u64::MAX))? {
+                places.push(entry?.0.value().1);
+            }
+        }
+        places.extend(self.tail(|tail| places_from(tail.user(key), first))?);
+        Ok(places)
+    }
+
+    /// Whether there are records that no index tells of.
+    pub(super) fn has_tail(&self) -> Result<bool, redb::Error> {
+        let [from, next] = self.counters([INDEXED, NEXT_PLACE])?;
+        Ok(from < next)
     }
 
     /// Asks something of the tail. It may tell of operations that came after this state: there are no
     /// records of them here.
     pub(super) fn tail<T>(&self, ask: impl FnOnce(&Tail) -> T) -> Result<T, redb::Error> {
-        let (from, next) = self.tail_range()?;
+        let [from, next] = self.counters([INDEXED, NEXT_PLACE])?;
         if from == next {
             return Ok(ask(&Tail::default()));
         }
@@ -59,6 +103,11 @@ impl Snapshot {
         own.catch_up(&records, from, next)?;
         Ok(ask(&own))
     }
+}
+
+fn places_from(group: Option<&Group>, first: u64) -> Vec<u64> {
+    let places = group.into_iter().flat_map(|group| &group.places);
+    places.copied().filter(|place| *place >= first).collect()
 }
 
 impl Deref for Snapshot {

@@ -1,8 +1,8 @@
 //! Every change made to the tables of the buffer file.
 //!
-//! Each method leaves all tables consistent with one another within its transaction, and costs
-//! O(log n) in the number of pending operations. All but `append` want an empty tail: they find
-//! operations by the indexes.
+//! Each method leaves all tables consistent with one another within its transaction, but for the
+//! tail, and costs O(log n) in the number of pending operations. All but `append` and those that only
+//! look want an empty tail: they find operations by the indexes.
 
 use redb::{ReadableTable, Table, WriteTransaction};
 

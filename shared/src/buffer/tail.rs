@@ -68,7 +68,7 @@ impl Tail {
     }
 
     /// Forgets everything: a tail begins here.
-    pub(super) fn begin(&mut self, from: u64) {
+    fn begin(&mut self, from: u64) {
         (self.from, self.next) = (from, from);
         self.ids.clear();
         self.lanes.clear();
@@ -91,7 +91,8 @@ impl Tail {
         }
         for entry in records.range(self.next..next)? {
             let (place, record) = entry?;
-            // One with a damaged header is set aside when the indexes follow; nothing finds it here.
+            // One with a damaged header is set aside when the indexes follow; until then nothing
+            // finds it here.
             if let Ok(header) = Header::decode(place.value(), record.value()) {
                 self.note(place.value(), &header, record.value().len());
             }
@@ -120,6 +121,11 @@ impl Tail {
         self.ids.get(&id).copied()
     }
 
+    /// The id of the operation at a place, if this process has read it before.
+    fn id_at(&self, place: u64) -> Option<u128> {
+        self.ids.iter().find(|(_, at)| **at == place).map(|(id, _)| *id)
+    }
+
     /// The operations of a lane.
     pub(super) fn lane(&self, lane: &[u8; 17]) -> Option<&Group> {
         self.lanes.get(lane)
@@ -142,14 +148,16 @@ impl Tail {
 }
 
 impl Tables<'_> {
-    /// Brings the indexes up to the end of the records. The tail is empty then.
-    pub(super) fn index(&mut self) -> Result<(), redb::Error> {
+    /// Brings the indexes up to the end of the records, or over so many of them at the most. The tail
+    /// begins there then.
+    pub(super) fn index(&mut self, most: u64) -> Result<(), redb::Error> {
         let (from, next) = (self.tail.from(), self.tail.next());
-        if from == next {
+        let to = next.min(from.saturating_add(most));
+        if from == to {
             return Ok(());
         }
         let (mut sound, mut damaged) = (Vec::new(), Vec::new());
-        for entry in self.records.range(from..next)? {
+        for entry in self.records.range(from..to)? {
             let (place, record) = entry?;
             match Header::decode(place.value(), record.value()) {
                 Ok(header) => sound.push((place.value(), header, record.value().len())),
@@ -165,13 +173,17 @@ impl Tables<'_> {
             self.places.insert(id, Place::Pending(*place).encode())?;
             self.totals.add(BY_PRIORITY[slot_of(header.priority)], 1)?;
         }
-        self.tail.begin(next);
-        self.totals.set(INDEXED, next);
-        for (place, damage) in damaged {
+        let known: Vec<_> = damaged.iter().map(|(place, _)| self.tail.id_at(*place)).collect();
+        self.totals.set(INDEXED, to);
+        self.tail.catch_up(&self.records, to, next)?;
+        for ((place, damage), id) in damaged.into_iter().zip(known) {
             let Some(record) = self.records.remove(place)?.map(|record| record.value().to_vec())
             else {
                 continue;
             };
+            if let Some(id) = id {
+                self.places.insert(id, Place::Quarantined(place).encode())?;
+            }
             self.uncount(record.len())?;
             self.set_aside(place, damage, &record)?;
         }

@@ -30,14 +30,9 @@ impl<'txn> Totals<'txn> {
 
     /// A counter; 0 if it was never set.
     pub(super) fn counter(&self, name: &str) -> Result<u64, redb::Error> {
-        Ok(self.counter_if_set(name)?.unwrap_or(0))
-    }
-
-    /// A counter, if it was ever set.
-    pub(super) fn counter_if_set(&self, name: &str) -> Result<Option<u64>, redb::Error> {
         match self.changed.get(name) {
-            Some(value) => Ok(Some(*value)),
-            None => Ok(self.counters.get(name)?.map(|value| value.value())),
+            Some(value) => Ok(*value),
+            None => Ok(self.counters.get(name)?.map_or(0, |value| value.value())),
         }
     }
 

@@ -5,15 +5,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use redb::{Builder, ReadTransaction, ReadableTable, ReadableTableMetadata, StorageError};
+use redb::{Builder, ReadableTable, ReadableTableMetadata, StorageError};
 
 use super::keys::Keys;
 use super::layout::{
-    BY_PRIORITY, BYTES, COUNTERS, DEAD, DEAD_COUNT, INDEXED, LANE_STATES, LANES, LaneState,
-    PENDING, PLACES, Place, QUARANTINE, QUARANTINED, READY, RECORDS, USER_TOTALS, USERS, WAITING,
-    decode_dead, slot_of,
+    BY_PRIORITY, BYTES, DEAD, DEAD_COUNT, INDEXED, LANE_STATES, LANES, LaneState, PENDING, PLACES,
+    Place, QUARANTINE, QUARANTINED, READY, RECORDS, USER_TOTALS, USERS, WAITING, decode_dead,
+    slot_of,
 };
 use super::record::{self, Header};
+use super::snapshot::Snapshot;
 use super::{Buffer, BufferError};
 use crate::domain::MAX_PRIORITY;
 
@@ -57,7 +58,7 @@ impl Buffer {
     /// If the file cannot be read at all.
     pub async fn verify(&self) -> Result<Verification, BufferError> {
         let keys = Arc::clone(&self.keys);
-        let checking = self.read_to_the_end(move |transaction| check(transaction, &keys));
+        let checking = self.read_to_the_end(move |snapshot| check(snapshot, &keys));
         let mut found = checking.await?;
         if let Some(problem) = self.check_integrity().await? {
             found.wrong(problem);
@@ -70,7 +71,8 @@ impl Buffer {
         let unavailable = |error: std::io::Error| BufferError::Unavailable(error.to_string());
         let copy = tempfile::NamedTempFile::new().map_err(unavailable)?;
         let (from, to) = (self.settings().buffer_path.clone(), copy.path().to_owned());
-        self.write(move |_, _| std::fs::copy(&from, &to).map_err(unavailable)).await?;
+        // Like an append, it leaves the indexes as they are.
+        self.append_work(move |_, _| std::fs::copy(&from, &to).map_err(unavailable)).await?;
         let path: PathBuf = copy.path().to_owned();
         let checked = tokio::task::spawn_blocking(move || {
             let mut database = Builder::new().open(&path)?;
@@ -85,12 +87,12 @@ impl Buffer {
     }
 }
 
-fn check(transaction: &ReadTransaction, keys: &Keys) -> Result<Verification, redb::Error> {
+fn check(snapshot: &Snapshot, keys: &Keys) -> Result<Verification, redb::Error> {
     let mut found = Verification::default();
-    let indexed = records(transaction, keys, &mut found)?;
-    lanes(transaction, &mut found)?;
-    users(transaction, indexed, &mut found)?;
-    dead(transaction, keys, &mut found)?;
+    let indexed = records(snapshot, keys, &mut found)?;
+    lanes(snapshot, &mut found)?;
+    users(snapshot, indexed, &mut found)?;
+    dead(snapshot, keys, &mut found)?;
     Ok(found)
 }
 
@@ -104,21 +106,17 @@ struct Indexed {
 /// Every record is sound and, but for those of the tail, is found by its lane, its user and its id;
 /// the counters agree.
 fn records(
-    transaction: &ReadTransaction,
+    snapshot: &Snapshot,
     keys: &Keys,
     found: &mut Verification,
 ) -> Result<Indexed, redb::Error> {
-    let lanes = transaction.open_table(LANES)?;
-    let users = transaction.open_table(USERS)?;
-    let places = transaction.open_table(PLACES)?;
-    let counters = transaction.open_table(COUNTERS)?;
-    let counter = |name: &str| -> Result<u64, StorageError> {
-        Ok(counters.get(name)?.map_or(0, |value| value.value()))
-    };
-    let tail = counter(INDEXED)?;
+    let lanes = snapshot.open_table(LANES)?;
+    let users = snapshot.open_table(USERS)?;
+    let places = snapshot.open_table(PLACES)?;
+    let [tail, pending, pending_bytes] = snapshot.counters([INDEXED, PENDING, BYTES])?;
     let (mut bytes, mut by_priority) = (0, [0; BY_PRIORITY.len()]);
     let mut indexed = Indexed::default();
-    for entry in transaction.open_table(RECORDS)?.iter()? {
+    for entry in snapshot.open_table(RECORDS)?.iter()? {
         let (place, record) = entry?;
         let (place, record) = (place.value(), record.value());
         let length = u64::try_from(record.len()).unwrap_or(u64::MAX);
@@ -154,21 +152,24 @@ fn records(
         }
     }
     let records = found.records;
-    found.agree("the number of pending operations", counter(PENDING)?, records);
-    found.agree("their bytes", counter(BYTES)?, bytes);
+    found.agree("the number of pending operations", pending, records);
+    found.agree("their bytes", pending_bytes, bytes);
     found.agree("entries of lanes", lanes.len()?, indexed.records);
     found.agree("entries of users", users.len()?, indexed.records);
-    for (name, count) in BY_PRIORITY.into_iter().zip(by_priority) {
-        found.agree(name, counter(name)?, count);
+    let counted = snapshot.counters(BY_PRIORITY)?;
+    for (name, (counted, count)) in
+        BY_PRIORITY.into_iter().zip(counted.into_iter().zip(by_priority))
+    {
+        found.agree(name, counted, count);
     }
     Ok(indexed)
 }
 
 /// Every lane's state is what its records make it, and replay finds it where it belongs.
-fn lanes(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), redb::Error> {
-    let records = transaction.open_table(RECORDS)?;
-    let states = transaction.open_table(LANE_STATES)?;
-    let (ready, waiting) = (transaction.open_table(READY)?, transaction.open_table(WAITING)?);
+fn lanes(snapshot: &Snapshot, found: &mut Verification) -> Result<(), redb::Error> {
+    let records = snapshot.open_table(RECORDS)?;
+    let states = snapshot.open_table(LANE_STATES)?;
+    let (ready, waiting) = (snapshot.open_table(READY)?, snapshot.open_table(WAITING)?);
     let (mut current, mut number): (Option<([u8; 17], LaneState)>, u64) = (None, 0);
     let mut close = |lane: &[u8; 17], expected: &LaneState, found: &mut Verification| {
         number += 1;
@@ -188,7 +189,7 @@ fn lanes(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), 
         }
         Ok::<(), StorageError>(())
     };
-    for entry in transaction.open_table(LANES)?.iter()? {
+    for entry in snapshot.open_table(LANES)?.iter()? {
         let (key, _) = entry?;
         let (lane, place) = (*key.value().0, key.value().1);
         let record = records.get(place)?;
@@ -212,13 +213,13 @@ fn lanes(transaction: &ReadTransaction, found: &mut Verification) -> Result<(), 
 
 /// Every user's total is the number of their entries.
 fn users(
-    transaction: &ReadTransaction,
+    snapshot: &Snapshot,
     indexed: Indexed,
     found: &mut Verification,
 ) -> Result<(), redb::Error> {
-    let users = transaction.open_table(USERS)?;
+    let users = snapshot.open_table(USERS)?;
     let (mut records, mut bytes) = (0, 0);
-    for entry in transaction.open_table(USER_TOTALS)?.iter()? {
+    for entry in snapshot.open_table(USER_TOTALS)?.iter()? {
         let (user, total) = entry?;
         let (user, (count, length)) = (user.value(), total.value());
         let entries = users.range((user, 0)..=(user, u64::MAX))?.count();
@@ -232,13 +233,9 @@ fn users(
 }
 
 /// Every dead letter is sound and is found by its id; the counters agree.
-fn dead(
-    transaction: &ReadTransaction,
-    keys: &Keys,
-    found: &mut Verification,
-) -> Result<(), redb::Error> {
-    let places = transaction.open_table(PLACES)?;
-    for entry in transaction.open_table(DEAD)?.iter()? {
+fn dead(snapshot: &Snapshot, keys: &Keys, found: &mut Verification) -> Result<(), redb::Error> {
+    let places = snapshot.open_table(PLACES)?;
+    for entry in snapshot.open_table(DEAD)?.iter()? {
         let (key, bytes) = entry?;
         let (at, id) = key.value();
         found.dead += 1;
@@ -252,13 +249,10 @@ fn dead(
             found.wrong(format!("dead letter of {at}: not found by its id"));
         }
     }
-    found.quarantined = transaction.open_table(QUARANTINE)?.len()?;
-    let counters = transaction.open_table(COUNTERS)?;
-    let counter = |name: &str| -> Result<u64, StorageError> {
-        Ok(counters.get(name)?.map_or(0, |value| value.value()))
-    };
+    found.quarantined = snapshot.open_table(QUARANTINE)?.len()?;
     let (dead, quarantined) = (found.dead, found.quarantined);
-    found.agree("the number of dead letters", counter(DEAD_COUNT)?, dead);
-    found.agree("the number of records in quarantine", counter(QUARANTINED)?, quarantined);
+    let counted = snapshot.counters([DEAD_COUNT, QUARANTINED])?;
+    found.agree("the number of dead letters", counted[0], dead);
+    found.agree("the number of records in quarantine", counted[1], quarantined);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The one thread of a process that writes to the buffer file, by group commit: everything that
-//! waits while one commit is on its way to the disk goes into the next, and is answered after it.
+//! waits while one commit is on its way to the disk, or comes while the next is made, goes into that
+//! one, and is answered after it.
 //!
 //! A request that has not been claimed for a commit can be abandoned by its caller, and then
 //! leaves no trace; one that has been claimed is answered with what became of the commit.
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use redb::{Database, StorageError};
+use redb::{Database, StorageError, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::file::BufferFile;
@@ -20,6 +21,9 @@ use super::{BufferError, OpenError};
 
 /// Requests that share one commit at the most.
 const GROUP: usize = 1024;
+/// Operations that the indexes follow in one commit when there is little room: each may change a page
+/// of four tables.
+const BIT: u64 = 64;
 
 /// The open database; replaced when the file has to be opened anew.
 pub(super) type Handle = Arc<RwLock<Arc<Opened>>>;
@@ -143,8 +147,8 @@ impl Writer {
                 return first.finish(Err("the buffer file was removed".to_owned()));
             }
         }
-        let mut jobs = Vec::new();
-        let mut committed = self.commit(Some(first), &mut jobs);
+        let (mut first, mut jobs) = (Some(first), Vec::new());
+        let mut committed = self.commit(&mut first, &mut jobs);
         if let Err(error) = &committed {
             tracing::error!(error = %Chain(error), "a commit to the buffer file failed");
             let full = is_full(error);
@@ -156,7 +160,8 @@ impl Writer {
                 for job in jobs.extract_if(.., is_append) {
                     job.finish(Err("the disk is full".to_owned()));
                 }
-                committed = self.commit(None, &mut jobs);
+                let indexed = self.index_bit_by_bit();
+                committed = indexed.and_then(|()| self.commit(&mut first, &mut jobs));
             }
         }
         let outcome = match committed {
@@ -165,50 +170,54 @@ impl Writer {
             Err(error) => Err(error.to_string()),
         };
         metrics::histogram!("buffer_append_duration_seconds").record(started.elapsed());
-        for job in jobs {
+        for job in jobs.into_iter().chain(first) {
             job.finish(outcome.clone());
         }
     }
 
     /// Runs `jobs`, then `first` and all others that wait by the time it is this process's turn to
-    /// write, in one durable transaction. Those that were claimed for it are in `jobs` afterwards.
+    /// write, or come while those run, in one durable transaction. Those that were claimed for it are
+    /// in `jobs` afterwards; `first` is left if it never was this process's turn.
     fn commit(
         &mut self,
-        first: Option<Box<dyn Job>>,
+        first: &mut Option<Box<dyn Job>>,
         jobs: &mut Vec<Box<dyn Job>>,
     ) -> Result<(), redb::Error> {
         let opened = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
         // Waits for other processes, without a limit of redb's own: callers have theirs.
         let transaction = opened.database.begin_write()?;
+        jobs.extend(first.take().filter(|job| job.claim()));
         let ballast = self.file.lay_ballast(self.min_free);
         let room = Room { free_bytes: self.file.free_bytes().unwrap_or(0), ballast };
         // Lost if the transaction is: it is read from the file then.
-        let mut tables = Tables::open(&transaction, std::mem::take(&mut self.tail))?;
-        let again = jobs.len();
-        for job in jobs.iter_mut() {
-            run(job, &mut tables, &room)?;
-        }
-        let mut next = first.or_else(|| self.queue.try_recv().ok());
-        while let Some(mut job) = next {
-            if job.claim() {
-                let ran = run(&mut job, &mut tables, &room);
-                jobs.push(job);
-                ran?;
-            }
-            // What has come meanwhile as well: nothing waits longer than it has to.
-            next = if jobs.len() < again + GROUP { self.queue.try_recv().ok() } else { None };
-        }
+        let tail = std::mem::take(&mut self.tail);
+        let tail = guarded(|| change(&transaction, tail, &mut self.queue, jobs, &room))?;
         if jobs.is_empty() {
-            self.tail = tables.close()?;
-            return Ok(transaction.abort()?);
+            transaction.abort()?;
+        } else {
+            transaction.commit()?;
         }
-        if tables.tail.len() >= tail::LONGEST {
-            tables.index()?;
-        }
-        let tail = tables.close()?;
-        transaction.commit()?;
         self.tail = tail;
         Ok(())
+    }
+
+    /// Brings the indexes up to the records in small commits, each of which needs little room, and
+    /// leaves what it no longer needs to the next.
+    fn index_bit_by_bit(&mut self) -> Result<(), redb::Error> {
+        loop {
+            let opened = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
+            let transaction = opened.database.begin_write()?;
+            let tail = guarded(|| {
+                let mut tables = Tables::open(&transaction, std::mem::take(&mut self.tail))?;
+                tables.index(BIT)?;
+                tables.close()
+            })?;
+            transaction.commit()?;
+            self.tail = tail;
+            if self.tail.len() == 0 {
+                return Ok(());
+            }
+        }
     }
 
     fn open_anew(&mut self) -> bool {
@@ -228,13 +237,41 @@ impl Writer {
     }
 }
 
-/// Has a job make its change. Any but an append finds the indexes brought up to the records.
-fn run(job: &mut Box<dyn Job>, tables: &mut Tables<'_>, room: &Room) -> Result<(), redb::Error> {
-    if job.purpose() == Purpose::Other {
-        tables.index()?;
+/// Makes the changes of `jobs`, and of those that come meanwhile, which are in `jobs` afterwards.
+/// Returns what is known of the tail once all this is committed.
+fn change(
+    transaction: &WriteTransaction,
+    tail: Tail,
+    queue: &mut mpsc::Receiver<Box<dyn Job>>,
+    jobs: &mut Vec<Box<dyn Job>>,
+    room: &Room,
+) -> Result<Tail, redb::Error> {
+    let mut tables = Tables::open(transaction, tail)?;
+    let mut done = 0;
+    loop {
+        for job in &mut jobs[done..] {
+            if job.purpose() == Purpose::Other {
+                tables.index(u64::MAX)?;
+            }
+            job.run(&mut tables, room)?;
+        }
+        done = jobs.len();
+        let come = std::iter::from_fn(|| queue.try_recv().ok());
+        jobs.extend(come.take(GROUP.saturating_sub(done)).filter(|job| job.claim()));
+        if jobs.len() == done {
+            break;
+        }
     }
-    // A panic must not end the only thread that writes.
-    catch_unwind(AssertUnwindSafe(|| job.run(tables, room)))
+    if tables.tail.len() >= tail::LONGEST {
+        tables.index(u64::MAX)?;
+    }
+    tables.close()
+}
+
+/// Makes an error of a panic, which must not end the only thread that writes: redb panics at some
+/// kinds of damage.
+fn guarded<T>(change: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    catch_unwind(AssertUnwindSafe(change))
         .unwrap_or_else(|_| Err(redb::Error::Corrupted("a change panicked".to_owned())))
 }
 

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::fill::fill;
-use super::growth::OfDepth;
+use super::growth::{OfDepth, accepted};
 use super::plan::Plan;
 use super::report::Report;
-use super::rounds::{Series, median};
+use super::rounds::Series;
 use super::servers::Server;
 use super::stage;
 use crate::process::Process;
@@ -21,6 +21,8 @@ const CONNECTIONS: u32 = 32;
 const MEGABYTE: f64 = 1e6;
 const STOP: Duration = Duration::from_secs(10);
 const WARM_UP: Duration = Duration::from_secs(1);
+/// What a record has beside its payload (bytes): a header and two checksums.
+const RECORD_OVERHEAD: u64 = 73 + 2 * 4;
 /// For the worker to look at the buffer a few times.
 const SETTLE: Duration = Duration::from_secs(3);
 
@@ -32,8 +34,9 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<
     let deepest = plan.sizes.deepest();
     let stats = fill(&deep.buffer_path(), plan.sizes.users_in_buffer, deepest).await?;
     let size = std::fs::metadata(deep.buffer_path())?.len();
-    report.note("file-size", size as f64 / MEGABYTE, Some(stats.bytes as f64 / MEGABYTE));
-    report.note("open", open(plan, &mut deep).await?, None);
+    let payload = stats.bytes - stats.pending * RECORD_OVERHEAD;
+    report.note("file-size", size as f64 / MEGABYTE, Some(payload as f64 / MEGABYTE));
+    report.rounds("open", open(plan, &mut deep).await?, None);
     if plan.wants_any(&["append-depth", "memory-api", "memory-worker"]) {
         deep.worker.start().await?;
         append(plan, &mut deep, report).await?;
@@ -45,7 +48,7 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<
 }
 
 /// Seconds from the start of the api to its first answer. It runs afterwards.
-async fn open(plan: &Plan, world: &mut World) -> anyhow::Result<f64> {
+async fn open(plan: &Plan, world: &mut World) -> anyhow::Result<Vec<f64>> {
     let mut took = Vec::new();
     for _ in 0..plan.rounds() {
         if world.api.is_running() {
@@ -55,7 +58,7 @@ async fn open(plan: &Plan, world: &mut World) -> anyhow::Result<f64> {
         let up = world.api.start().await?;
         took.push((up - started).as_secs_f64());
     }
-    Ok(median(took))
+    Ok(took)
 }
 
 /// Appends to the deep buffer and, by turns, to one that is made anew for each round.
@@ -86,14 +89,16 @@ fn empty(world: &mut World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Appends at each depth, one round each. The api does not run afterwards.
+/// Appends at each depth, one round each: a round makes the buffer deeper. The api does not run
+/// afterwards.
 async fn growth(plan: &Plan, world: &mut World) -> anyhow::Result<Vec<OfDepth>> {
     let mut points = Vec::new();
     for depth in plan.sizes.depths {
+        empty(world)?;
         let pending = fill(&world.buffer_path(), plan.sizes.users_in_buffer, depth).await?.pending;
         world.api.start().await?;
         let target = Server::Ours(world).creates(plan, CONNECTIONS)?;
-        let run = target.load(plan, plan.round()).await?;
+        let run = accepted(target.load(plan, plan.round()).await?)?;
         points.push(OfDepth::new(pending, &run));
         world.api.terminate(STOP).await?;
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::report::{aligned, number};
-use super::rounds::{Series, Side};
+use super::rounds::{Series, by_turns};
 use super::servers::Pair;
 use super::wrk::Run;
 
@@ -19,8 +19,8 @@ pub(super) struct Growth {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct OfConnections {
     pub(super) connections: u32,
-    pub(super) ours: Run,
-    pub(super) peer: Option<Run>,
+    pub(super) ours: Series,
+    pub(super) peer: Option<Series>,
 }
 
 /// The first page of a list of so many tasks.
@@ -57,13 +57,13 @@ impl Growth {
     pub(super) fn print(&self) {
         let create = self.create.iter().map(|point| {
             let peer =
-                |of: fn(&Run) -> f64| point.peer.as_ref().map_or_else(dash, |p| number(of(p)));
+                |of: fn(&Series) -> f64| point.peer.as_ref().map_or_else(dash, |p| number(of(p)));
             [
                 point.connections.to_string(),
                 number(point.ours.rate()),
-                number(point.ours.p99_ms),
-                peer(Run::rate),
-                peer(|run| run.p99_ms),
+                number(point.ours.p99_ms()),
+                peer(Series::rate),
+                peer(Series::p99_ms),
             ]
         });
         let heading = ["connections", "creates/s", "p99 ms", "peer's creates/s", "peer's p99 ms"];
@@ -101,15 +101,17 @@ pub(super) async fn of_connections(pair: &Pair<'_>) -> anyhow::Result<Vec<OfConn
     let plan = pair.plan;
     let mut points = Vec::new();
     for connections in plan.sizes.connections.iter().copied() {
-        let mut runs = Vec::new();
-        for side in pair.targets(|server| server.creates(plan, connections))? {
-            if let Side::Server(target) = side {
-                runs.push(target.load(plan, plan.round()).await?);
-            }
-        }
-        let mut runs = runs.into_iter();
-        let ours = runs.next().unwrap_or_default();
-        points.push(OfConnections { connections, ours, peer: runs.next() });
+        let sides = pair.targets(|server| server.creates(plan, connections))?;
+        let mut series = by_turns(plan, &sides).await?.into_iter();
+        let ours = series.next().unwrap_or_default();
+        ours.runs.iter().cloned().try_for_each(|run| accepted(run).map(drop))?;
+        points.push(OfConnections { connections, ours, peer: series.next() });
     }
     Ok(points)
+}
+
+/// A run of which every request was answered as it should be.
+pub(super) fn accepted(run: Run) -> anyhow::Result<Run> {
+    anyhow::ensure!(!run.errors.any(), "{:?}", run.errors);
+    Ok(run)
 }

@@ -45,7 +45,7 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<
         growth(&pair, &owners, report).await?;
     }
     if plan.wants("list-cursor") {
-        far_page(&pair, longest, report).await?;
+        far_page(&pair, &owners, report).await?;
     }
     Ok(())
 }
@@ -74,16 +74,17 @@ async fn growth(pair: &Pair<'_>, owners: &[Uuid], report: &mut Report) -> anyhow
     Ok(())
 }
 
-/// A far page of the longest list by cursor, against its first page.
-async fn far_page(pair: &Pair<'_>, user: Uuid, report: &mut Report) -> anyhow::Result<()> {
+/// A far page of the longest list by cursor, against the first page of the shortest.
+async fn far_page(pair: &Pair<'_>, owners: &[Uuid], report: &mut Report) -> anyhow::Result<()> {
     let plan = pair.plan;
-    let client = pair.ours.client(plan, user);
+    let [shortest, .., longest] = *owners else { return Ok(()) };
+    let client = pair.ours.client(plan, longest);
     let Some(path) = walk(&client, plan.sizes.page).await? else {
         report.not_measured("list-cursor", "lists have no cursor");
         return Ok(());
     };
-    let paths = [path.as_str(), FIRST_PAGE];
-    let sides = paths.map(|path| list(plan, pair.ours, user, path).map(Side::Server));
+    let pages = [(longest, path.as_str()), (shortest, FIRST_PAGE)];
+    let sides = pages.map(|(user, path)| list(plan, pair.ours, user, path).map(Side::Server));
     let sides = sides.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     if let [far, first] = by_turns(plan, &sides).await?.as_slice() {
         report.compare("list-cursor", far, Some(first), Series::p50_ms);

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::growth::OfConnections;
 use super::report::number;
-use super::wrk::Run;
+use super::rounds::Series;
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 340.0;
@@ -22,7 +22,7 @@ const PEER: (&str, &str) = ("peer", "#8a8a8a");
 struct Panel {
     left: f64,
     title: &'static str,
-    figure: fn(&Run) -> f64,
+    figure: fn(&Series) -> f64,
 }
 
 /// The plot; `None` if there is nothing to plot.
@@ -36,8 +36,8 @@ pub(super) fn svg(points: &[OfConnections]) -> Option<String> {
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
     let panels = [
-        Panel { left: LEFTS[0], title: "creates per second", figure: Run::rate },
-        Panel { left: LEFTS[1], title: "99th percentile (ms)", figure: |run| run.p99_ms },
+        Panel { left: LEFTS[0], title: "creates per second", figure: Series::rate },
+        Panel { left: LEFTS[1], title: "99th percentile (ms)", figure: Series::p99_ms },
     ];
     for panel in &panels {
         // Writing to a string cannot fail.
@@ -121,6 +121,7 @@ fn round_up(figure: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wrk::Run;
     use super::*;
 
     #[test]
@@ -134,8 +135,10 @@ mod tests {
     #[test]
     fn a_plot_has_a_line_for_each_side_and_none_without_points() {
         assert_eq!(svg(&[]), None);
-        let run = |requests| Run { requests, seconds: 1.0, p99_ms: 2.0, ..Run::default() };
-        let point = |connections| OfConnections { connections, ours: run(9), peer: Some(run(5)) };
+        let of = |requests| Series {
+            runs: vec![Run { requests, seconds: 1.0, p99_ms: 2.0, ..Run::default() }],
+        };
+        let point = |connections| OfConnections { connections, ours: of(9), peer: Some(of(5)) };
         let plot = svg(&[point(1), point(4)]).unwrap();
         assert_eq!(plot.matches("<polyline").count(), 4);
     }

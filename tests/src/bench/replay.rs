@@ -8,7 +8,6 @@ use anyhow::Context;
 use super::fill::fill;
 use super::plan::Plan;
 use super::report::Report;
-use super::rounds::median;
 use super::servers::Server;
 use super::{sql, stage};
 use crate::wait::wait_until;
@@ -26,14 +25,18 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<
     if plan.wants("first-commit") {
         let mut delays = Vec::new();
         for _ in 0..plan.rounds() {
-            delays.push(first_commit(plan, &mut world).await?);
+            delays.push(first_commit(plan, &mut world).await? * 1e3);
         }
-        report.note("first-commit", median(delays) * 1e3, None);
+        report.rounds("first-commit", delays, None);
     }
     if plan.wants("replay") {
-        let drain = drain(plan, &mut world, plan.sizes.replayed).await?;
-        let copied = copy_rate(plan, &world, plan.sizes.replayed).await?;
-        report.note("replay", plan.sizes.replayed as f64 / drain.took.as_secs_f64(), Some(copied));
+        let (mut replayed, mut copied) = (Vec::new(), Vec::new());
+        for _ in 0..plan.rounds() {
+            let drain = drain(plan, &mut world, plan.sizes.replayed).await?;
+            replayed.push(plan.sizes.replayed as f64 / drain.took.as_secs_f64());
+            copied.push(copy_rate(plan, &world, plan.sizes.replayed).await?);
+        }
+        report.rounds("replay", replayed, Some(copied));
     }
     if plan.wants("file-reclaim") {
         let drain = drain(plan, &mut world, plan.sizes.reclaimed).await?;
@@ -96,18 +99,15 @@ async fn copy_rate(plan: &Plan, world: &World, count: u64) -> anyhow::Result<f64
     let psql = async |command: String| sql::run(plan, port, "holdfast", &command).await;
     let file = world.folder().join("rows.copy");
     let file = file.display();
+    psql("DROP TABLE IF EXISTS copied".to_owned()).await?;
     psql("CREATE TABLE copied (LIKE tasks INCLUDING ALL)".to_owned()).await?;
     psql(format!("\\copy (SELECT * FROM tasks LIMIT {count}) TO '{file}'")).await?;
-    let mut rates = Vec::new();
-    for _ in 0..plan.rounds() {
-        psql("TRUNCATE copied".to_owned()).await?;
-        let started = Instant::now();
-        psql(format!("\\copy copied FROM '{file}'")).await?;
-        rates.push(count as f64 / started.elapsed().as_secs_f64());
-    }
+    let started = Instant::now();
+    psql(format!("\\copy copied FROM '{file}'")).await?;
+    let rate = count as f64 / started.elapsed().as_secs_f64();
     let copied: u64 = psql("SELECT count(*) FROM copied".to_owned()).await?.parse()?;
     anyhow::ensure!(copied == count, "{copied} rows were copied, not {count}");
-    Ok(median(rates))
+    Ok(rate)
 }
 
 /// The size of the file once it has shrunk to a tenth, or after a while.

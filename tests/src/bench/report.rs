@@ -11,7 +11,7 @@ use super::growth::Growth;
 use super::machine::Machine;
 use super::plan::Plan;
 use super::plot;
-use super::rounds::Series;
+use super::rounds::{Series, median};
 use super::stage::SETTINGS;
 use crate::binaries::target_folder;
 
@@ -92,7 +92,7 @@ impl Report {
             bar: *bar,
             ours: None,
             other: None,
-            verdict: Verdict::NotMeasured("it was not its turn".to_owned()),
+            verdict: Verdict::Failed("it was not its turn".to_owned()),
             rounds: Value::Null,
         });
         let (machine, rows) = (Machine::look(), rows.collect());
@@ -116,6 +116,13 @@ impl Report {
         } else if row.ours == Some(0.0) || row.other == Some(0.0) {
             row.verdict = Verdict::Failed("no answers at all".to_owned());
         }
+    }
+
+    /// Notes a row by the medians of its rounds.
+    pub(super) fn rounds(&mut self, name: &str, ours: Vec<f64>, other: Option<Vec<f64>>) {
+        self.note(name, median(ours.clone()), other.clone().map(median));
+        let Some(row) = self.row(name) else { return };
+        row.rounds = json!({ "ours": ours, "other": other });
     }
 
     /// Notes a row of plain figures.
@@ -180,8 +187,10 @@ impl Report {
         };
         let report = write("report.json", serde_json::to_string_pretty(self)?)?;
         println!("\n{}", report.display());
-        if let Some(plot) = plot::svg(&self.growth.create) {
-            println!("{}", write("plot.svg", plot)?.display());
+        match plot::svg(&self.growth.create) {
+            Some(plot) => println!("{}", write("plot.svg", plot)?.display()),
+            // One of a run before does not belong to this report.
+            None => drop(std::fs::remove_file(folder.join("plot.svg"))),
         }
         Ok(())
     }

@@ -50,6 +50,11 @@ impl Series {
         self.median(|run| run.p50_ms)
     }
 
+    /// The 99th percentile of latency.
+    pub(super) fn p99_ms(&self) -> f64 {
+        self.median(|run| run.p99_ms)
+    }
+
     /// The first run with errors tells what they were.
     pub(super) fn errors(&self) -> Option<Errors> {
         self.runs.iter().map(|run| run.errors).find(|errors| errors.any())

@@ -56,7 +56,14 @@ async fn what_no_index_tells_of_is_seen_as_if_they_did() {
     let one = Buffer::open(&settings(folder.path())).unwrap();
     let other = Buffer::open(&settings(folder.path())).unwrap();
     let mut ids = Vec::new();
-    let history = [(1, create(1)), (2, create(2)), (1, delete(1)), (1, prefer()), (2, delete(2))];
+    let history = [
+        (1, create(1)),
+        (2, create(2)),
+        (1, delete(1)),
+        (1, prefer()),
+        (2, delete(2)),
+        (2, create(3)),
+    ];
     for (number, (user, change)) in history.into_iter().enumerate() {
         if number == 2 {
             // What is there so far is in the indexes, and the rest in the tail behind it.
@@ -66,18 +73,18 @@ async fn what_no_index_tells_of_is_seen_as_if_they_did() {
         let appended = operation(&clock, user, change);
         ids.push(buffer.append(appended, Some(Arc::clone(&clock))).await.unwrap());
     }
-    assert_eq!(audit::tail(&one), 3);
+    assert_eq!(audit::tail(&one), 4);
     let seen = view(&one, &ids).await;
     assert_eq!(seen.lane, [ids[0], ids[2]]);
     assert_eq!(seen.user, [ids[0], ids[2], ids[3]]);
     assert_eq!(seen.pages[0], ids);
     assert_eq!(seen.pages[3], [ids[2], ids[3]]);
-    assert_eq!(seen.lanes, HashSet::from([task(1), task(2)]));
-    assert_eq!(seen.heads, HashSet::from([ids[0], ids[1]]));
+    assert_eq!(seen.lanes, HashSet::from([task(1), task(2), task(3)]));
+    assert_eq!(seen.heads, HashSet::from([ids[0], ids[1], ids[5]]));
     assert!(seen.found.iter().all(|found| *found));
-    assert_eq!(seen.stats.by_priority, [0, 1, 2, 2, 0]);
+    assert_eq!(seen.stats.by_priority, [0, 1, 3, 2, 0]);
     assert_eq!(view(&other, &ids).await, seen);
-    assert_eq!(batch(&other).await.len(), 5);
+    assert_eq!(batch(&other).await.len(), 6);
     assert_eq!(audit::tail(&one), 0);
     assert_eq!(view(&one, &ids).await, seen);
     audit::check(&one).await;
@@ -132,9 +139,34 @@ async fn a_long_tail_gets_its_indexes_without_being_asked() {
     audit::check(&buffer).await;
 }
 
+fn reopened(buffer: Buffer, folder: &Path) -> Buffer {
+    drop(buffer);
+    Buffer::open(&settings(folder)).unwrap()
+}
+
+#[tokio::test]
+async fn indexes_that_follow_bit_by_bit_agree_at_every_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let mut ids = Vec::new();
+    for task in [1, 2, 1, 3, 1] {
+        let change = if ids.len() == task as usize - 1 { create(task) } else { delete(task) };
+        ids.push(buffer.append(operation(&clock, task % 2, change), None).await.unwrap());
+    }
+    for left in [3, 1, 0] {
+        buffer.append_work(|tables, _| Ok(tables.index(2)?)).await.unwrap();
+        assert_eq!(audit::tail(&buffer), left);
+        audit::check(&buffer).await;
+        let order = buffer.lane(task(1)).await.unwrap();
+        let order: Vec<Version> = order.iter().map(|operation| operation.id).collect();
+        assert_eq!(order, [ids[0], ids[2], ids[4]]);
+    }
+}
+
 #[tokio::test]
 async fn a_record_that_was_damaged_before_any_index_told_of_it_is_set_aside() {
-    for (offset, readable) in [(3_usize, false), (90, true)] {
+    for (offset, readable, known) in [(3_usize, false, false), (3, false, true), (90, true, true)] {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::default();
         let buffer = Buffer::open(&settings(folder.path())).unwrap();
@@ -144,6 +176,8 @@ async fn a_record_that_was_damaged_before_any_index_told_of_it_is_set_aside() {
         }
         audit::flip_in_tail(&buffer, 0, offset).await;
         assert_eq!(audit::tail(&buffer), 3);
+        // A process that has read it before it was damaged still knows whose it was.
+        let buffer = if known { buffer } else { reopened(buffer, folder.path()) };
         let batch = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
         for (place, damage) in &batch.damaged {
             settle(&buffer, *place, Verdict::Damaged(*damage)).await;
@@ -152,7 +186,7 @@ async fn a_record_that_was_damaged_before_any_index_told_of_it_is_set_aside() {
         let stats = buffer.stats().await.unwrap();
         assert_eq!((stats.pending, stats.quarantined), (2, 1));
         let found = buffer.find(ids[0]).await.unwrap();
-        assert_eq!(matches!(found, Some(Found::Quarantined { .. })), readable, "{found:?}");
+        assert_eq!(matches!(found, Some(Found::Quarantined { .. })), known, "{found:?}");
         let left = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
         let left: HashSet<Version> = left.entries.iter().map(|e| e.operation.id).collect();
         assert_eq!(left, HashSet::from([ids[1], ids[2]]));

@@ -1,0 +1,118 @@
+//! Where one operation is, and what became of it as far as this host's buffer knows.
+
+use std::sync::Arc;
+
+use redb::ReadableTable;
+use uuid::Uuid;
+
+use super::audit::Act;
+use super::keys::Keys;
+use super::layout::{AUDIT, DEAD, PLACES, Place, QUARANTINE, RECORDS, decode_dead};
+use super::record::{self, Header};
+use super::snapshot::Snapshot;
+use super::{Buffer, BufferError};
+use crate::domain::{Lane, Operation, OperationState, Version};
+
+/// Where an operation was found.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// It is pending.
+    Pending {
+        /// The operation.
+        operation: Operation,
+        /// Attempts used up so far.
+        attempts: u32,
+        /// When it may be tried again (Unix milliseconds); `None`: at once.
+        not_before: Option<i64>,
+    },
+    /// It is a dead letter.
+    Dead(Letter),
+    /// Its record cannot be read: it is set aside.
+    Quarantined {
+        /// Whose it is and of which entity, if at least that can be read.
+        of: Option<(Uuid, Lane)>,
+    },
+    /// An operator has dropped it.
+    Discarded(Act),
+}
+
+/// A dead letter.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// The operation.
+    pub operation: Operation,
+    /// Attempts used up.
+    pub attempts: u32,
+    /// `Rejected` or `Expired`.
+    pub state: OperationState,
+    /// Why replay gave up.
+    pub reason: String,
+}
+
+impl Buffer {
+    /// Where an operation is, if this host's buffer knows it.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn find(&self, id: Version) -> Result<Option<Found>, BufferError> {
+        let keys = Arc::clone(&self.keys);
+        self.read(move |snapshot| find(snapshot, id, &keys)).await
+    }
+}
+
+fn find(snapshot: &Snapshot, id: Version, keys: &Keys) -> Result<Option<Found>, redb::Error> {
+    let key = id.as_uuid().as_u128();
+    let indexed = snapshot.open_table(PLACES)?.get(key)?.and_then(|p| Place::decode(p.value()));
+    let place = match indexed {
+        Some(place) => Some(place),
+        None => snapshot.tail(|tail| tail.place(key))?.map(Place::Pending),
+    };
+    match place {
+        None => Ok(None),
+        Some(Place::Quarantined(place)) => {
+            let quarantine = snapshot.open_table(QUARANTINE)?;
+            let record = quarantine.get(place)?;
+            let bytes = record.as_ref().map_or::<&[u8], _>(&[], |record| record.value());
+            Ok(Some(unreadable(place, bytes)))
+        }
+        Some(Place::Discarded(at)) => {
+            let audit = snapshot.open_table(AUDIT)?;
+            let act = audit.get((at, key))?;
+            Ok(act.and_then(|act| serde_json::from_slice(act.value()).ok()).map(Found::Discarded))
+        }
+        Some(Place::Pending(place)) => {
+            let records = snapshot.open_table(RECORDS)?;
+            let record = records.get(place)?;
+            Ok(record.map(|record| match record::decode(place, record.value(), keys) {
+                Ok((header, operation)) => Found::Pending {
+                    operation,
+                    attempts: header.attempts,
+                    not_before: Some(header.not_before).filter(|at| *at > 0),
+                },
+                Err(_) => unreadable(place, record.value()),
+            }))
+        }
+        Some(Place::Dead(at)) => {
+            let dead = snapshot.open_table(DEAD)?;
+            let letter = dead.get((at, key))?;
+            Ok(letter.map(|bytes| {
+                decode_dead(bytes.value())
+                    .and_then(|(certificate, record)| {
+                        let (header, operation) = record::decode(certificate.place, record, keys)?;
+                        Ok(Found::Dead(Letter {
+                            operation,
+                            attempts: header.attempts,
+                            state: certificate.state,
+                            reason: certificate.reason,
+                        }))
+                    })
+                    .unwrap_or(Found::Quarantined { of: None })
+            }))
+        }
+    }
+}
+
+fn unreadable(place: u64, record: &[u8]) -> Found {
+    let header = Header::decode(place, record).ok();
+    Found::Quarantined { of: header.map(|header| (header.user_id, header.lane)) }
+}
