@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,14 +125,37 @@ impl Buffer {
         self.read(move |snapshot| collect(snapshot, now, limits, &busy, &keys)).await
     }
 
-    /// Settles operations in one durable transaction. Those no longer there are passed over.
+    /// Settles operations in one durable transaction, or in several if there is little room on the
+    /// disk. Those no longer there are passed over.
     ///
     /// # Errors
-    /// If the file cannot be written: nothing is settled then.
+    /// If the file cannot be written: not all of it is settled then.
     pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), BufferError> {
-        self.write(move |tables, _| {
-            let now = unix_millis();
-            for Settlement { place, verdict } in &settlements {
+        let settlements: Arc<[Settlement]> = settlements.into();
+        let (mut next, mut length) = (0, settlements.len());
+        while next < settlements.len() {
+            let part = next..settlements.len().min(next + length);
+            match self.settle_part(Arc::clone(&settlements), part.clone()).await? {
+                Some(most) => length = most,
+                None => next = part.end,
+            }
+        }
+        Ok(())
+    }
+
+    /// Settles some of them at once. If there is no room for so many, none is, and it returns for how
+    /// many there would be.
+    async fn settle_part(
+        &self,
+        settlements: Arc<[Settlement]>,
+        part: Range<usize>,
+    ) -> Result<Option<usize>, BufferError> {
+        self.write(move |tables, room| {
+            let (now, most) = (unix_millis(), room.most(part.len()));
+            if most < part.len() {
+                return Ok(Some(most));
+            }
+            for Settlement { place, verdict } in &settlements[part.clone()] {
                 match verdict {
                     Verdict::Done => {
                         tables.remove(*place)?;
@@ -146,7 +170,7 @@ impl Buffer {
                     Verdict::Damaged(damage) => tables.quarantine(*place, *damage)?,
                 }
             }
-            Ok(())
+            Ok(None)
         })
         .await
     }
@@ -157,9 +181,9 @@ impl Buffer {
     /// # Errors
     /// If the file cannot be written.
     pub async fn expire(&self, cutoff: i64, busy: HashSet<Lane>) -> Result<usize, BufferError> {
-        self.write(move |tables, _| {
+        self.write(move |tables, room| {
             let spared = |lane: Lane| busy.contains(&lane);
-            Ok(tables.expire(cutoff, unix_millis(), SWEEP, &spared)?)
+            Ok(tables.expire(cutoff, unix_millis(), room.most(SWEEP), &spared)?)
         })
         .await
     }
@@ -170,7 +194,7 @@ impl Buffer {
     /// # Errors
     /// If the file cannot be written.
     pub async fn purge_audit(&self, cutoff: i64) -> Result<usize, BufferError> {
-        self.write(move |tables, _| Ok(purge_audit(tables, cutoff, SWEEP)?)).await
+        self.write(move |tables, room| Ok(purge_audit(tables, cutoff, room.most(SWEEP))?)).await
     }
 
     /// Ends the retention of dead letters from before `cutoff` (Unix milliseconds), a limited
@@ -179,7 +203,7 @@ impl Buffer {
     /// # Errors
     /// If the file cannot be written.
     pub async fn purge_dead(&self, cutoff: i64) -> Result<usize, BufferError> {
-        self.write(move |tables, _| Ok(tables.purge_dead(cutoff, SWEEP)?)).await
+        self.write(move |tables, room| Ok(tables.purge_dead(cutoff, room.most(SWEEP))?)).await
     }
 }
 

@@ -58,11 +58,11 @@ impl Buffer {
     /// # Errors
     /// If the file cannot be written.
     pub async fn purge_revoked(&self, now: i64) -> Result<usize, BufferError> {
-        self.write(move |tables, _| {
+        self.write(move |tables, room| {
             let old: Vec<(i64, u128)> = tables
                 .revoked_until
                 .range(..(now, 0))?
-                .take(SWEEP)
+                .take(room.most(SWEEP))
                 .map(|entry| entry.map(|(key, _)| key.value()))
                 .collect::<Result<_, _>>()?;
             for key in &old {

@@ -75,20 +75,33 @@ impl Buffer {
     }
 
     /// Makes a change in a transaction of its own request, and tries again if its turn does not come
-    /// in time: a long job must not end because the file is busy once.
+    /// in time: a long job must not end because the file is busy once. Where there is no ballast, there
+    /// is no room for it.
     pub(super) async fn chunk<T, F>(&self, work: F) -> Result<T, BufferError>
     where
         T: Send + 'static,
         F: Fn(&mut Tables<'_>) -> Result<T, BufferError> + Clone + Send + 'static,
     {
         for _ in 1..TRIES {
-            let work = work.clone();
-            match self.write(move |tables, _| work(tables)).await {
+            match self.with_room(work.clone()).await {
                 Err(BufferError::Timeout) => {}
                 settled => return settled,
             }
         }
-        self.write(move |tables, _| work(tables)).await
+        self.with_room(work).await
+    }
+
+    async fn with_room<T, F>(&self, work: F) -> Result<T, BufferError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Tables<'_>) -> Result<T, BufferError> + Send + 'static,
+    {
+        self.write(
+            move |tables, room| {
+                if room.ballast { work(tables) } else { Err(BufferError::LowDisk) }
+            },
+        )
+        .await
     }
 
     /// Takes out every entry of a table and puts it in again.

@@ -21,9 +21,10 @@ use super::{BufferError, OpenError};
 
 /// Requests that share one commit at the most.
 const GROUP: usize = 1024;
-/// Operations that the indexes follow in one commit when there is little room: each may change a page
-/// of four tables.
-const BIT: u64 = 64;
+/// Operations that one commit may change when there is no ballast. Each may rewrite a page of seven
+/// tables, and what a commit no longer needs is free after the next: that has to fit into the
+/// ballast that was given up.
+const BIT: usize = 16;
 
 /// The open database; replaced when the file has to be opened anew.
 pub(super) type Handle = Arc<RwLock<Arc<Opened>>>;
@@ -119,6 +120,13 @@ pub(super) struct Room {
     pub(super) ballast: bool,
 }
 
+impl Room {
+    /// How many operations one commit may change, of those that it usually would.
+    pub(super) fn most(self, usually: usize) -> usize {
+        if self.ballast { usually } else { usually.min(BIT) }
+    }
+}
+
 /// The writer's state. It lives on its own thread.
 pub(super) struct Writer {
     pub(super) file: BufferFile,
@@ -148,20 +156,27 @@ impl Writer {
             }
         }
         let (mut first, mut jobs) = (Some(first), Vec::new());
-        let mut committed = self.commit(&mut first, &mut jobs);
+        let mut committed = self.commit(&mut first, &mut jobs, true);
         if let Err(error) = &committed {
             tracing::error!(error = %Chain(error), "a commit to the buffer file failed");
             let full = is_full(error);
             // After an I/O error redb refuses everything until the file is opened anew.
             let opened = self.open_anew();
-            if opened && full && self.file.drop_ballast() {
-                tracing::warn!("disk full: the buffer's ballast was given up to go on draining");
+            if opened && full {
                 let is_append = |job: &mut Box<dyn Job>| job.purpose() == Purpose::Append;
                 for job in jobs.extract_if(.., is_append) {
                     job.finish(Err("the disk is full".to_owned()));
                 }
-                let indexed = self.index_bit_by_bit();
-                committed = indexed.and_then(|()| self.commit(&mut first, &mut jobs));
+                // The ballast is for what takes something out.
+                if !jobs.is_empty() {
+                    if self.file.drop_ballast() {
+                        tracing::warn!(
+                            "disk full: the buffer's ballast was given up to go on draining"
+                        );
+                    }
+                    let indexed = self.index_bit_by_bit();
+                    committed = indexed.and_then(|()| self.commit(&mut first, &mut jobs, false));
+                }
             }
         }
         let outcome = match committed {
@@ -177,17 +192,19 @@ impl Writer {
 
     /// Runs `jobs`, then `first` and all others that wait by the time it is this process's turn to
     /// write, or come while those run, in one durable transaction. Those that were claimed for it are
-    /// in `jobs` afterwards; `first` is left if it never was this process's turn.
+    /// in `jobs` afterwards; `first` is left if it never was this process's turn. `lay` says whether
+    /// there may be a ballast: not just after it had to be given up.
     fn commit(
         &mut self,
         first: &mut Option<Box<dyn Job>>,
         jobs: &mut Vec<Box<dyn Job>>,
+        lay: bool,
     ) -> Result<(), redb::Error> {
         let opened = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
         // Waits for other processes, without a limit of redb's own: callers have theirs.
         let transaction = opened.database.begin_write()?;
         jobs.extend(first.take().filter(|job| job.claim()));
-        let ballast = self.file.lay_ballast(self.min_free);
+        let ballast = lay && self.file.lay_ballast(self.min_free);
         let room = Room { free_bytes: self.file.free_bytes().unwrap_or(0), ballast };
         // Lost if the transaction is: it is read from the file then.
         let tail = std::mem::take(&mut self.tail);
@@ -209,7 +226,7 @@ impl Writer {
             let transaction = opened.database.begin_write()?;
             let tail = guarded(|| {
                 let mut tables = Tables::open(&transaction, std::mem::take(&mut self.tail))?;
-                tables.index(BIT)?;
+                tables.index(BIT as u64)?;
                 tables.close()
             })?;
             transaction.commit()?;

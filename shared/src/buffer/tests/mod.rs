@@ -3,6 +3,7 @@
 
 mod at_rest;
 mod audit;
+mod disk;
 mod golden;
 mod histories;
 mod limits;
