@@ -174,11 +174,11 @@ advise() {
         say "and, for \`make fuzz\`, Python 3.10 or later with venv (\`python3-venv\`)"
     fi
     cat >&2 <<'END'
-  Debian, Ubuntu   sudo apt-get install gcc libc6-dev postgresql redis-server faketime
+  Debian, Ubuntu   sudo apt-get install gcc libc6-dev postgresql redis-server openssl faketime
                    (for an older release: https://www.postgresql.org/download/linux)
-  Fedora, RHEL     sudo dnf install gcc postgresql-server redis libfaketime
-  Arch             sudo pacman -S gcc postgresql redis libfaketime
-  openSUSE         sudo zypper install gcc postgresql-server redis libfaketime
+  Fedora, RHEL     sudo dnf install gcc postgresql-server redis openssl libfaketime
+  Arch             sudo pacman -S gcc postgresql redis openssl libfaketime
+  openSUSE         sudo zypper install gcc postgresql-server redis openssl libfaketime
   macOS            brew install postgresql@17 redis
                    (`make dev` and `make test` need Linux: run them in a virtual machine)
 END

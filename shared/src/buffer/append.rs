@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::job::Room;
 use super::layout::{BYTES, PENDING};
 use super::record::{self, Header};
 use super::tables::Tables;
-use super::writer::Room;
 use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{Clock, MAX_PRIORITY, Operation, Version};
 use crate::settings::BufferSettings;

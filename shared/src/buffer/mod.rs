@@ -16,6 +16,7 @@ mod drain;
 mod erase;
 mod file;
 mod find;
+mod job;
 mod keys;
 mod layout;
 mod lists;
@@ -59,12 +60,13 @@ pub use verify::Verification;
 
 use crate::settings::BufferSettings;
 use file::BufferFile;
+use job::{Job, Purpose, Request, Room};
 use keys::Keys;
 use snapshot::{Opened, Snapshot};
 use tables::Tables;
 use tail::Tail;
 use totals::Totals;
-use writer::{Handle, Job, Purpose, Request, Room, Writer};
+use writer::{Handle, Writer};
 
 /// Requests that may wait for the writer before new ones are refused.
 const QUEUE: usize = 4096;

@@ -75,33 +75,20 @@ impl Buffer {
     }
 
     /// Makes a change in a transaction of its own request, and tries again if its turn does not come
-    /// in time: a long job must not end because the file is busy once. Where there is no ballast, there
-    /// is no room for it.
+    /// in time: a long job must not end because the file is busy once.
     pub(super) async fn chunk<T, F>(&self, work: F) -> Result<T, BufferError>
     where
         T: Send + 'static,
         F: Fn(&mut Tables<'_>) -> Result<T, BufferError> + Clone + Send + 'static,
     {
         for _ in 1..TRIES {
-            match self.with_room(work.clone()).await {
+            let work = work.clone();
+            match self.write(move |tables, _| work(tables)).await {
                 Err(BufferError::Timeout) => {}
                 settled => return settled,
             }
         }
-        self.with_room(work).await
-    }
-
-    async fn with_room<T, F>(&self, work: F) -> Result<T, BufferError>
-    where
-        T: Send + 'static,
-        F: Fn(&mut Tables<'_>) -> Result<T, BufferError> + Send + 'static,
-    {
-        self.write(
-            move |tables, room| {
-                if room.ballast { work(tables) } else { Err(BufferError::LowDisk) }
-            },
-        )
-        .await
+        self.write(move |tables, _| work(tables)).await
     }
 
     /// Takes out every entry of a table and puts it in again.

@@ -1,19 +1,16 @@
 //! The one thread of a process that writes to the buffer file, by group commit: everything that
 //! waits while one commit is on its way to the disk, or comes while the next is made, goes into that
 //! one, and is answered after it.
-//!
-//! A request that has not been claimed for a commit can be abandoned by its caller, and then
-//! leaves no trace; one that has been claimed is answered with what became of the commit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use redb::{Database, StorageError, WriteTransaction};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::file::BufferFile;
+use super::job::{BIT, Job, Purpose, Room};
 use super::snapshot::Opened;
 use super::tables::Tables;
 use super::tail::{self, Tail};
@@ -21,111 +18,8 @@ use super::{BufferError, OpenError};
 
 /// Requests that share one commit at the most.
 const GROUP: usize = 1024;
-/// Operations that one commit may change when there is no ballast. Each may rewrite a page of seven
-/// tables, and what a commit no longer needs is free after the next: that has to fit into the
-/// ballast that was given up.
-const BIT: usize = 16;
-
 /// The open database; replaced when the file has to be opened anew.
 pub(super) type Handle = Arc<RwLock<Arc<Opened>>>;
-
-/// A change to the tables, and where its result goes.
-pub(super) struct Request<T, F> {
-    work: F,
-    purpose: Purpose,
-    result: Option<Result<T, BufferError>>,
-    reply: oneshot::Sender<Result<T, BufferError>>,
-    claimed: Arc<AtomicBool>,
-}
-
-impl<T, F> Request<T, F> {
-    /// A request, where its result will arrive, and the flag with which it is claimed: by the
-    /// writer for a commit, or by the caller to abandon it.
-    pub(super) fn new(
-        work: F,
-        purpose: Purpose,
-    ) -> (Self, oneshot::Receiver<Result<T, BufferError>>, Arc<AtomicBool>) {
-        let (reply, result) = oneshot::channel();
-        let claimed = Arc::new(AtomicBool::new(false));
-        (
-            Self { work, purpose, result: None, reply, claimed: Arc::clone(&claimed) },
-            result,
-            claimed,
-        )
-    }
-}
-
-/// What a request is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// It takes something in.
-    Append,
-    /// It takes something out, or changes what is there.
-    Other,
-}
-
-/// A [`Request`] of any type.
-pub(super) trait Job: Send {
-    /// Takes the job for the coming commit; false if its caller has abandoned it.
-    fn claim(&self) -> bool;
-    /// What the job is for.
-    fn purpose(&self) -> Purpose;
-    /// Makes the change. An error of storage ends the whole transaction; a refusal changes nothing
-    /// and is this job's own result. May run again in another transaction.
-    fn run(&mut self, tables: &mut Tables<'_>, room: &Room) -> Result<(), redb::Error>;
-    /// Answers the caller, once it is known what became of the commit.
-    fn finish(self: Box<Self>, committed: Result<(), String>);
-}
-
-impl<T, F> Job for Request<T, F>
-where
-    T: Send,
-    F: FnMut(&mut Tables<'_>, &Room) -> Result<T, BufferError> + Send,
-{
-    fn claim(&self) -> bool {
-        !self.claimed.swap(true, Ordering::AcqRel)
-    }
-
-    fn purpose(&self) -> Purpose {
-        self.purpose
-    }
-
-    fn run(&mut self, tables: &mut Tables<'_>, room: &Room) -> Result<(), redb::Error> {
-        match (self.work)(tables, room) {
-            Err(BufferError::Redb(error)) => Err(*error),
-            result => {
-                self.result = Some(result);
-                Ok(())
-            }
-        }
-    }
-
-    fn finish(self: Box<Self>, committed: Result<(), String>) {
-        let result = match (committed, self.result) {
-            (Ok(()), Some(result)) => result,
-            (Ok(()), None) => Err(BufferError::Unavailable("not run".to_owned())),
-            (Err(problem), _) => Err(BufferError::Unavailable(problem)),
-        };
-        // A caller that has gone needs no answer.
-        let _ = self.reply.send(result);
-    }
-}
-
-/// What the filesystem has to say before anything is appended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
-    /// Bytes free; zero if that cannot be told.
-    pub(super) free_bytes: u64,
-    /// Whether the ballast is there.
-    pub(super) ballast: bool,
-}
-
-impl Room {
-    /// How many operations one commit may change, of those that it usually would.
-    pub(super) fn most(self, usually: usize) -> usize {
-        if self.ballast { usually } else { usually.min(BIT) }
-    }
-}
 
 /// The writer's state. It lives on its own thread.
 pub(super) struct Writer {
@@ -156,7 +50,7 @@ impl Writer {
             }
         }
         let (mut first, mut jobs) = (Some(first), Vec::new());
-        let mut committed = self.commit(&mut first, &mut jobs, true);
+        let mut committed = guarded(|| self.commit(&mut first, &mut jobs, true));
         if let Err(error) = &committed {
             tracing::error!(error = %Chain(error), "a commit to the buffer file failed");
             let full = is_full(error);
@@ -174,8 +68,14 @@ impl Writer {
                             "disk full: the buffer's ballast was given up to go on draining"
                         );
                     }
-                    let indexed = self.index_bit_by_bit();
-                    committed = indexed.and_then(|()| self.commit(&mut first, &mut jobs, false));
+                    committed = guarded(|| {
+                        self.index_bit_by_bit()?;
+                        self.commit(&mut first, &mut jobs, false)
+                    });
+                    if let Err(error) = &committed {
+                        tracing::error!(error = %Chain(error), "without the ballast it failed as well");
+                        self.open_anew();
+                    }
                 }
             }
         }
@@ -208,8 +108,10 @@ impl Writer {
         let room = Room { free_bytes: self.file.free_bytes().unwrap_or(0), ballast };
         // Lost if the transaction is: it is read from the file then.
         let tail = std::mem::take(&mut self.tail);
-        let tail = guarded(|| change(&transaction, tail, &mut self.queue, jobs, &room))?;
-        if jobs.is_empty() {
+        let tail = change(&transaction, tail, &mut self.queue, jobs, &room)?;
+        if jobs.iter().all(|job| job.is_refused()) {
+            // A commit of nothing would need room as well. Nothing was appended, so what is known of
+            // the tail is still true; where it begins is looked up each time.
             transaction.abort()?;
         } else {
             transaction.commit()?;
@@ -221,17 +123,18 @@ impl Writer {
     /// Brings the indexes up to the records in small commits, each of which needs little room, and
     /// leaves what it no longer needs to the next.
     fn index_bit_by_bit(&mut self) -> Result<(), redb::Error> {
+        let mut end = None;
         loop {
             let opened = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
             let transaction = opened.database.begin_write()?;
-            let tail = guarded(|| {
-                let mut tables = Tables::open(&transaction, std::mem::take(&mut self.tail))?;
-                tables.index(BIT as u64)?;
-                tables.close()
-            })?;
+            let mut tables = Tables::open(&transaction, std::mem::take(&mut self.tail))?;
+            // Not what others append meanwhile.
+            let end = *end.get_or_insert(tables.tail.next());
+            tables.index(BIT as u64)?;
+            let tail = tables.close()?;
             transaction.commit()?;
             self.tail = tail;
-            if self.tail.len() == 0 {
+            if self.tail.from() >= end {
                 return Ok(());
             }
         }
@@ -273,8 +176,10 @@ fn change(
             job.run(&mut tables, room)?;
         }
         done = jobs.len();
+        // Without a ballast one at a time: each uses as much room as there may be.
+        let most = if room.ballast { GROUP } else { 1 };
         let come = std::iter::from_fn(|| queue.try_recv().ok());
-        jobs.extend(come.take(GROUP.saturating_sub(done)).filter(|job| job.claim()));
+        jobs.extend(come.take(most.saturating_sub(done)).filter(|job| job.claim()));
         if jobs.len() == done {
             break;
         }

@@ -89,6 +89,7 @@ async fn a_buffer_on_a_disk_that_others_have_filled_can_be_drained_to_its_end() 
         let mut drained = 0;
         while drained < kept {
             let batch = buffer.next_batch(unix_millis(), limits, HashSet::new()).await.unwrap();
+            assert!(!batch.entries.is_empty(), "{drained} of {kept}");
             let done = |entry: &Entry| Settlement { place: entry.place, verdict: Verdict::Done };
             buffer.settle(batch.entries.iter().map(done).collect()).await.unwrap();
             drained += batch.entries.len() as u64;
