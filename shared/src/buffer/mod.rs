@@ -12,6 +12,7 @@
 
 mod append;
 mod audit;
+mod dead;
 mod drain;
 mod erase;
 mod file;
@@ -20,6 +21,7 @@ mod job;
 mod keys;
 mod layout;
 mod lists;
+mod open;
 mod operator;
 mod quarantine;
 mod read;
@@ -34,7 +36,6 @@ mod totals;
 mod verify;
 mod writer;
 
-use std::panic::catch_unwind;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -62,10 +63,10 @@ use crate::settings::BufferSettings;
 use file::BufferFile;
 use job::{Job, Purpose, Request, Room};
 use keys::Keys;
+use open::open_file;
 use snapshot::{Opened, Snapshot};
 use tables::Tables;
 use tail::Tail;
-use totals::Totals;
 use writer::{Handle, Writer};
 
 /// Requests that may wait for the writer before new ones are refused.
@@ -298,45 +299,6 @@ impl Drop for Buffer {
             tracing::error!("the buffer's writer panicked");
         }
     }
-}
-
-/// Opens the file and makes sure that all tables are there and of a format this program knows.
-fn open_file(settings: &BufferSettings) -> Result<(BufferFile, Database), OpenError> {
-    // redb panics at some kinds of damage.
-    catch_unwind(|| open_sound_file(settings))
-        .unwrap_or_else(|_| Err(OpenError::Damaged { path: settings.buffer_path.clone() }))
-}
-
-fn open_sound_file(settings: &BufferSettings) -> Result<(BufferFile, Database), OpenError> {
-    let path = &settings.buffer_path;
-    let (file, database) = BufferFile::open(path, settings.buffer_cache_bytes)?;
-    let found = prepare(&database)
-        .map_err(|error| OpenError::Database { path: path.clone(), source: Box::new(error) })?;
-    if found > layout::FORMAT {
-        let known = layout::FORMAT;
-        return Err(OpenError::NewerFormat { path: path.clone(), found, known });
-    }
-    Ok((file, database))
-}
-
-/// Makes the tables of a new file, and brings those of an earlier format to this one. Returns the
-/// file's format.
-fn prepare(database: &Database) -> Result<u64, redb::Error> {
-    if let Some(found) = read::format(database)?.filter(|found| *found >= layout::FORMAT) {
-        return Ok(found);
-    }
-    let transaction = database.begin_write()?;
-    let mut totals = Totals::open(&transaction)?;
-    // Another process may have been first.
-    let found = totals.counter(layout::FORMAT_KEY)?;
-    if found < layout::FORMAT {
-        totals.set(layout::INDEXED, totals.counter(layout::NEXT_PLACE)?);
-        totals.set(layout::FORMAT_KEY, layout::FORMAT);
-    }
-    totals.close()?;
-    Tables::open(&transaction, Tail::default())?.close()?;
-    transaction.commit()?;
-    Ok(found.max(layout::FORMAT))
 }
 
 /// The wall clock in Unix milliseconds, as records hold it.

@@ -1,4 +1,4 @@
-//! Every change made to the tables of the buffer file.
+//! The tables of the buffer file, open for writing, and the changes that others are made of.
 //!
 //! Each method leaves all tables consistent with one another within its transaction, but for the
 //! tail, and costs O(log n) in the number of pending operations. All but `append` and those that only
@@ -7,14 +7,14 @@
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::layout::{
-    AUDIT, BY_PRIORITY, BYTES, Bytes, Certificate, DEAD, DEAD_COUNT, INDEXED, LANE_STATES, LANES,
-    LaneKey, LaneState, NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, REVOKED,
-    REVOKED_UNTIL, SCRUB, STATUS, Slot, USERS, WAITING, encode_dead, slot_of,
+    AUDIT, BY_PRIORITY, BYTES, Bytes, DEAD, INDEXED, LANE_STATES, LANES, LaneKey, LaneState,
+    NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL, SCRUB,
+    STATUS, Slot, USERS, WAITING, slot_of,
 };
-use super::record::{self, Damage, Header, Payload};
+use super::record::{self, Header, Payload};
 use super::tail::Tail;
 use super::totals::Totals;
-use crate::domain::{Lane, MAX_PRIORITY, OperationState, Version};
+use crate::domain::{MAX_PRIORITY, Version};
 
 /// All tables, open for writing in one transaction.
 pub(super) struct Tables<'txn> {
@@ -203,76 +203,12 @@ impl<'txn> Tables<'txn> {
         self.reindex(&lane, Some(&before), Some(&LaneState { not_before, ..before }))
     }
 
-    /// Makes a dead letter of an operation.
-    pub(super) fn bury(
-        &mut self,
-        seq: u64,
-        state: OperationState,
-        reason: &str,
-        now: i64,
-    ) -> Result<(), redb::Error> {
-        let Some(bytes) = self.record(seq)? else { return Ok(()) };
-        let Ok(header) = Header::decode(seq, &bytes) else {
-            return self.quarantine(seq, Damage::Header);
-        };
-        self.remove(seq)?;
-        let id = header.id.as_uuid().as_u128();
-        let certificate = Certificate { state, reason: reason.to_owned(), place: seq };
-        self.dead.insert((now, id), encode_dead(&certificate, &bytes).as_slice())?;
-        self.places.insert(id, Place::Dead(now).encode())?;
-        self.totals.add(DEAD_COUNT, 1)
-    }
-
-    /// Ends the retention of dead letters from before `cutoff` (Unix milliseconds), `limit` at the
-    /// most. Returns how many there were.
-    pub(super) fn purge_dead(&mut self, cutoff: i64, limit: usize) -> Result<usize, redb::Error> {
-        let keys: Vec<(i64, u128)> = self
-            .dead
-            .range(..(cutoff, 0))?
-            .take(limit)
-            .map(|entry| entry.map(|(key, _)| key.value()))
-            .collect::<Result<_, _>>()?;
-        for key in &keys {
-            self.dead.remove(key)?;
-            self.places.remove(key.1)?;
-        }
-        self.totals.add(DEAD_COUNT, -signed(keys.len()))?;
-        Ok(keys.len())
-    }
-
-    /// Makes dead letters of the operations queued before `cutoff` (Unix milliseconds), save those
-    /// of the `spared` lanes, oldest first, `limit` at the most. Returns how many there were.
-    pub(super) fn expire(
-        &mut self,
-        cutoff: i64,
-        now: i64,
-        limit: usize,
-        spared: &dyn Fn(Lane) -> bool,
-    ) -> Result<usize, redb::Error> {
-        let mut old = Vec::new();
-        for entry in self.records.iter()? {
-            let (seq, bytes) = entry?;
-            let Ok(header) = Header::decode(seq.value(), bytes.value()) else { continue };
-            if header.queued_at >= cutoff || old.len() == limit {
-                break;
-            }
-            // What ends a session or sets a user's rights never grows too old.
-            if header.priority < MAX_PRIORITY && !spared(header.lane) {
-                old.push(seq.value());
-            }
-        }
-        for seq in &old {
-            self.bury(*seq, OperationState::Expired, "too_old", now)?;
-        }
-        Ok(old.len())
-    }
-
     pub(super) fn publish(&mut self, name: &str, value: &[u8]) -> Result<(), redb::Error> {
         self.status.insert(name, value)?;
         Ok(())
     }
 
-    fn record(&self, seq: u64) -> Result<Option<Vec<u8>>, redb::Error> {
+    pub(super) fn record(&self, seq: u64) -> Result<Option<Vec<u8>>, redb::Error> {
         Ok(self.records.get(seq)?.map(|bytes| bytes.value().to_vec()))
     }
 

@@ -1,0 +1,74 @@
+//! Dead letters: operations that replay gave up on, or that have grown too old.
+
+use redb::ReadableTable;
+
+use super::layout::{Certificate, DEAD_COUNT, Place, encode_dead};
+use super::record::{Damage, Header};
+use super::tables::{Tables, signed};
+use crate::domain::{Lane, MAX_PRIORITY, OperationState};
+
+impl Tables<'_> {
+    /// Makes a dead letter of an operation.
+    pub(super) fn bury(
+        &mut self,
+        seq: u64,
+        state: OperationState,
+        reason: &str,
+        now: i64,
+    ) -> Result<(), redb::Error> {
+        let Some(bytes) = self.record(seq)? else { return Ok(()) };
+        let Ok(header) = Header::decode(seq, &bytes) else {
+            return self.quarantine(seq, Damage::Header);
+        };
+        self.remove(seq)?;
+        let id = header.id.as_uuid().as_u128();
+        let certificate = Certificate { state, reason: reason.to_owned(), place: seq };
+        self.dead.insert((now, id), encode_dead(&certificate, &bytes).as_slice())?;
+        self.places.insert(id, Place::Dead(now).encode())?;
+        self.totals.add(DEAD_COUNT, 1)
+    }
+
+    /// Ends the retention of dead letters from before `cutoff` (Unix milliseconds), `limit` at the
+    /// most. Returns how many there were.
+    pub(super) fn purge_dead(&mut self, cutoff: i64, limit: usize) -> Result<usize, redb::Error> {
+        let keys: Vec<(i64, u128)> = self
+            .dead
+            .range(..(cutoff, 0))?
+            .take(limit)
+            .map(|entry| entry.map(|(key, _)| key.value()))
+            .collect::<Result<_, _>>()?;
+        for key in &keys {
+            self.dead.remove(key)?;
+            self.places.remove(key.1)?;
+        }
+        self.totals.add(DEAD_COUNT, -signed(keys.len()))?;
+        Ok(keys.len())
+    }
+
+    /// Makes dead letters of the operations queued before `cutoff` (Unix milliseconds), save those
+    /// of the `spared` lanes, oldest first, `limit` at the most. Returns how many there were.
+    pub(super) fn expire(
+        &mut self,
+        cutoff: i64,
+        now: i64,
+        limit: usize,
+        spared: &dyn Fn(Lane) -> bool,
+    ) -> Result<usize, redb::Error> {
+        let mut old = Vec::new();
+        for entry in self.records.iter()? {
+            let (seq, bytes) = entry?;
+            let Ok(header) = Header::decode(seq.value(), bytes.value()) else { continue };
+            if header.queued_at >= cutoff || old.len() == limit {
+                break;
+            }
+            // What ends a session or sets a user's rights never grows too old.
+            if header.priority < MAX_PRIORITY && !spared(header.lane) {
+                old.push(seq.value());
+            }
+        }
+        for seq in &old {
+            self.bury(*seq, OperationState::Expired, "too_old", now)?;
+        }
+        Ok(old.len())
+    }
+}
