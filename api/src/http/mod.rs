@@ -133,7 +133,7 @@ impl<S: Endpoint<Output = Response>> Endpoint for Site<S> {
     async fn call(&self, request: Request) -> poem::Result<Response> {
         let path = request.uri().path();
         let is_docs =
-            path.strip_prefix(DOCS).is_some_and(|rest| matches!(rest.as_bytes(), [] | [b'/', ..]));
+            path.strip_prefix(DOCS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         if is_docs || [OPENAPI_JSON, OPENAPI_YAML, METRICS].contains(&path) {
             self.pages.call(request).await
         } else {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::layout::{AUDIT, Place};
 use super::record::Header;
-use super::tables::Tables;
+use super::tables::{Tables, keys_before};
 use super::{Buffer, BufferError};
 use crate::domain::{Operation, Version};
 
@@ -136,12 +136,7 @@ pub(super) fn purge_audit(
     cutoff: i64,
     limit: usize,
 ) -> Result<usize, redb::Error> {
-    let keys: Vec<(i64, u128)> = tables
-        .audit
-        .range(..(cutoff, 0))?
-        .take(limit)
-        .map(|entry| entry.map(|(key, _)| key.value()))
-        .collect::<Result<_, _>>()?;
+    let keys = keys_before(&tables.audit, cutoff, limit)?;
     for (at, id) in &keys {
         tables.audit.remove((*at, *id))?;
         let place = tables.place(Version::from_uuid(Uuid::from_u128(*id)))?;

@@ -4,7 +4,7 @@ use redb::ReadableTable;
 
 use super::layout::{Certificate, DEAD_COUNT, Place, encode_dead};
 use super::record::{Damage, Header};
-use super::tables::{Tables, signed};
+use super::tables::{Tables, keys_before, signed};
 use crate::domain::{Lane, MAX_PRIORITY, OperationState};
 
 impl Tables<'_> {
@@ -31,12 +31,7 @@ impl Tables<'_> {
     /// Ends the retention of dead letters from before `cutoff` (Unix milliseconds), `limit` at the
     /// most. Returns how many there were.
     pub(super) fn purge_dead(&mut self, cutoff: i64, limit: usize) -> Result<usize, redb::Error> {
-        let keys: Vec<(i64, u128)> = self
-            .dead
-            .range(..(cutoff, 0))?
-            .take(limit)
-            .map(|entry| entry.map(|(key, _)| key.value()))
-            .collect::<Result<_, _>>()?;
+        let keys = keys_before(&self.dead, cutoff, limit)?;
         for key in &keys {
             self.dead.remove(key)?;
             self.places.remove(key.1)?;

@@ -67,8 +67,8 @@ pub(super) const QUARANTINED: &str = "quarantined";
 pub(super) const BY_PRIORITY: [&str; MAX_PRIORITY as usize] =
     ["pending_1", "pending_2", "pending_3", "pending_4", "pending_5"];
 
-/// Where the counts of a priority stand in an array of all of them.
-pub(super) fn slot_of(priority: Priority) -> usize {
+/// Where a priority stands in an array that has something of each.
+pub(super) fn priority_index(priority: Priority) -> usize {
     usize::from(priority.clamp(1, MAX_PRIORITY)) - 1
 }
 
@@ -158,7 +158,7 @@ impl LaneState {
     }
 
     pub(super) fn count(&mut self, priority: Priority) -> &mut u32 {
-        &mut self.counts[slot_of(priority)]
+        &mut self.counts[priority_index(priority)]
     }
 
     /// How many operations of the lane are pending.
@@ -168,7 +168,10 @@ impl LaneState {
 
     /// The highest priority among the lane's pending operations.
     pub(super) fn priority(&self) -> Priority {
-        (1..=MAX_PRIORITY).rev().find(|priority| self.counts[slot_of(*priority)] > 0).unwrap_or(1)
+        (1..=MAX_PRIORITY)
+            .rev()
+            .find(|priority| self.counts[priority_index(*priority)] > 0)
+            .unwrap_or(1)
     }
 
     pub(super) fn slot(&self, lane: &[u8; 17]) -> Slot {

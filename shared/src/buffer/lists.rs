@@ -110,10 +110,11 @@ fn pending_page(
     // By the narrowest index there is; each yields places in order of acceptance.
     let places: Box<dyn Iterator<Item = Result<u64, redb::StorageError>>> =
         match (filter.lane, filter.user_id) {
-            (Some(lane), _) => Box::new(snapshot.places_of_lane(lane, first)?.into_iter().map(Ok)),
-            (None, Some(user)) => {
-                Box::new(snapshot.places_of_user(user, first)?.into_iter().map(Ok))
+            (Some(lane), _) => {
+                let places = snapshot.places_of_lanes(&[lane])?.concat().into_iter();
+                Box::new(places.filter(move |place| *place >= first).map(Ok))
             }
+            (None, Some(user)) => Box::new(snapshot.places_of_user(user, first)?),
             (None, None) => {
                 Box::new(records.range(first..)?.map(|entry| entry.map(|(key, _)| key.value())))
             }

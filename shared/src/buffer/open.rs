@@ -3,11 +3,10 @@
 
 use std::panic::catch_unwind;
 
-use redb::Database;
+use redb::{Database, ReadableDatabase, ReadableTable, TableError};
 
 use super::file::{BufferFile, OpenError};
-use super::layout::{FORMAT, FORMAT_KEY, INDEXED, NEXT_PLACE};
-use super::read;
+use super::layout::{COUNTERS, FORMAT, FORMAT_KEY, INDEXED, NEXT_PLACE};
 use super::tables::Tables;
 use super::tail::Tail;
 use super::totals::Totals;
@@ -35,7 +34,7 @@ fn open_sound_file(settings: &BufferSettings) -> Result<(BufferFile, Database), 
 /// Makes the tables of a new file, and brings those of an earlier format to this one. Returns the
 /// file's format.
 fn prepare(database: &Database) -> Result<u64, redb::Error> {
-    if let Some(found) = read::format(database)?.filter(|found| *found >= FORMAT) {
+    if let Some(found) = format(database)?.filter(|found| *found >= FORMAT) {
         return Ok(found);
     }
     let transaction = database.begin_write()?;
@@ -50,4 +49,13 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
     Tables::open(&transaction, Tail::default())?.close()?;
     transaction.commit()?;
     Ok(found.max(FORMAT))
+}
+
+/// The file's format; `None` for one that has just been made.
+fn format(database: &Database) -> Result<Option<u64>, redb::Error> {
+    match database.begin_read()?.open_table(COUNTERS) {
+        Ok(counters) => Ok(counters.get(FORMAT_KEY)?.map(|value| value.value())),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

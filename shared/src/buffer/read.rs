@@ -4,18 +4,17 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
+use redb::{ReadableTable, ReadableTableMetadata, StorageError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::keys::Keys;
 use super::layout::{
-    BY_PRIORITY, BYTES, COUNTERS, DEAD_COUNT, FORMAT_KEY, LANE_STATES, LaneState, PENDING,
-    QUARANTINED, RECORDS, STATUS, WAITING,
+    BY_PRIORITY, BYTES, Bytes, DEAD_COUNT, LANE_STATES, LaneState, PENDING, QUARANTINED, RECORDS,
+    STATUS, WAITING,
 };
 use super::record::{self, Header};
-use super::snapshot::Snapshot;
 use super::tail::Tail;
 use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{EntityKind, Lane, Operation};
@@ -93,12 +92,11 @@ impl Buffer {
         let _turn = self.decoding.acquire().await;
         let keys = Arc::clone(&self.keys);
         self.read(move |snapshot| {
-            let mut found = Vec::with_capacity(lanes.len());
-            for lane in lanes {
-                let places = snapshot.places_of_lane(lane, 0)?;
-                found.push(operations_at(snapshot, &places, &keys)?);
-            }
-            Ok(found)
+            let records = snapshot.open_table(RECORDS)?;
+            let places = snapshot.places_of_lanes(&lanes)?.into_iter();
+            places
+                .map(|places| operations_at(&records, places.into_iter().map(Ok), &keys))
+                .collect()
         })
         .await
     }
@@ -154,8 +152,8 @@ impl Buffer {
         let _turn = self.decoding.acquire().await;
         let keys = Arc::clone(&self.keys);
         self.read(move |snapshot| {
-            let places = snapshot.places_of_user(user_id, 0)?;
-            operations_at(snapshot, &places, &keys)
+            let records = snapshot.open_table(RECORDS)?;
+            operations_at(&records, snapshot.places_of_user(user_id, 0)?, &keys)
         })
         .await
     }
@@ -219,15 +217,6 @@ impl Buffer {
     }
 }
 
-/// The file's format; `None` for one that has just been made.
-pub(super) fn format(database: &Database) -> Result<Option<u64>, redb::Error> {
-    match database.begin_read()?.open_table(COUNTERS) {
-        Ok(counters) => Ok(counters.get(FORMAT_KEY)?.map(|value| value.value())),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// The lanes of a kind in the tail, each with the place of its first operation there.
 fn heads_of(tail: &Tail, kind: u8) -> Vec<([u8; 17], u64)> {
     let of_kind = tail.lanes().filter(|(lane, _)| lane[0] == kind);
@@ -235,14 +224,13 @@ fn heads_of(tail: &Tail, kind: u8) -> Vec<([u8; 17], u64)> {
 }
 
 fn operations_at(
-    snapshot: &Snapshot,
-    places: &[u64],
+    records: &impl ReadableTable<u64, Bytes>,
+    places: impl Iterator<Item = Result<u64, StorageError>>,
     keys: &Keys,
 ) -> Result<Vec<Operation>, redb::Error> {
-    let records = snapshot.open_table(RECORDS)?;
-    let mut operations = Vec::with_capacity(places.len());
+    let mut operations = Vec::new();
     for place in places {
-        let place = *place;
+        let place = place?;
         let Some(record) = records.get(place)? else { continue };
         // A damaged record is not a reader's to set aside; here it is just not seen.
         if let Ok((_, operation)) = record::decode(place, record.value(), keys) {

@@ -9,6 +9,7 @@ use redb::{ReadableTable, TableError};
 use uuid::Uuid;
 
 use super::layout::REVOKED;
+use super::tables::keys_before;
 use super::{Buffer, BufferError};
 
 /// Revocations that one transaction forgets at the most.
@@ -59,12 +60,7 @@ impl Buffer {
     /// If the file cannot be written.
     pub async fn purge_revoked(&self, now: i64) -> Result<usize, BufferError> {
         self.write(move |tables, room| {
-            let old: Vec<(i64, u128)> = tables
-                .revoked_until
-                .range(..(now, 0))?
-                .take(room.most(SWEEP))
-                .map(|entry| entry.map(|(key, _)| key.value()))
-                .collect::<Result<_, _>>()?;
+            let old = keys_before(&tables.revoked_until, now, room.most(SWEEP))?;
             for key in &old {
                 tables.revoked_until.remove(key)?;
                 tables.revoked.remove(key.1)?;

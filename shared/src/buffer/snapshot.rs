@@ -3,12 +3,10 @@
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError};
 use uuid::Uuid;
 
-use super::layout::{
-    COUNTERS, INDEXED, LANE_STATES, LANES, NEXT_PLACE, RECORDS, USER_TOTALS, USERS,
-};
+use super::layout::{COUNTERS, INDEXED, LANE_STATES, LANES, NEXT_PLACE, RECORDS, USERS};
 use super::record::lane_bytes;
 use super::tail::{Group, Tail};
 use crate::domain::Lane;
@@ -50,32 +48,40 @@ impl Snapshot {
         Ok(values)
     }
 
-    /// The places of a lane's operations from `first` on, in order.
-    pub(super) fn places_of_lane(&self, lane: Lane, first: u64) -> Result<Vec<u64>, redb::Error> {
-        let key = lane_bytes(lane);
-        let mut places = Vec::new();
-        if self.transaction.open_table(LANE_STATES)?.get(&key)?.is_some() {
-            let lanes = self.transaction.open_table(LANES)?;
-            for entry in lanes.range((&key, first)..=(&key, u64::MAX))? {
+    /// The places of the operations of each of these lanes, in order.
+    pub(super) fn places_of_lanes(&self, lanes: &[Lane]) -> Result<Vec<Vec<u64>>, redb::Error> {
+        let states = self.transaction.open_table(LANE_STATES)?;
+        let table = self.transaction.open_table(LANES)?;
+        let mut places = vec![Vec::new(); lanes.len()];
+        for (places, lane) in places.iter_mut().zip(lanes) {
+            let key = lane_bytes(*lane);
+            if states.get(&key)?.is_none() {
+                continue;
+            }
+            for entry in table.range((&key, 0)..=(&key, u64::MAX))? {
                 places.push(entry?.0.value().1);
             }
         }
-        places.extend(self.tail(|tail| places_from(tail.lane(&key), first))?);
+        self.tail(|tail| {
+            for (places, lane) in places.iter_mut().zip(lanes) {
+                places.extend(places_from(tail.lane(&lane_bytes(*lane)), 0));
+            }
+        })?;
         Ok(places)
     }
 
     /// The places of a user's operations from `first` on, in order.
-    pub(super) fn places_of_user(&self, user: Uuid, first: u64) -> Result<Vec<u64>, redb::Error> {
+    pub(super) fn places_of_user(
+        &self,
+        user: Uuid,
+        first: u64,
+    ) -> Result<impl Iterator<Item = Result<u64, StorageError>> + use<>, redb::Error> {
         let key = user.as_u128();
-        let mut places = Vec::new();
-        if self.transaction.open_table(USER_TOTALS)?.get(key)?.is_some() {
-            let users = self.transaction.open_table(USERS)?;
-            for entry in users.range((key, first)..=(key, u64::MAX))? {
-                places.push(entry?.0.value().1);
-            }
-        }
-        places.extend(self.tail(|tail| places_from(tail.user(key), first))?);
-        Ok(places)
+        let users = self.transaction.open_table(USERS)?;
+        let indexed = users.range_owned((key, first)..=(key, u64::MAX))?;
+        let indexed = indexed.map(|entry| entry.map(|(key, _)| key.value().1));
+        let in_tail = self.tail(|tail| places_from(tail.user(key), first))?;
+        Ok(indexed.chain(in_tail.into_iter().map(Ok)))
     }
 
     /// Whether there are records that no index tells of.

@@ -4,12 +4,12 @@
 //! tail, and costs O(log n) in the number of pending operations. All but `append` and those that only
 //! look want an empty tail: they find operations by the indexes.
 
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{ReadableTable, StorageError, Table, WriteTransaction};
 
 use super::layout::{
     AUDIT, BY_PRIORITY, BYTES, Bytes, DEAD, INDEXED, LANE_STATES, LANES, LaneKey, LaneState,
     NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL, SCRUB,
-    STATUS, Slot, USERS, WAITING, slot_of,
+    STATUS, Slot, USERS, WAITING, priority_index,
 };
 use super::record::{self, Header, Payload};
 use super::tail::Tail;
@@ -158,7 +158,7 @@ impl<'txn> Tables<'txn> {
         self.places.remove(header.id.as_uuid().as_u128())?;
         self.forget_user(user, seq, length)?;
         self.uncount(length)?;
-        self.totals.add(BY_PRIORITY[slot_of(header.priority)], -1)?;
+        self.totals.add(BY_PRIORITY[priority_index(header.priority)], -1)?;
         let Some(before) = self.lane_state(&lane)? else { return Ok(()) };
         let mut after = before;
         let count = after.count(header.priority);
@@ -256,6 +256,17 @@ impl<'txn> Tables<'txn> {
         }
         Ok(())
     }
+}
+
+/// The keys of a table by time from before `cutoff` (Unix milliseconds), oldest first, `limit` at the
+/// most.
+pub(super) fn keys_before<V: redb::Value + 'static>(
+    table: &impl ReadableTable<(i64, u128), V>,
+    cutoff: i64,
+    limit: usize,
+) -> Result<Vec<(i64, u128)>, StorageError> {
+    let before = table.range(..(cutoff, 0))?.take(limit);
+    before.map(|entry| entry.map(|(key, _)| key.value())).collect()
 }
 
 pub(super) fn signed(length: usize) -> i64 {

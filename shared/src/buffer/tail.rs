@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use redb::{ReadableTable, StorageError};
 
-use super::layout::{BY_PRIORITY, Bytes, INDEXED, LaneState, Place, slot_of};
+use super::layout::{BY_PRIORITY, Bytes, INDEXED, LaneState, Place, priority_index};
 use super::record::{Header, lane_bytes};
 use super::tables::{Tables, signed};
 use crate::domain::MAX_PRIORITY;
@@ -112,7 +112,7 @@ impl Tail {
             group.bytes += u64::try_from(length).unwrap_or(u64::MAX);
         }
         self.ids.insert(id, place);
-        self.by_priority[slot_of(header.priority)] += 1;
+        self.by_priority[priority_index(header.priority)] += 1;
         self.next = place + 1;
     }
 
@@ -171,7 +171,7 @@ impl Tables<'_> {
         for (place, header, _) in &sound {
             let id = header.id.as_uuid().as_u128();
             self.places.insert(id, Place::Pending(*place).encode())?;
-            self.totals.add(BY_PRIORITY[slot_of(header.priority)], 1)?;
+            self.totals.add(BY_PRIORITY[priority_index(header.priority)], 1)?;
         }
         let known: Vec<_> = damaged.iter().map(|(place, _)| self.tail.id_at(*place)).collect();
         self.totals.set(INDEXED, to);

@@ -11,7 +11,7 @@ use super::keys::Keys;
 use super::layout::{
     BY_PRIORITY, BYTES, DEAD, DEAD_COUNT, INDEXED, LANE_STATES, LANES, LaneState, PENDING, PLACES,
     Place, QUARANTINE, QUARANTINED, READY, RECORDS, USER_TOTALS, USERS, WAITING, decode_dead,
-    slot_of,
+    priority_index,
 };
 use super::record::{self, Header};
 use super::snapshot::Snapshot;
@@ -139,7 +139,7 @@ fn records(
         if place >= tail {
             continue;
         }
-        by_priority[slot_of(header.priority)] += 1;
+        by_priority[priority_index(header.priority)] += 1;
         if lanes.get((&record::lane_bytes(header.lane), place))?.is_none() {
             found.wrong(format!("record {place}: not in its lane"));
         }

@@ -18,6 +18,7 @@ use super::{BufferError, OpenError};
 
 /// Requests that share one commit at the most.
 const GROUP: usize = 1024;
+
 /// The open database; replaced when the file has to be opened anew.
 pub(super) type Handle = Arc<RwLock<Arc<Opened>>>;
 

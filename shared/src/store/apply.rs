@@ -199,7 +199,7 @@ impl Run<'_> {
         };
         let (supposed, to_read): (Vec<&LaneOf>, Vec<&LaneOf>) =
             lanes.iter().partition(|lane| suppose && begins_with_create(lane));
-        let is_new = |(lane, positions): &&LaneOf| positions.len() == 1 && is_fresh(lane.id);
+        let is_new = |(_, positions): &&LaneOf| matches!(positions[..], [only] if self.operations[only].opens_its_lane());
         if to_read.is_empty() && supposed.iter().all(is_new) {
             return self.creates(lanes).await;
         }
@@ -380,10 +380,4 @@ impl Run<'_> {
         }
         Ok(known)
     }
-}
-
-/// Whether a task's id was drawn for its create alone. One that stands for a client's key may well
-/// come again.
-fn is_fresh(id: Uuid) -> bool {
-    id.get_version_num() == 7
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::fill::fill;
-use super::growth::{OfDepth, accepted};
+use super::growth::OfDepth;
 use super::plan::Plan;
 use super::report::Report;
 use super::rounds::Series;
@@ -98,7 +98,8 @@ async fn growth(plan: &Plan, world: &mut World) -> anyhow::Result<Vec<OfDepth>> 
         let pending = fill(&world.buffer_path(), plan.sizes.users_in_buffer, depth).await?.pending;
         world.api.start().await?;
         let target = Server::Ours(world).creates(plan, CONNECTIONS)?;
-        let run = accepted(target.load(plan, plan.round()).await?)?;
+        let run = target.load(plan, plan.round()).await?;
+        anyhow::ensure!(!run.errors.any(), "{:?}", run.errors);
         points.push(OfDepth::new(pending, &run));
         world.api.terminate(STOP).await?;
     }

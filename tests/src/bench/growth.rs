@@ -104,14 +104,10 @@ pub(super) async fn of_connections(pair: &Pair<'_>) -> anyhow::Result<Vec<OfConn
         let sides = pair.targets(|server| server.creates(plan, connections))?;
         let mut series = by_turns(plan, &sides).await?.into_iter();
         let ours = series.next().unwrap_or_default();
-        ours.runs.iter().cloned().try_for_each(|run| accepted(run).map(drop))?;
+        if let Some(errors) = ours.errors() {
+            anyhow::bail!("{errors:?}");
+        }
         points.push(OfConnections { connections, ours, peer: series.next() });
     }
     Ok(points)
-}
-
-/// A run of which every request was answered as it should be.
-pub(super) fn accepted(run: Run) -> anyhow::Result<Run> {
-    anyhow::ensure!(!run.errors.any(), "{:?}", run.errors);
-    Ok(run)
 }

@@ -49,15 +49,7 @@ async fn damage(buffer: &Buffer) -> Vec<Damage> {
 }
 
 async fn quarantine_all(buffer: &Buffer) {
-    loop {
-        let batch = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
-        if batch.damaged.is_empty() {
-            return;
-        }
-        for (place, damage) in batch.damaged {
-            settle(buffer, place, Verdict::Damaged(damage)).await;
-        }
-    }
+    while !set_damaged_aside(buffer).await.is_empty() {}
 }
 
 #[tokio::test]

@@ -74,6 +74,20 @@ async fn settle(buffer: &Buffer, place: u64, verdict: Verdict) {
     buffer.settle(vec![Settlement { place, verdict }]).await.unwrap();
 }
 
+/// Sets aside what the next batch finds damaged; what was wrong with it.
+async fn set_damaged_aside(buffer: &Buffer) -> Vec<Damage> {
+    let batch = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
+    for (place, damage) in &batch.damaged {
+        settle(buffer, *place, Verdict::Damaged(*damage)).await;
+    }
+    batch.damaged.into_iter().map(|(_, damage)| damage).collect()
+}
+
+/// The ids of the next batch.
+async fn ids_of_batch(buffer: &Buffer) -> HashSet<Version> {
+    batch(buffer).await.iter().map(|entry| entry.operation.id).collect()
+}
+
 #[tokio::test]
 async fn i1_what_was_appended_is_there_for_the_next_process() {
     let folder = tempfile::tempdir().unwrap();
@@ -218,15 +232,10 @@ async fn a_damaged_record_is_set_aside_and_its_lane_goes_on() {
         audit::flip(&buffer, 0, offset).await;
         let wrong = buffer.verify().await.unwrap();
         assert!(wrong.problems[0].starts_with("record 0: "), "{wrong:?}");
-        let batch = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
-        assert_eq!(batch.damaged.len(), 1, "offset {offset}");
-        let (place, damage) = batch.damaged[0];
-        settle(&buffer, place, Verdict::Damaged(damage)).await;
+        assert_eq!(set_damaged_aside(&buffer).await.len(), 1, "offset {offset}");
         assert_eq!(buffer.stats().await.unwrap().quarantined, 1);
         assert!(matches!(buffer.find(ids[0]).await.unwrap(), Some(Found::Quarantined { .. })));
-        let left = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
-        let left: HashSet<Version> = left.entries.iter().map(|e| e.operation.id).collect();
-        assert_eq!(left, HashSet::from([ids[1], ids[2]]));
+        assert_eq!(ids_of_batch(&buffer).await, HashSet::from([ids[1], ids[2]]));
         audit::check(&buffer).await;
     }
 }

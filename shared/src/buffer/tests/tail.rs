@@ -178,18 +178,13 @@ async fn a_record_that_was_damaged_before_any_index_told_of_it_is_set_aside() {
         assert_eq!(audit::tail(&buffer), 3);
         // A process that has read it before it was damaged still knows whose it was.
         let buffer = if known { buffer } else { reopened(buffer, folder.path()) };
-        let batch = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
-        for (place, damage) in &batch.damaged {
-            settle(&buffer, *place, Verdict::Damaged(*damage)).await;
-        }
-        assert_eq!(batch.damaged.len(), usize::from(readable), "else it was set aside before");
+        let damaged = set_damaged_aside(&buffer).await;
+        assert_eq!(damaged.len(), usize::from(readable), "else it was set aside before");
         let stats = buffer.stats().await.unwrap();
         assert_eq!((stats.pending, stats.quarantined), (2, 1));
         let found = buffer.find(ids[0]).await.unwrap();
         assert_eq!(matches!(found, Some(Found::Quarantined { .. })), known, "{found:?}");
-        let left = buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
-        let left: HashSet<Version> = left.entries.iter().map(|e| e.operation.id).collect();
-        assert_eq!(left, HashSet::from([ids[1], ids[2]]));
+        assert_eq!(ids_of_batch(&buffer).await, HashSet::from([ids[1], ids[2]]));
         audit::check(&buffer).await;
     }
 }
