@@ -18,7 +18,6 @@ use std::time::Duration;
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use moka::future::Cache;
-use poem::Server;
 use shared::buffer::Buffer;
 use shared::domain::Clock;
 use shared::redis::Redis;
@@ -33,7 +32,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connections::Connections;
+use crate::connections::{Connections, serve};
+use crate::http::Site;
 use crate::limits::Limits;
 use crate::reads::TaskReader;
 use crate::settings::{LimitSettings, ServerSettings, TokenSettings};
@@ -50,7 +50,7 @@ const LISTS: usize = 4;
 const BACKLOG: i32 = 1024;
 /// How long a write waits for locks of others in PostgreSQL before it goes to the buffer.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(50);
-/// How long open requests may take once the end has come.
+/// How long what requests have begun may take once they are answered.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Opens what requests need. PostgreSQL and Redis need not be there.
@@ -160,10 +160,7 @@ pub async fn run(
         shutdown.await;
         closing.cancel();
     };
-    let served = Server::new_with_acceptor(connections)
-        .name("holdfast-api")
-        .run_with_graceful_shutdown(http::routes(Arc::new(state)), shutdown, Some(GRACE))
-        .await;
+    serve(connections, Arc::new(Site::new(&Arc::new(state))), shutdown).await;
     writes.close().await;
     reader.close().await;
     tasks.close();
@@ -171,6 +168,5 @@ pub async fn run(
         tracing::warn!("an erasure was not finished: the worker finishes it");
     }
     ended.cancel();
-    background.await.context("a background task panicked")?;
-    served.context("serving")
+    background.await.context("a background task panicked")
 }

@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::progress::{Fault, Progress};
+use super::progress::{Late, Progress};
 
 /// How long a client may leave unread what we send.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -93,10 +93,8 @@ impl AsyncRead for Connection {
             // Another request: the answer before it has been read.
             this.unread_until = None;
         }
-        Poll::Ready(this.progress.received(came, Instant::now()).map_err(|fault| match fault {
-            Fault::Late => cut("the client keeps us waiting"),
-            Fault::Http2 => cut("HTTP/2 is not spoken here"),
-        }))
+        let received = this.progress.received(came, Instant::now());
+        Poll::Ready(received.map_err(|Late| cut("the client keeps us waiting")))
     }
 }
 

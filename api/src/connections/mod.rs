@@ -7,6 +7,7 @@
 
 mod connection;
 mod progress;
+mod serve;
 
 use std::io;
 use std::sync::Arc;
@@ -14,8 +15,6 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use poem::http::uri::Scheme;
-use poem::listener::Acceptor;
 use poem::web::{LocalAddr, RemoteAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,7 +23,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use connection::Connection;
+use connection::Connection;
+pub use serve::serve;
 
 use crate::http::connection_refusal;
 use crate::settings::ServerSettings;
@@ -95,16 +95,9 @@ impl Connections {
             self.refusals.spawn(tell_refusal(stream));
         }
     }
-}
 
-impl Acceptor for Connections {
-    type Io = Connection;
-
-    fn local_addr(&self) -> Vec<LocalAddr> {
-        vec![self.local.clone()]
-    }
-
-    async fn accept(&mut self) -> io::Result<(Connection, LocalAddr, RemoteAddr, Scheme)> {
+    /// The next connection of a client, and the client's address.
+    async fn accept(&mut self) -> (Connection, RemoteAddr) {
         loop {
             let (stream, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -120,8 +113,7 @@ impl Acceptor for Connections {
                     let closing = self.closing.clone();
                     let connection =
                         Connection::new(stream, seat, open, self.request_timeout, closing);
-                    let peer = RemoteAddr(peer.into());
-                    return Ok((connection, self.local.clone(), peer, Scheme::HTTP));
+                    return (connection, RemoteAddr(peer.into()));
                 }
                 Err(_) => self.refuse(stream),
             }

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use memchr::memchr;
 use tokio::time::Instant;
 
 /// For the first byte of a new connection, and from the first byte of a request to the end of its
@@ -16,8 +17,6 @@ pub const HEAD_LIMIT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// By how much the deadline of a request comes before our own.
 const BEHIND_REQUEST: Duration = Duration::from_secs(1);
-/// How a connection of HTTP/2 without TLS begins. None of these limits would hold in it.
-const HTTP2: &[u8] = b"PRI * HTTP/2";
 /// What comes before the answer, on request of the client.
 const CONTINUE: &[u8] = b"HTTP/1.1 100";
 
@@ -32,14 +31,9 @@ enum Phase {
     Asked,
 }
 
-/// A client that is not waited for any longer, or not listened to.
+/// Bytes that came too late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The bytes came too late.
-    Late,
-    /// The client speaks HTTP/2 without having been told that we do.
-    Http2,
-}
+pub struct Late;
 
 /// How far a connection has come.
 #[derive(Debug)]
@@ -47,8 +41,6 @@ pub struct Progress {
     phase: Phase,
     deadline: Instant,
     asked_limit: Duration,
-    /// How many of the connection's bytes are those of `HTTP2`; none if one was not.
-    http2: Option<usize>,
 }
 
 impl Progress {
@@ -58,7 +50,6 @@ impl Progress {
             phase: Phase::Silent,
             deadline: now + HEAD_LIMIT,
             asked_limit: HEAD_LIMIT.max(request_timeout + BEHIND_REQUEST),
-            http2: Some(0),
         }
     }
 
@@ -78,11 +69,10 @@ impl Progress {
     }
 
     /// Takes note of bytes that came.
-    pub fn received(&mut self, bytes: &[u8], now: Instant) -> Result<(), Fault> {
+    pub fn received(&mut self, bytes: &[u8], now: Instant) -> Result<(), Late> {
         if now > self.deadline {
-            return Err(Fault::Late);
+            return Err(Late);
         }
-        self.look_for_http2(bytes)?;
         let mut rest = bytes;
         while !rest.is_empty() {
             match self.phase {
@@ -95,7 +85,7 @@ impl Progress {
                     self.phase = Phase::Head { empty_line: false };
                 }
                 Phase::Head { empty_line } => {
-                    let end = rest.iter().position(|byte| *byte == b'\n');
+                    let end = memchr(b'\n', rest);
                     let (line, after) = rest.split_at(end.unwrap_or(rest.len()));
                     let empty_line = empty_line && line.iter().all(|byte| *byte == b'\r');
                     self.phase = match end {
@@ -122,17 +112,6 @@ impl Progress {
         self.phase = Phase::Silent;
         self.deadline = now + KEEP_ALIVE;
     }
-
-    fn look_for_http2(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        for byte in bytes {
-            let Some(matched) = self.http2 else { return Ok(()) };
-            self.http2 = (HTTP2.get(matched) == Some(byte)).then_some(matched + 1);
-            if self.http2 == Some(HTTP2.len()) {
-                return Err(Fault::Http2);
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -154,10 +133,9 @@ mod tests {
             let mut now = start;
             let cut = drips.iter().chain(std::iter::repeat(&b'a')).find_map(|byte| {
                 now += Duration::from_secs(1);
-                progress.received(&[*byte], now).err().map(|fault| (fault, now - start))
+                progress.received(&[*byte], now).err().map(|Late| now - start)
             });
-            let (fault, after) = cut.unwrap();
-            assert_eq!(fault, Fault::Late, "{drips:?}");
+            let after = cut.unwrap();
             assert!(after < 2 * HEAD_LIMIT, "{drips:?}: {after:?}");
         }
     }
@@ -190,18 +168,5 @@ mod tests {
         assert_eq!(progress.deadline(), at(start, 87));
         progress.received(b"G", at(start, 80)).unwrap();
         assert_eq!(progress.deadline(), at(start, 90));
-    }
-
-    #[test]
-    fn http2_is_refused_and_what_only_begins_like_it_is_not() {
-        let start = Instant::now();
-        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-        let mut whole = Progress::new(start, REQUEST_TIMEOUT);
-        assert_eq!(whole.received(preface, start), Err(Fault::Http2));
-        let mut dripped = Progress::new(start, REQUEST_TIMEOUT);
-        let cut = preface.iter().find_map(|byte| dripped.received(&[*byte], start).err());
-        assert_eq!(cut, Some(Fault::Http2));
-        let mut like = Progress::new(start, REQUEST_TIMEOUT);
-        assert_eq!(like.received(b"PRI / HTTP/1.1\r\nA: PRI * HTTP/2\r\n\r\n", start), Ok(()));
     }
 }

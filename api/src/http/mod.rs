@@ -22,12 +22,14 @@ mod task_input;
 mod tasks;
 mod users;
 
+use std::future::Future;
 use std::sync::Arc;
 
+use poem::endpoint::{BoxEndpoint, DynEndpoint};
 use poem::http::header::CONTENT_SECURITY_POLICY;
 use poem::middleware::SetHeader;
 use poem::web::Data;
-use poem::{Endpoint, EndpointExt, IntoEndpoint, Request, Response, Route, get, handler};
+use poem::{EndpointExt, IntoEndpoint, Request, Response, Route, get, handler};
 use poem_openapi::OpenApiService;
 
 use chrono::SubsecRound;
@@ -103,41 +105,49 @@ pub fn documented_routes() -> Routes {
     Routes::of(&document())
 }
 
-/// Everything this process answers.
-pub fn routes(state: Arc<State>) -> impl Endpoint<Output = Response> + 'static {
-    let service = service();
-    let shell = Shell::new(&state);
-    let document = document();
-    let policy = headers::page_policy(&service.swagger_ui_html());
-    let pages = Route::new()
-        .nest(
-            DOCS,
-            service.swagger_ui().with(SetHeader::new().overriding(CONTENT_SECURITY_POLICY, policy)),
-        )
-        .at(OPENAPI_JSON, written("application/json", document.to_string()))
-        .at(OPENAPI_YAML, written("application/yaml", yaml(&document)))
-        .at(METRICS, get(write_metrics));
-    Site { service: service.into_endpoint(), pages }.data(state).with(shell)
+/// Everything this process answers: the interface, and the pages beside it, within their shell.
+pub struct Site {
+    shell: Shell,
+    service: BoxEndpoint<'static>,
+    pages: BoxEndpoint<'static>,
 }
 
-/// The interface, and the pages beside it. A router with the interface nested in it would look each
-/// request up twice, and give it an address of its own for the second time.
-struct Site<S> {
-    service: S,
-    pages: Route,
-}
+impl Site {
+    /// The site of a process.
+    #[must_use]
+    pub fn new(state: &Arc<State>) -> Self {
+        let service = service();
+        let document = document();
+        let policy = headers::page_policy(&service.swagger_ui_html());
+        let pages = Route::new()
+            .nest(
+                DOCS,
+                service
+                    .swagger_ui()
+                    .with(SetHeader::new().overriding(CONTENT_SECURITY_POLICY, policy)),
+            )
+            .at(OPENAPI_JSON, written("application/json", document.to_string()))
+            .at(OPENAPI_YAML, written("application/yaml", yaml(&document)))
+            .at(METRICS, get(write_metrics))
+            .boxed();
+        Self { shell: Shell::new(Arc::clone(state)), service: service.into_endpoint(), pages }
+    }
 
-impl<S: Endpoint<Output = Response>> Endpoint for Site<S> {
-    type Output = Response;
+    /// Answers a request, whatever it asks for.
+    pub fn answer(&self, request: Request) -> impl Future<Output = Response> + Send {
+        self.shell.answer(request, |request| self.router_of(&request).call(request))
+    }
 
-    async fn call(&self, request: Request) -> poem::Result<Response> {
+    /// Two routers side by side: one with the interface nested in it would look each request up
+    /// twice, and give it an address of its own for the second time.
+    fn router_of(&self, request: &Request) -> &dyn DynEndpoint<Output = Response> {
         let path = request.uri().path();
         let is_docs =
             path.strip_prefix(DOCS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         if is_docs || [OPENAPI_JSON, OPENAPI_YAML, METRICS].contains(&path) {
-            self.pages.call(request).await
+            &*self.pages
         } else {
-            self.service.call(request).await
+            &*self.service
         }
     }
 }

@@ -1,25 +1,22 @@
 //! What surrounds every request: who may ask, its id, its deadline, the envelope of its failure, the
 //! headers of every answer, its log line and its metrics.
 
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use poem::http::header::ALLOW;
 use poem::http::{HeaderName, HeaderValue, Method, StatusCode};
-use poem::{
-    Endpoint, FromRequest, IntoResponse, Middleware, PathPattern, Request, RequestBody, Response,
-};
+use poem::{FromRequest, PathPattern, Request, RequestBody, Response};
 use uuid::Uuid;
 
-use super::cors::{Caller, Cors, preflight};
+use super::cors::{Caller, preflight};
 use super::error::{ApiError, classify};
 use super::headers::{is_https, protect};
 use super::metered::Metered;
-use super::permission::Routes;
-use crate::limits::Limits;
-use crate::settings::ServerSettings;
 use crate::state::State;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -61,95 +58,90 @@ impl BodyDeadline {
     }
 }
 
-/// Surrounds an endpoint.
-#[derive(Clone, Debug)]
+/// What a request is answered with, unless something goes wrong.
+type Answering<'a> = BoxFuture<'a, poem::Result<Response>>;
+
+/// The shell of a process.
+#[derive(Debug)]
 pub struct Shell {
-    settings: ServerSettings,
-    cors: Cors,
-    limits: Arc<Limits>,
-    routes: Arc<Routes>,
-    metered: Arc<Metered>,
+    state: Arc<State>,
+    metered: Metered,
 }
 
 impl Shell {
-    /// A shell with the settings of `state`.
-    pub fn new(state: &State) -> Self {
-        let limits = Arc::clone(&state.limits);
-        let (routes, metered) = (Arc::clone(&state.routes), Arc::default());
-        Self { settings: state.server.clone(), cors: state.cors.clone(), limits, routes, metered }
+    /// A shell with the settings of `state`, which requests will find in themselves.
+    pub fn new(state: Arc<State>) -> Self {
+        Self { state, metered: Metered::default() }
     }
 
-    /// Turns away who asks too often, and pages that may not ask at all.
-    fn admit(&self, request: &Request, caller: &Caller) -> Result<(), ApiError> {
-        if !UNLIMITED.contains(&request.uri().path()) {
-            self.limits.check_address(request.remote_addr())?;
-        }
-        match caller {
-            Caller::Unremarkable | Caller::Allowed(_) => Ok(()),
-            Caller::Refused => Err(ApiError::ORIGIN_NOT_ALLOWED),
-        }
-    }
-}
-
-impl<E: Endpoint> Middleware<E> for Shell {
-    type Output = Surrounded<E>;
-
-    fn transform(&self, inner: E) -> Self::Output {
-        Surrounded { inner, shell: self.clone() }
-    }
-}
-
-/// A surrounded endpoint.
-#[derive(Debug)]
-pub struct Surrounded<E> {
-    inner: E,
-    shell: Shell,
-}
-
-impl<E: Endpoint> Endpoint for Surrounded<E> {
-    type Output = Response;
-
-    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+    /// Answers a request with what `route` comes to.
+    ///
+    /// What can be done at once is not left to the future: a request is large, and would be carried
+    /// along in it.
+    pub fn answer<'a>(
+        &'a self,
+        mut request: Request,
+        route: impl FnOnce(Request) -> Answering<'a>,
+    ) -> impl Future<Output = Response> + Send {
         let started = Instant::now();
         let request_id = request
             .header(&REQUEST_ID)
             .and_then(|text| Uuid::parse_str(text).ok())
             .unwrap_or_else(Uuid::new_v4);
         let method = request.method().clone();
-        let caller = self.shell.cors.caller(&request);
+        let caller = self.state.cors.caller(&request);
         let is_https = is_https(&request);
-        request.set_data(RequestId(request_id));
-        request.set_data(BodyDeadline((started + self.shell.settings.body_timeout()).into()));
-        let mut response = match self.shell.admit(&request, &caller) {
+        let begun = match self.admit(&request, &caller) {
             Ok(()) => match preflight(&caller, &request) {
-                Some(response) => response,
-                None => self.answer(request, request_id).await,
+                Some(response) => Err(response),
+                None => {
+                    let body_deadline = started + self.state.server.body_timeout();
+                    request.set_data(RequestId(request_id));
+                    request.set_data(BodyDeadline(body_deadline.into()));
+                    request.set_data(Arc::clone(&self.state));
+                    Ok(route(request))
+                }
             },
-            Err(refused) => refused.into_answer(request_id),
+            Err(refused) => Err(refused.into_answer(request_id)),
         };
-        name_and_protect(&mut response, request_id, is_https);
-        self.shell.cors.mark(caller, response.headers_mut());
-        let took = started.elapsed();
-        log(&response, &method, request_id, took);
-        self.shell.metered.record(&response, &method, took);
-        Ok(response)
+        async move {
+            let mut response = match begun {
+                Ok(answering) => self.finish(answering, request_id).await,
+                Err(response) => response,
+            };
+            name_and_protect(&mut response, request_id, is_https);
+            self.state.cors.mark(caller, response.headers_mut());
+            let took = started.elapsed();
+            log(&response, &method, request_id, took);
+            self.metered.record(&response, &method, took);
+            response
+        }
     }
-}
 
-impl<E: Endpoint> Surrounded<E> {
+    /// Turns away who asks too often, and pages that may not ask at all.
+    fn admit(&self, request: &Request, caller: &Caller) -> Result<(), ApiError> {
+        if !UNLIMITED.contains(&request.uri().path()) {
+            self.state.limits.check_address(request.remote_addr())?;
+        }
+        match caller {
+            Caller::Unremarkable | Caller::Allowed(_) => Ok(()),
+            Caller::Refused => Err(ApiError::ORIGIN_NOT_ALLOWED),
+        }
+    }
+
     /// The answer, or the envelope of what went wrong.
-    async fn answer(&self, request: Request, request_id: Uuid) -> Response {
-        let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
-        let failure = match tokio::time::timeout(self.shell.settings.request_timeout(), call).await
-        {
-            Ok(Ok(Ok(output))) => return output.into_response(),
+    async fn finish(&self, answering: Answering<'_>, request_id: Uuid) -> Response {
+        let answering = AssertUnwindSafe(answering).catch_unwind();
+        let limit = self.state.server.request_timeout();
+        let failure = match tokio::time::timeout(limit, answering).await {
+            Ok(Ok(Ok(response))) => return response,
             Ok(Ok(Err(error))) if error.is_from_response() => return error.into_response(),
             Ok(Ok(Err(error))) => {
                 let pattern = error.data::<PathPattern>().cloned();
                 let mut response = classify(&error).into_answer(request_id);
                 if let Some(pattern) = pattern {
                     if response.status() == StatusCode::METHOD_NOT_ALLOWED
-                        && let Ok(allowed) = self.shell.routes.allowed_at(&pattern).parse()
+                        && let Ok(allowed) = self.state.routes.allowed_at(&pattern).parse()
                     {
                         response.headers_mut().insert(ALLOW, allowed);
                     }
