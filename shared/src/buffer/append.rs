@@ -79,7 +79,7 @@ impl Buffer {
 
 /// Whether an operation of so many bytes may come in, of an entity of which so many are waiting.
 fn admit(
-    tables: &Tables<'_>,
+    tables: &mut Tables<'_>,
     room: &Room,
     settings: &BufferSettings,
     operation: &Operation,

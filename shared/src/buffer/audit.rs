@@ -120,7 +120,7 @@ pub(super) fn note(
     let id = operation.as_ref().map_or_else(Uuid::now_v7, |operation| operation.id);
     tracing::warn!(by, act = ?kind, operation_id = ?operation.as_ref().map(|o| o.id), "an operator acted");
     let act = Act { at, by: by.to_owned(), kind, operation };
-    tables.audit.insert((at, id.as_u128()), json(&act)?.as_slice())?;
+    tables.audit.open()?.insert((at, id.as_u128()), json(&act)?.as_slice())?;
     Ok(())
 }
 
@@ -136,12 +136,12 @@ pub(super) fn purge_audit(
     cutoff: i64,
     limit: usize,
 ) -> Result<usize, redb::Error> {
-    let keys = keys_before(&tables.audit, cutoff, limit)?;
+    let keys = keys_before(tables.audit.open()?, cutoff, limit)?;
     for (at, id) in &keys {
-        tables.audit.remove((*at, *id))?;
+        tables.audit.open()?.remove((*at, *id))?;
         let place = tables.place(Version::from_uuid(Uuid::from_u128(*id)))?;
         if place == Some(Place::Discarded(*at)) {
-            tables.places.remove(*id)?;
+            tables.places.open()?.remove(*id)?;
         }
     }
     Ok(keys.len())

@@ -23,18 +23,18 @@ impl Tables<'_> {
         self.remove(seq)?;
         let id = header.id.as_uuid().as_u128();
         let certificate = Certificate { state, reason: reason.to_owned(), place: seq };
-        self.dead.insert((now, id), encode_dead(&certificate, &bytes).as_slice())?;
-        self.places.insert(id, Place::Dead(now).encode())?;
+        self.dead.open()?.insert((now, id), encode_dead(&certificate, &bytes).as_slice())?;
+        self.places.open()?.insert(id, Place::Dead(now).encode())?;
         self.totals.add(DEAD_COUNT, 1)
     }
 
     /// Ends the retention of dead letters from before `cutoff` (Unix milliseconds), `limit` at the
     /// most. Returns how many there were.
     pub(super) fn purge_dead(&mut self, cutoff: i64, limit: usize) -> Result<usize, redb::Error> {
-        let keys = keys_before(&self.dead, cutoff, limit)?;
+        let keys = keys_before(self.dead.open()?, cutoff, limit)?;
         for key in &keys {
-            self.dead.remove(key)?;
-            self.places.remove(key.1)?;
+            self.dead.open()?.remove(key)?;
+            self.places.open()?.remove(key.1)?;
         }
         self.totals.add(DEAD_COUNT, -signed(keys.len()))?;
         Ok(keys.len())

@@ -11,7 +11,7 @@ use super::audit::{ActKind, ActedOn, note};
 use super::keys::Keys;
 use super::layout::{DEAD_COUNT, Place, QUARANTINED, decode_dead};
 use super::record::{self, Header};
-use super::tables::Tables;
+use super::tables::{Tables, header_at};
 use super::{Buffer, BufferError, unix_millis};
 use crate::domain::EntityKind;
 
@@ -117,10 +117,10 @@ impl Buffer {
 fn pending(tables: &mut Tables<'_>, keys: &Keys, user: Uuid, by: &str) -> Result<u64, BufferError> {
     let key = user.as_u128();
     let mut places = Vec::new();
-    for entry in tables.users.range((key, 0)..=(key, u64::MAX))? {
+    for entry in tables.users.open()?.range((key, 0)..=(key, u64::MAX))? {
         let place = entry?.0.value().1;
         // What an admin has ordered for others holds no content of theirs, and must take effect.
-        let for_others = tables.header(place)?.is_some_and(|header| {
+        let for_others = header_at(&tables.records, place)?.is_some_and(|header| {
             header.lane.kind == EntityKind::Profile && header.lane.id != user
         });
         if !for_others {
@@ -147,7 +147,7 @@ fn dead(
     from: Bound<(i64, u128)>,
 ) -> Result<Part<(i64, u128)>, BufferError> {
     let (mut next, mut found) = (None, Vec::new());
-    for entry in tables.dead.range((from, Bound::Unbounded))?.take(LOOK_AT) {
+    for entry in tables.dead.open()?.range((from, Bound::Unbounded))?.take(LOOK_AT) {
         let (key, bytes) = entry?;
         next = Some(Bound::Excluded(key.value()));
         let Ok((certificate, record)) = decode_dead(bytes.value()) else { continue };
@@ -159,7 +159,7 @@ fn dead(
     }
     let erased = count(found.len());
     for (key, acted_on) in found {
-        tables.dead.remove(key)?;
+        tables.dead.open()?.remove(key)?;
         tables.totals.add(DEAD_COUNT, -1)?;
         leave_trace(tables, acted_on, by)?;
     }
@@ -173,7 +173,7 @@ fn quarantined(
     from: Bound<u64>,
 ) -> Result<Part<u64>, BufferError> {
     let (mut next, mut found) = (None, Vec::new());
-    for entry in tables.quarantine.range((from, Bound::Unbounded))?.take(LOOK_AT) {
+    for entry in tables.quarantine.open()?.range((from, Bound::Unbounded))?.take(LOOK_AT) {
         let (place, bytes) = entry?;
         next = Some(Bound::Excluded(place.value()));
         let header = Header::decode(place.value(), bytes.value()).ok();
@@ -185,7 +185,7 @@ fn quarantined(
     }
     let erased = count(found.len());
     for (place, acted_on) in found {
-        tables.quarantine.remove(place)?;
+        tables.quarantine.open()?.remove(place)?;
         tables.totals.add(QUARANTINED, -1)?;
         leave_trace(tables, acted_on, by)?;
     }
@@ -202,7 +202,7 @@ fn acted_on(place: u64, record: &[u8], keys: &Keys) -> Option<ActedOn> {
 
 fn leave_trace(tables: &mut Tables<'_>, acted_on: ActedOn, by: &str) -> Result<(), BufferError> {
     let now = unix_millis();
-    tables.places.insert(acted_on.id.as_u128(), Place::Discarded(now).encode())?;
+    tables.places.open()?.insert(acted_on.id.as_u128(), Place::Discarded(now).encode())?;
     note(tables, now, by, ActKind::Erase, Some(acted_on))
 }
 

@@ -21,6 +21,7 @@ mod job;
 mod keys;
 mod layout;
 mod lists;
+mod on_demand;
 mod open;
 mod operator;
 mod quarantine;

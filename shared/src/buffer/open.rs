@@ -46,7 +46,9 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
         totals.set(FORMAT_KEY, FORMAT);
     }
     totals.close()?;
-    Tables::open(&transaction, Tail::default())?.close()?;
+    let mut tables = Tables::open(&transaction, Tail::default())?;
+    tables.make()?;
+    tables.close()?;
     transaction.commit()?;
     Ok(found.max(FORMAT))
 }

@@ -88,7 +88,7 @@ impl Buffer {
                 Ok(taken) => taken.acted_on,
                 Err(refused) => return Ok(Err(refused)),
             };
-            tables.places.insert(id.as_uuid().as_u128(), Place::Discarded(now).encode())?;
+            tables.places.open()?.insert(id.as_uuid().as_u128(), Place::Discarded(now).encode())?;
             note(tables, now, &by, ActKind::Discard, Some(acted_on))?;
             Ok(Ok(()))
         })
@@ -102,7 +102,7 @@ impl Buffer {
     pub async fn pause(&self, by: &str) -> Result<(), OperatorError> {
         let by = by.to_owned();
         self.write(move |tables, _| {
-            if tables.status.get(PAUSED)?.is_some() {
+            if tables.status.open()?.get(PAUSED)?.is_some() {
                 return Ok(Err(OperatorError::AlreadyPaused));
             }
             let paused = Paused { since: unix_millis(), by: by.clone() };
@@ -120,7 +120,7 @@ impl Buffer {
     pub async fn resume(&self, by: &str) -> Result<(), OperatorError> {
         let by = by.to_owned();
         self.write(move |tables, _| {
-            if tables.status.remove(PAUSED)?.is_none() {
+            if tables.status.open()?.remove(PAUSED)?.is_none() {
                 return Ok(Err(OperatorError::NotPaused));
             }
             note(tables, unix_millis(), &by, ActKind::Resume, None)?;
@@ -155,13 +155,16 @@ fn take_back(
     let Some(Place::Quarantined(place)) = tables.place(id)? else {
         return take_dead(tables, id, keys);
     };
-    let read =
-        tables.quarantine.get(place)?.map(|bytes| record::decode(place, bytes.value(), keys));
+    let read = tables
+        .quarantine
+        .open()?
+        .get(place)?
+        .map(|bytes| record::decode(place, bytes.value(), keys));
     let Some(Ok((header, operation))) = read else {
         return Ok(Err(OperatorError::Quarantined));
     };
-    tables.quarantine.remove(place)?;
-    tables.places.remove(id.as_uuid().as_u128())?;
+    tables.quarantine.open()?.remove(place)?;
+    tables.places.open()?.remove(id.as_uuid().as_u128())?;
     tables.totals.add(QUARANTINED, -1)?;
     let acted_on = ActedOn::read(&operation, "quarantined");
     Ok(Ok(Taken { header, operation, acted_on }))
@@ -181,7 +184,7 @@ fn take_dead(
         None => return Ok(Err(OperatorError::NotFound)),
     };
     let key = (died_at, id.as_uuid().as_u128());
-    let Some(bytes) = tables.dead.get(key)?.map(|bytes| bytes.value().to_vec()) else {
+    let Some(bytes) = tables.dead.open()?.get(key)?.map(|bytes| bytes.value().to_vec()) else {
         return Ok(Err(OperatorError::NotFound));
     };
     let read = decode_dead(&bytes).and_then(|(certificate, bytes)| {
@@ -190,8 +193,8 @@ fn take_dead(
     let Ok(((header, operation), certificate)) = read else {
         return Ok(Err(OperatorError::Quarantined));
     };
-    tables.dead.remove(key)?;
-    tables.places.remove(key.1)?;
+    tables.dead.open()?.remove(key)?;
+    tables.places.open()?.remove(key.1)?;
     tables.totals.add(DEAD_COUNT, -1)?;
     let acted_on = ActedOn::read(&operation, &certificate.reason);
     Ok(Ok(Taken { header, operation, acted_on }))

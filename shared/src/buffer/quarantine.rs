@@ -6,7 +6,7 @@ use redb::ReadableTable;
 
 use super::layout::{BY_PRIORITY, LaneState, Place, QUARANTINED};
 use super::record::{self, Damage, Header};
-use super::tables::Tables;
+use super::tables::{Tables, header_at};
 
 impl Tables<'_> {
     /// Sets a record aside that cannot be read, with all its bytes.
@@ -14,7 +14,7 @@ impl Tables<'_> {
         let Some(bytes) = self.remove(seq)? else { return Ok(()) };
         if let Ok(header) = Header::decode(seq, &bytes) {
             let id = header.id.as_uuid().as_u128();
-            self.places.insert(id, Place::Quarantined(seq).encode())?;
+            self.places.open()?.insert(id, Place::Quarantined(seq).encode())?;
         }
         self.set_aside(seq, damage, &bytes)
     }
@@ -26,7 +26,7 @@ impl Tables<'_> {
         damage: Damage,
         bytes: &[u8],
     ) -> Result<(), redb::Error> {
-        self.quarantine.insert(seq, bytes)?;
+        self.quarantine.open()?.insert(seq, bytes)?;
         let key = record::key_id(bytes).unwrap_or("none");
         tracing::error!(place = seq, %damage, key, "a buffered record cannot be read: quarantined");
         metrics::counter!("quarantined_total").increment(1);
@@ -36,17 +36,17 @@ impl Tables<'_> {
     /// Finds a record's traces by its place when its header cannot say where they are.
     pub(super) fn unlink_unreadable(&mut self, seq: u64, length: usize) -> Result<(), redb::Error> {
         let mut id = None;
-        for entry in self.places.iter()? {
+        for entry in self.places.open()?.iter()? {
             let (key, place) = entry?;
             if Place::decode(place.value()) == Some(Place::Pending(seq)) {
                 id = Some(key.value());
             }
         }
         if let Some(id) = id {
-            self.places.insert(id, Place::Quarantined(seq).encode())?;
+            self.places.open()?.insert(id, Place::Quarantined(seq).encode())?;
         }
         let mut user = None;
-        for entry in self.users.iter()? {
+        for entry in self.users.open()?.iter()? {
             let (key, _) = entry?;
             if key.value().1 == seq {
                 user = Some(key.value().0);
@@ -56,7 +56,7 @@ impl Tables<'_> {
             self.forget_user(user, seq, length)?;
         }
         let mut lane = None;
-        for entry in self.lanes.iter()? {
+        for entry in self.lanes.open()?.iter()? {
             let (key, _) = entry?;
             if key.value().1 == seq {
                 lane = Some(*key.value().0);
@@ -64,7 +64,7 @@ impl Tables<'_> {
         }
         self.uncount(length)?;
         let Some(lane) = lane else { return Ok(()) };
-        self.lanes.remove((&lane, seq))?;
+        self.lanes.open()?.remove((&lane, seq))?;
         self.rebuild_lane(&lane)
     }
 
@@ -74,12 +74,13 @@ impl Tables<'_> {
         let mut after: Option<LaneState> = None;
         let places: Vec<u64> = self
             .lanes
+            .open()?
             .range((lane, 0)..=(lane, u64::MAX))?
             .map(|entry| entry.map(|(key, _)| key.value().1))
             .collect::<Result<_, _>>()?;
         for seq in &places {
             let seq = *seq;
-            let Some(header) = self.header(seq)? else { continue };
+            let Some(header) = header_at(&self.records, seq)? else { continue };
             after.get_or_insert(LaneState::beginning(seq, &header)).note(&header);
         }
         // A lane of which nothing can be read yet must be found all the same, to be set aside.

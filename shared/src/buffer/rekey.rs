@@ -129,7 +129,7 @@ fn rekey_dead(
 ) -> Result<Part<(i64, u128)>, BufferError> {
     let mut part = Part { seen: 0, sealed: 0, unreadable: 0, after: None };
     let mut found = Vec::new();
-    for entry in tables.dead.range((from, Bound::Unbounded))?.take(CHUNK) {
+    for entry in tables.dead.open()?.range((from, Bound::Unbounded))?.take(CHUNK) {
         let (key, bytes) = entry?;
         part.seen += 1;
         part.after = Some(Bound::Excluded(key.value()));
@@ -149,7 +149,7 @@ fn rekey_dead(
         };
         let payload = record::encode_payload(&operation, keys)?;
         let record = record::encode(certificate.place, &header, &payload);
-        tables.dead.insert(key, encode_dead(&certificate, &record).as_slice())?;
+        tables.dead.open()?.insert(key, encode_dead(&certificate, &record).as_slice())?;
         part.sealed += 1;
     }
     Ok(part)

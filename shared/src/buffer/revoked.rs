@@ -28,11 +28,11 @@ impl Buffer {
     ) -> Result<(), BufferError> {
         let session = key(user_id, session_id);
         self.write(move |tables, _| {
-            let known = tables.revoked.insert(session, until)?.map(|before| before.value());
+            let known = tables.revoked.open()?.insert(session, until)?.map(|before| before.value());
             if let Some(before) = known {
-                tables.revoked_until.remove((before, session))?;
+                tables.revoked_until.open()?.remove((before, session))?;
             }
-            tables.revoked_until.insert((until, session), ())?;
+            tables.revoked_until.open()?.insert((until, session), ())?;
             Ok(())
         })
         .await
@@ -60,10 +60,10 @@ impl Buffer {
     /// If the file cannot be written.
     pub async fn purge_revoked(&self, now: i64) -> Result<usize, BufferError> {
         self.write(move |tables, room| {
-            let old = keys_before(&tables.revoked_until, now, room.most(SWEEP))?;
+            let old = keys_before(tables.revoked_until.open()?, now, room.most(SWEEP))?;
             for key in &old {
-                tables.revoked_until.remove(key)?;
-                tables.revoked.remove(key.1)?;
+                tables.revoked_until.open()?.remove(key)?;
+                tables.revoked.open()?.remove(key.1)?;
             }
             Ok(old.len())
         })

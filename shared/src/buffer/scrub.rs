@@ -59,9 +59,9 @@ impl Buffer {
         // One at a time: each would take the other's filler away.
         let _turn = self.scrubbing.lock().await;
         self.drop_filler().await?;
-        self.rebuild(|tables| &mut tables.records).await?;
-        self.rebuild(|tables| &mut tables.dead).await?;
-        self.rebuild(|tables| &mut tables.quarantine).await?;
+        self.rebuild(|tables| Ok(&mut tables.records)).await?;
+        self.rebuild(|tables| tables.dead.open()).await?;
+        self.rebuild(|tables| tables.quarantine.open()).await?;
         let sentinel = self.plant_sentinel().await?;
         let mut pauses = PAUSES.into_iter();
         while !self.fill(&sentinel).await? {
@@ -94,7 +94,9 @@ impl Buffer {
     /// Takes out every entry of a table and puts it in again.
     async fn rebuild<K>(
         &self,
-        table: impl for<'a, 'txn> Fn(&'a mut Tables<'txn>) -> &'a mut Table<'txn, K, Bytes>
+        table: impl for<'a, 'txn> Fn(
+            &'a mut Tables<'txn>,
+        ) -> Result<&'a mut Table<'txn, K, Bytes>, redb::Error>
         + Copy
         + Send
         + 'static,
@@ -105,7 +107,7 @@ impl Buffer {
     {
         let mut after = Some(Bound::Unbounded);
         while let Some(from) = after {
-            after = self.chunk(move |tables| rebuild(table(tables), from)).await?;
+            after = self.chunk(move |tables| rebuild(table(tables)?, from)).await?;
         }
         Ok(())
     }
@@ -117,12 +119,12 @@ impl Buffer {
             .map_err(|error| BufferError::Unavailable(error.to_string()))?;
         let planted = sentinel.clone();
         self.chunk(move |tables| {
-            tables.scrub.insert(u64::MAX, planted.as_slice())?;
+            tables.scrub.open()?.insert(u64::MAX, planted.as_slice())?;
             Ok(())
         })
         .await?;
         self.chunk(|tables| {
-            tables.scrub.remove(u64::MAX)?;
+            tables.scrub.open()?.remove(u64::MAX)?;
             Ok(())
         })
         .await?;
@@ -160,9 +162,10 @@ impl Buffer {
         loop {
             let removed = self
                 .chunk(move |tables| {
-                    let last = tables.scrub.range(..)?.rev().take(pages).last().transpose()?;
+                    let last =
+                        tables.scrub.open()?.range(..)?.rev().take(pages).last().transpose()?;
                     let Some(first) = last.map(|(key, _)| key.value()) else { return Ok(false) };
-                    tables.scrub.retain_in(first.., |_, _| false)?;
+                    tables.scrub.open()?.retain_in(first.., |_, _| false)?;
                     Ok(true)
                 })
                 .await?;
@@ -228,7 +231,7 @@ fn fill(tables: &mut Tables<'_>, path: &Path, first: u64) -> Result<(u64, bool),
 }
 
 fn insert_filler(tables: &mut Tables<'_>, number: u64) -> Result<(), BufferError> {
-    tables.scrub.insert(number, [0; PAGE - PAGE_OVERHEAD].as_slice())?;
+    tables.scrub.open()?.insert(number, [0; PAGE - PAGE_OVERHEAD].as_slice())?;
     Ok(())
 }
 

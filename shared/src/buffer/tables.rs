@@ -11,34 +11,36 @@ use super::layout::{
     NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL, SCRUB,
     STATUS, Slot, USERS, WAITING, priority_index,
 };
+use super::on_demand::OnDemand;
 use super::record::{self, Header, Payload};
 use super::tail::Tail;
 use super::totals::Totals;
 use crate::domain::{MAX_PRIORITY, Version};
 
-/// All tables, open for writing in one transaction.
+/// All tables, for writing in one transaction. Appends need `records` and `totals`.
 pub(super) struct Tables<'txn> {
     pub(super) records: Table<'txn, u64, Bytes>,
-    pub(super) lanes: Table<'txn, (LaneKey, u64), ()>,
-    lane_states: Table<'txn, LaneKey, &'static [u8; LaneState::BYTES]>,
-    ready: Table<'txn, (u8, u64), &'static [u8; Slot::BYTES]>,
-    waiting: Table<'txn, (i64, u64), &'static [u8; Slot::BYTES]>,
-    pub(super) places: Table<'txn, u128, (u8, u64)>,
-    pub(super) users: Table<'txn, (u128, u64), ()>,
     pub(super) totals: Totals<'txn>,
-    pub(super) dead: Table<'txn, (i64, u128), Bytes>,
-    pub(super) quarantine: Table<'txn, u64, Bytes>,
-    pub(super) audit: Table<'txn, (i64, u128), Bytes>,
-    pub(super) revoked: Table<'txn, u128, i64>,
-    pub(super) revoked_until: Table<'txn, (i64, u128), ()>,
-    pub(super) status: Table<'txn, &'static str, Bytes>,
-    pub(super) scrub: Table<'txn, u64, Bytes>,
+    pub(super) lanes: OnDemand<'txn, (LaneKey, u64), ()>,
+    lane_states: OnDemand<'txn, LaneKey, &'static [u8; LaneState::BYTES]>,
+    ready: OnDemand<'txn, (u8, u64), &'static [u8; Slot::BYTES]>,
+    waiting: OnDemand<'txn, (i64, u64), &'static [u8; Slot::BYTES]>,
+    pub(super) places: OnDemand<'txn, u128, (u8, u64)>,
+    pub(super) users: OnDemand<'txn, (u128, u64), ()>,
+    pub(super) dead: OnDemand<'txn, (i64, u128), Bytes>,
+    pub(super) quarantine: OnDemand<'txn, u64, Bytes>,
+    pub(super) audit: OnDemand<'txn, (i64, u128), Bytes>,
+    pub(super) revoked: OnDemand<'txn, u128, i64>,
+    pub(super) revoked_until: OnDemand<'txn, (i64, u128), ()>,
+    pub(super) status: OnDemand<'txn, &'static str, Bytes>,
+    pub(super) scrub: OnDemand<'txn, u64, Bytes>,
     /// What the indexes do not tell of yet: nothing, but for appends.
     pub(super) tail: Tail,
 }
 
 impl<'txn> Tables<'txn> {
-    /// Opens all tables, making the missing ones. `tail` is what is known of the tail from before.
+    /// Opens the tables, in which the newest records are the tail. `tail` is what is known of it from
+    /// before.
     pub(super) fn open(
         transaction: &'txn WriteTransaction,
         mut tail: Tail,
@@ -47,22 +49,41 @@ impl<'txn> Tables<'txn> {
         tail.catch_up(&records, totals.counter(INDEXED)?, totals.counter(NEXT_PLACE)?)?;
         Ok(Self {
             records,
-            lanes: transaction.open_table(LANES)?,
-            lane_states: transaction.open_table(LANE_STATES)?,
-            ready: transaction.open_table(READY)?,
-            waiting: transaction.open_table(WAITING)?,
-            places: transaction.open_table(PLACES)?,
-            users: transaction.open_table(USERS)?,
             totals,
-            dead: transaction.open_table(DEAD)?,
-            quarantine: transaction.open_table(QUARANTINE)?,
-            audit: transaction.open_table(AUDIT)?,
-            revoked: transaction.open_table(REVOKED)?,
-            revoked_until: transaction.open_table(REVOKED_UNTIL)?,
-            status: transaction.open_table(STATUS)?,
-            scrub: transaction.open_table(SCRUB)?,
+            lanes: OnDemand::new(transaction, LANES),
+            lane_states: OnDemand::new(transaction, LANE_STATES),
+            ready: OnDemand::new(transaction, READY),
+            waiting: OnDemand::new(transaction, WAITING),
+            places: OnDemand::new(transaction, PLACES),
+            users: OnDemand::new(transaction, USERS),
+            dead: OnDemand::new(transaction, DEAD),
+            quarantine: OnDemand::new(transaction, QUARANTINE),
+            audit: OnDemand::new(transaction, AUDIT),
+            revoked: OnDemand::new(transaction, REVOKED),
+            revoked_until: OnDemand::new(transaction, REVOKED_UNTIL),
+            status: OnDemand::new(transaction, STATUS),
+            scrub: OnDemand::new(transaction, SCRUB),
             tail,
         })
+    }
+
+    /// Makes the tables that are missing: readers expect all of them.
+    pub(super) fn make(&mut self) -> Result<(), redb::Error> {
+        self.totals.make()?;
+        self.lanes.open()?;
+        self.lane_states.open()?;
+        self.ready.open()?;
+        self.waiting.open()?;
+        self.places.open()?;
+        self.users.open()?;
+        self.dead.open()?;
+        self.quarantine.open()?;
+        self.audit.open()?;
+        self.revoked.open()?;
+        self.revoked_until.open()?;
+        self.status.open()?;
+        self.scrub.open()?;
+        Ok(())
     }
 
     /// Writes what is kept in memory until the end of the transaction. Returns what is known of the
@@ -79,20 +100,20 @@ impl<'txn> Tables<'txn> {
     }
 
     /// Where an operation is.
-    pub(super) fn place(&self, id: Version) -> Result<Option<Place>, redb::Error> {
+    pub(super) fn place(&mut self, id: Version) -> Result<Option<Place>, redb::Error> {
         let id = id.as_uuid().as_u128();
         if let Some(place) = self.tail.place(id) {
             return Ok(Some(Place::Pending(place)));
         }
-        Ok(self.places.get(id)?.and_then(|place| Place::decode(place.value())))
+        Ok(self.places.open()?.get(id)?.and_then(|place| Place::decode(place.value())))
     }
 
-    pub(super) fn lane_state(&self, lane: &[u8; 17]) -> Result<Option<LaneState>, redb::Error> {
-        Ok(self.lane_states.get(lane)?.map(|state| LaneState::decode(state.value())))
+    pub(super) fn lane_state(&mut self, lane: &[u8; 17]) -> Result<Option<LaneState>, redb::Error> {
+        Ok(self.lane_states.open()?.get(lane)?.map(|state| LaneState::decode(state.value())))
     }
 
     /// How many operations of a lane are pending, and the newest of their ids.
-    pub(super) fn lane_end(&self, lane: &[u8; 17]) -> Result<(u64, Option<u128>), redb::Error> {
+    pub(super) fn lane_end(&mut self, lane: &[u8; 17]) -> Result<(u64, Option<u128>), redb::Error> {
         let indexed = self.lane_state(lane)?;
         let count = indexed.map_or(0, |state| state.len());
         let newest = indexed.map(|state| state.newest);
@@ -103,7 +124,7 @@ impl<'txn> Tables<'txn> {
     }
 
     /// A user's pending operations, and their bytes.
-    pub(super) fn of_user(&self, user: u128) -> Result<(u64, u64), redb::Error> {
+    pub(super) fn of_user(&mut self, user: u128) -> Result<(u64, u64), redb::Error> {
         let (count, bytes) = self.totals.of_user(user)?;
         Ok(match self.tail.user(user) {
             Some(tail) => (count + tail.count(), bytes + tail.bytes),
@@ -154,8 +175,8 @@ impl<'txn> Tables<'txn> {
     fn unlink(&mut self, seq: u64, header: &Header, length: usize) -> Result<(), redb::Error> {
         let lane = record::lane_bytes(header.lane);
         let user = header.user_id.as_u128();
-        self.lanes.remove((&lane, seq))?;
-        self.places.remove(header.id.as_uuid().as_u128())?;
+        self.lanes.open()?.remove((&lane, seq))?;
+        self.places.open()?.remove(header.id.as_uuid().as_u128())?;
         self.forget_user(user, seq, length)?;
         self.uncount(length)?;
         self.totals.add(BY_PRIORITY[priority_index(header.priority)], -1)?;
@@ -169,8 +190,7 @@ impl<'txn> Tables<'txn> {
         let next = if before.len() == 1 { None } else { self.first_of(&lane)? };
         let Some(next) = next else { return self.reindex(&lane, Some(&before), None) };
         after.head = next;
-        (after.queued_at, after.not_before) = self
-            .header(next)?
+        (after.queued_at, after.not_before) = header_at(&self.records, next)?
             .map_or((before.queued_at, 0), |header| (header.queued_at, header.not_before));
         self.reindex(&lane, Some(&before), Some(&after))
     }
@@ -181,7 +201,7 @@ impl<'txn> Tables<'txn> {
         seq: u64,
         length: usize,
     ) -> Result<(), redb::Error> {
-        self.users.remove((user, seq))?;
+        self.users.open()?.remove((user, seq))?;
         self.totals.add_to_user(user, -1, -signed(length))
     }
 
@@ -204,7 +224,7 @@ impl<'txn> Tables<'txn> {
     }
 
     pub(super) fn publish(&mut self, name: &str, value: &[u8]) -> Result<(), redb::Error> {
-        self.status.insert(name, value)?;
+        self.status.open()?.insert(name, value)?;
         Ok(())
     }
 
@@ -212,13 +232,8 @@ impl<'txn> Tables<'txn> {
         Ok(self.records.get(seq)?.map(|bytes| bytes.value().to_vec()))
     }
 
-    pub(super) fn header(&self, seq: u64) -> Result<Option<Header>, redb::Error> {
-        let bytes = self.records.get(seq)?;
-        Ok(bytes.and_then(|bytes| Header::decode(seq, bytes.value()).ok()))
-    }
-
-    fn first_of(&self, lane: &[u8; 17]) -> Result<Option<u64>, redb::Error> {
-        let mut range = self.lanes.range((lane, 0)..=(lane, u64::MAX))?;
+    fn first_of(&mut self, lane: &[u8; 17]) -> Result<Option<u64>, redb::Error> {
+        let mut range = self.lanes.open()?.range((lane, 0)..=(lane, u64::MAX))?;
         Ok(range.next().transpose()?.map(|(key, _)| key.value().1))
     }
 
@@ -239,23 +254,32 @@ impl<'txn> Tables<'txn> {
         };
         if let Some(old) = before.filter(|_| moved) {
             if old.not_before > 0 {
-                self.waiting.remove((old.not_before, old.head))?;
+                self.waiting.open()?.remove((old.not_before, old.head))?;
             } else {
-                self.ready.remove(rank(old))?;
+                self.ready.open()?.remove(rank(old))?;
             }
         }
         let Some(new) = after else {
-            self.lane_states.remove(lane)?;
+            self.lane_states.open()?.remove(lane)?;
             return Ok(());
         };
-        self.lane_states.insert(lane, &new.encode())?;
+        self.lane_states.open()?.insert(lane, &new.encode())?;
         if moved && new.not_before > 0 {
-            self.waiting.insert((new.not_before, new.head), &new.slot(lane).encode())?;
+            self.waiting.open()?.insert((new.not_before, new.head), &new.slot(lane).encode())?;
         } else if moved {
-            self.ready.insert(rank(new), &new.slot(lane).encode())?;
+            self.ready.open()?.insert(rank(new), &new.slot(lane).encode())?;
         }
         Ok(())
     }
+}
+
+/// The header of a record; none if there is none that can be read.
+pub(super) fn header_at(
+    records: &impl ReadableTable<u64, Bytes>,
+    seq: u64,
+) -> Result<Option<Header>, StorageError> {
+    let bytes = records.get(seq)?;
+    Ok(bytes.and_then(|bytes| Header::decode(seq, bytes.value()).ok()))
 }
 
 /// The keys of a table by time from before `cutoff` (Unix milliseconds), oldest first, `limit` at the

@@ -170,7 +170,7 @@ impl Tables<'_> {
         sound.sort_unstable_by_key(|(_, header, _)| header.id);
         for (place, header, _) in &sound {
             let id = header.id.as_uuid().as_u128();
-            self.places.insert(id, Place::Pending(*place).encode())?;
+            self.places.open()?.insert(id, Place::Pending(*place).encode())?;
             self.totals.add(BY_PRIORITY[priority_index(header.priority)], 1)?;
         }
         let known: Vec<_> = damaged.iter().map(|(place, _)| self.tail.id_at(*place)).collect();
@@ -182,7 +182,7 @@ impl Tables<'_> {
                 continue;
             };
             if let Some(id) = id {
-                self.places.insert(id, Place::Quarantined(place).encode())?;
+                self.places.open()?.insert(id, Place::Quarantined(place).encode())?;
             }
             self.uncount(record.len())?;
             self.set_aside(place, damage, &record)?;
@@ -200,7 +200,7 @@ impl Tables<'_> {
             let before = self.lane_state(&lane)?;
             let mut after = before;
             for (place, header) in operations {
-                self.lanes.insert((&lane, place), ())?;
+                self.lanes.open()?.insert((&lane, place), ())?;
                 after.get_or_insert_with(|| LaneState::beginning(place, header)).note(header);
             }
             self.reindex(&lane, before.as_ref(), after.as_ref())?;
@@ -215,7 +215,7 @@ impl Tables<'_> {
             .collect();
         users.sort_unstable();
         for (user, place, length) in users {
-            self.users.insert((user, place), ())?;
+            self.users.open()?.insert((user, place), ())?;
             self.totals.add_to_user(user, 1, signed(length))?;
         }
         Ok(())

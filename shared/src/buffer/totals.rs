@@ -8,24 +8,31 @@ use std::collections::BTreeMap;
 use redb::{ReadableTable, Table, TableError, WriteTransaction};
 
 use super::layout::{COUNTERS, USER_TOTALS};
+use super::on_demand::OnDemand;
 
 /// The sums, open for writing in one transaction.
 pub(super) struct Totals<'txn> {
     counters: Table<'txn, &'static str, u64>,
-    users: Table<'txn, u128, (u64, u64)>,
+    users: OnDemand<'txn, u128, (u64, u64)>,
     changed: BTreeMap<&'static str, u64>,
     changed_users: BTreeMap<u128, (u64, u64)>,
 }
 
 impl<'txn> Totals<'txn> {
-    /// Opens both tables, making the missing ones.
+    /// Opens the tables, for writing in this transaction.
     pub(super) fn open(transaction: &'txn WriteTransaction) -> Result<Self, TableError> {
         Ok(Self {
             counters: transaction.open_table(COUNTERS)?,
-            users: transaction.open_table(USER_TOTALS)?,
+            users: OnDemand::new(transaction, USER_TOTALS),
             changed: BTreeMap::new(),
             changed_users: BTreeMap::new(),
         })
+    }
+
+    /// Makes the tables that are missing.
+    pub(super) fn make(&mut self) -> Result<(), redb::Error> {
+        self.users.open()?;
+        Ok(())
     }
 
     /// A counter; 0 if it was never set.
@@ -48,10 +55,10 @@ impl<'txn> Totals<'txn> {
     }
 
     /// A user's pending operations, and their bytes.
-    pub(super) fn of_user(&self, user: u128) -> Result<(u64, u64), redb::Error> {
+    pub(super) fn of_user(&mut self, user: u128) -> Result<(u64, u64), redb::Error> {
         match self.changed_users.get(&user) {
             Some(total) => Ok(*total),
-            None => Ok(self.users.get(user)?.map_or((0, 0), |total| total.value())),
+            None => Ok(self.users.open()?.get(user)?.map_or((0, 0), |total| total.value())),
         }
     }
 
@@ -75,9 +82,9 @@ impl<'txn> Totals<'txn> {
         }
         for (user, total) in self.changed_users {
             if total.0 > 0 {
-                self.users.insert(user, total)?;
+                self.users.open()?.insert(user, total)?;
             } else {
-                self.users.remove(user)?;
+                self.users.open()?.remove(user)?;
             }
         }
         Ok(())
