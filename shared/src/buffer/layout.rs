@@ -174,6 +174,11 @@ impl LaneState {
             .unwrap_or(1)
     }
 
+    /// Its place among the lanes that are ready: the key in [`READY`].
+    pub(super) fn rank(&self) -> (u8, u64) {
+        (MAX_PRIORITY - self.priority(), self.head)
+    }
+
     pub(super) fn slot(&self, lane: &[u8; 17]) -> Slot {
         Slot { lane: *lane, priority: self.priority(), queued_at: self.queued_at }
     }

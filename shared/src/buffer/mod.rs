@@ -31,6 +31,7 @@ mod rekey;
 mod revoked;
 mod scrub;
 mod snapshot;
+mod sorted;
 mod tables;
 mod tail;
 mod totals;

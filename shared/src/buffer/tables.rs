@@ -13,17 +13,18 @@ use super::layout::{
 };
 use super::on_demand::OnDemand;
 use super::record::{self, Header, Payload};
+use super::sorted::insert_sorted;
 use super::tail::Tail;
 use super::totals::Totals;
-use crate::domain::{MAX_PRIORITY, Version};
+use crate::domain::Version;
 
 /// All tables, for writing in one transaction. Appends need `records` and `totals`.
 pub(super) struct Tables<'txn> {
     pub(super) records: Table<'txn, u64, Bytes>,
     pub(super) totals: Totals<'txn>,
     pub(super) lanes: OnDemand<'txn, (LaneKey, u64), ()>,
-    lane_states: OnDemand<'txn, LaneKey, &'static [u8; LaneState::BYTES]>,
-    ready: OnDemand<'txn, (u8, u64), &'static [u8; Slot::BYTES]>,
+    pub(super) lane_states: OnDemand<'txn, LaneKey, &'static [u8; LaneState::BYTES]>,
+    pub(super) ready: OnDemand<'txn, (u8, u64), &'static [u8; Slot::BYTES]>,
     waiting: OnDemand<'txn, (i64, u64), &'static [u8; Slot::BYTES]>,
     pub(super) places: OnDemand<'txn, u128, (u8, u64)>,
     pub(super) users: OnDemand<'txn, (u128, u64), ()>,
@@ -34,6 +35,8 @@ pub(super) struct Tables<'txn> {
     pub(super) revoked_until: OnDemand<'txn, (i64, u128), ()>,
     pub(super) status: OnDemand<'txn, &'static str, Bytes>,
     pub(super) scrub: OnDemand<'txn, u64, Bytes>,
+    /// Records that are not in `records` yet, by place.
+    appended: Vec<(u64, Vec<u8>)>,
     /// What the indexes do not tell of yet: nothing, but for appends.
     pub(super) tail: Tail,
 }
@@ -63,6 +66,7 @@ impl<'txn> Tables<'txn> {
             revoked_until: OnDemand::new(transaction, REVOKED_UNTIL),
             status: OnDemand::new(transaction, STATUS),
             scrub: OnDemand::new(transaction, SCRUB),
+            appended: Vec::new(),
             tail,
         })
     }
@@ -88,7 +92,8 @@ impl<'txn> Tables<'txn> {
 
     /// Writes what is kept in memory until the end of the transaction. Returns what is known of the
     /// tail, which is true once the transaction is committed.
-    pub(super) fn close(self) -> Result<Tail, redb::Error> {
+    pub(super) fn close(mut self) -> Result<Tail, redb::Error> {
+        self.write_appended()?;
         self.totals.close()?;
         Ok(self.tail)
     }
@@ -132,15 +137,24 @@ impl<'txn> Tables<'txn> {
         })
     }
 
-    /// Puts an operation at the end of its lane. It is in the tail.
+    /// Puts an operation at the end of its lane. It is in the tail, and its record is kept in memory
+    /// until [`Tables::write_appended`].
     pub(super) fn append(&mut self, header: &Header, payload: &Payload) -> Result<(), redb::Error> {
         let seq = self.totals.counter(NEXT_PLACE)?;
         let bytes = record::encode(seq, header, payload);
-        self.records.insert(seq, bytes.as_slice())?;
         self.tail.note(seq, header, bytes.len());
         self.totals.set(NEXT_PLACE, seq + 1);
         self.totals.add(PENDING, 1)?;
-        self.totals.add(BYTES, signed(bytes.len()))
+        self.totals.add(BYTES, signed(bytes.len()))?;
+        self.appended.push((seq, bytes));
+        Ok(())
+    }
+
+    /// Puts what was appended into `records`, where all but appends look for it.
+    pub(super) fn write_appended(&mut self) -> Result<(), redb::Error> {
+        let appended = std::mem::take(&mut self.appended);
+        let entries = appended.iter().map(|(place, record)| (*place, record.as_slice()));
+        insert_sorted(&mut self.records, entries)
     }
 
     /// Puts another record of the same operation, in other bytes, in the place of a pending one.
@@ -244,7 +258,6 @@ impl<'txn> Tables<'txn> {
         before: Option<&LaneState>,
         after: Option<&LaneState>,
     ) -> Result<(), redb::Error> {
-        let rank = |state: &LaneState| (MAX_PRIORITY - state.priority(), state.head);
         let moved = match (before, after) {
             (Some(old), Some(new)) => {
                 old.slot(lane) != new.slot(lane)
@@ -256,7 +269,7 @@ impl<'txn> Tables<'txn> {
             if old.not_before > 0 {
                 self.waiting.open()?.remove((old.not_before, old.head))?;
             } else {
-                self.ready.open()?.remove(rank(old))?;
+                self.ready.open()?.remove(old.rank())?;
             }
         }
         let Some(new) = after else {
@@ -267,7 +280,7 @@ impl<'txn> Tables<'txn> {
         if moved && new.not_before > 0 {
             self.waiting.open()?.insert((new.not_before, new.head), &new.slot(lane).encode())?;
         } else if moved {
-            self.ready.open()?.insert(rank(new), &new.slot(lane).encode())?;
+            self.ready.open()?.insert(new.rank(), &new.slot(lane).encode())?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use redb::{ReadableTable, StorageError};
 
 use super::layout::{BY_PRIORITY, Bytes, INDEXED, LaneState, Place, priority_index};
 use super::record::{Header, lane_bytes};
+use super::sorted::insert_sorted;
 use super::tables::{Tables, signed};
 use crate::domain::MAX_PRIORITY;
 
@@ -151,6 +152,7 @@ impl Tables<'_> {
     /// Brings the indexes up to the end of the records, or over so many of them at the most. The tail
     /// begins there then.
     pub(super) fn index(&mut self, most: u64) -> Result<(), redb::Error> {
+        self.write_appended()?;
         let (from, next) = (self.tail.from(), self.tail.next());
         let to = next.min(from.saturating_add(most));
         if from == to {
@@ -168,11 +170,17 @@ impl Tables<'_> {
         self.index_users(&sound)?;
         // Mostly in the order of the places already: ids are drawn from a clock.
         sound.sort_unstable_by_key(|(_, header, _)| header.id);
-        for (place, header, _) in &sound {
-            let id = header.id.as_uuid().as_u128();
-            self.places.open()?.insert(id, Place::Pending(*place).encode())?;
-            self.totals.add(BY_PRIORITY[priority_index(header.priority)], 1)?;
+        let mut counts = [0; MAX_PRIORITY as usize];
+        for (_, header, _) in &sound {
+            counts[priority_index(header.priority)] += 1;
         }
+        for (name, count) in BY_PRIORITY.into_iter().zip(counts) {
+            self.totals.add(name, count)?;
+        }
+        let places = sound.iter().map(|(place, header, _)| {
+            (header.id.as_uuid().as_u128(), Place::Pending(*place).encode())
+        });
+        insert_sorted(self.places.open()?, places)?;
         let known: Vec<_> = damaged.iter().map(|(place, _)| self.tail.id_at(*place)).collect();
         self.totals.set(INDEXED, to);
         self.tail.catch_up(&self.records, to, next)?;
@@ -196,16 +204,37 @@ impl Tables<'_> {
         for (place, header, _) in operations {
             lanes.entry(lane_bytes(header.lane)).or_default().push((*place, header));
         }
-        for (lane, operations) in lanes {
-            let before = self.lane_state(&lane)?;
+        let rows = lanes.iter().flat_map(|(lane, operations)| {
+            operations.iter().map(move |(place, _)| ((lane, *place), ()))
+        });
+        insert_sorted(self.lanes.open()?, rows)?;
+        // Lanes of new entities come after all others, mostly: they need not be looked for.
+        let last = self.lane_states.open()?.last()?.map(|(lane, _)| *lane.value());
+        let mut fresh = Vec::new();
+        for (lane, operations) in &lanes {
+            let before = if Some(*lane) > last { None } else { self.lane_state(lane)? };
             let mut after = before;
             for (place, header) in operations {
-                self.lanes.open()?.insert((&lane, place), ())?;
-                after.get_or_insert_with(|| LaneState::beginning(place, header)).note(header);
+                after.get_or_insert_with(|| LaneState::beginning(*place, header)).note(header);
             }
-            self.reindex(&lane, before.as_ref(), after.as_ref())?;
+            match after.filter(|after| before.is_none() && after.not_before == 0) {
+                Some(after) => fresh.push((lane, after)),
+                None => self.reindex(lane, before.as_ref(), after.as_ref())?,
+            }
         }
-        Ok(())
+        self.begin_lanes(fresh)
+    }
+
+    /// Puts lanes, in their order, where lanes belong that had nothing pending and are ready.
+    fn begin_lanes(&mut self, lanes: Vec<(&[u8; 17], LaneState)>) -> Result<(), redb::Error> {
+        let states: Vec<_> = lanes.iter().map(|(lane, state)| (*lane, state.encode())).collect();
+        let entries = states.iter().map(|(lane, state)| (*lane, state));
+        insert_sorted(self.lane_states.open()?, entries)?;
+        let mut slots: Vec<_> =
+            lanes.iter().map(|(lane, state)| (state.rank(), state.slot(lane).encode())).collect();
+        slots.sort_unstable();
+        let entries = slots.iter().map(|(rank, slot)| (*rank, slot));
+        insert_sorted(self.ready.open()?, entries)
     }
 
     fn index_users(&mut self, operations: &[(u64, Header, usize)]) -> Result<(), redb::Error> {
@@ -214,10 +243,12 @@ impl Tables<'_> {
             .map(|(place, header, length)| (header.user_id.as_u128(), *place, *length))
             .collect();
         users.sort_unstable();
-        for (user, place, length) in users {
-            self.users.open()?.insert((user, place), ())?;
-            self.totals.add_to_user(user, 1, signed(length))?;
+        for (user, _, length) in &users {
+            self.totals.add_to_user(*user, 1, signed(*length))?;
         }
-        Ok(())
+        insert_sorted(
+            self.users.open()?,
+            users.iter().map(|(user, place, _)| ((*user, *place), ())),
+        )
     }
 }
