@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use poem_openapi::{Enum, Object};
 use serde::Serialize;
-use shared::domain::Version;
+use shared::domain::{Version, time_as_text};
 use uuid::Uuid;
 
 use super::schema::Nullable;
@@ -14,6 +14,7 @@ pub struct Meta {
     /// The request's id, as sent or as made.
     pub request_id: Uuid,
     /// When the answer was made.
+    #[serde(serialize_with = "time_as_text")]
     pub timestamp: DateTime<Utc>,
 }
 
@@ -51,6 +52,7 @@ pub struct WriteMeta {
     /// The request's id, as sent or as made.
     pub request_id: Uuid,
     /// When the answer was made.
+    #[serde(serialize_with = "time_as_text")]
     pub timestamp: DateTime<Utc>,
     /// Where the write is.
     pub sync: Sync,
@@ -93,6 +95,7 @@ pub struct ReadMeta {
     /// The request's id, as sent or as made.
     pub request_id: Uuid,
     /// When the answer was made.
+    #[serde(serialize_with = "time_as_text")]
     pub timestamp: DateTime<Utc>,
     /// Where the data comes from.
     pub source: Source,
@@ -114,6 +117,7 @@ pub struct ListMeta {
     /// The request's id, as sent or as made.
     pub request_id: Uuid,
     /// When the answer was made.
+    #[serde(serialize_with = "time_as_text")]
     pub timestamp: DateTime<Utc>,
     /// Where the data comes from.
     pub source: Source,
@@ -139,6 +143,7 @@ pub struct PartMeta {
     /// The request's id, as sent or as made.
     pub request_id: Uuid,
     /// When the answer was made.
+    #[serde(serialize_with = "time_as_text")]
     pub timestamp: DateTime<Utc>,
     /// Entries of a part at the most.
     pub limit: u64,

@@ -39,7 +39,7 @@ pub use cors::Cors;
 pub use envelope::Source;
 pub use error::ApiError;
 pub use permission::Routes;
-pub use schema::{JsonObject, Nullable};
+pub use schema::{JsonObject, Nullable, nullable_time};
 pub use shell::connection_refusal;
 
 use crate::state::State;

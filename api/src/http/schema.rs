@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
+use chrono::{DateTime, Utc};
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
+use shared::domain::time_as_text;
 
 /// A field that is always there and may be null.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -16,6 +18,17 @@ pub struct Nullable<T>(pub Option<T>);
 impl<T> From<Option<T>> for Nullable<T> {
     fn from(value: Option<T>) -> Self {
         Self(value)
+    }
+}
+
+/// Writes a time that may be missing; see [`time_as_text`].
+pub fn nullable_time<S: Serializer>(
+    time: &Nullable<DateTime<Utc>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match &time.0 {
+        Some(time) => time_as_text(time, serializer),
+        None => serializer.serialize_none(),
     }
 }
 

@@ -9,7 +9,7 @@ use shared::domain::{
 };
 use uuid::Uuid;
 
-use crate::http::{JsonObject, Nullable, Source};
+use crate::http::{JsonObject, Nullable, Source, nullable_time};
 
 /// Something that was read, and where from.
 #[derive(Clone, Debug)]
@@ -36,8 +36,10 @@ pub struct TaskView {
     /// The task's version, as its ETag has it.
     pub version: Uuid,
     /// When its create was accepted.
+    #[serde(serialize_with = "nullable_time")]
     pub created_at: Nullable<DateTime<Utc>>,
     /// When its newest change was accepted.
+    #[serde(serialize_with = "nullable_time")]
     pub updated_at: Nullable<DateTime<Utc>>,
 }
 
@@ -105,8 +107,10 @@ pub struct ProfileView {
     /// The user's preferences.
     pub preferences: Nullable<JsonObject>,
     /// When the user was first seen.
+    #[serde(serialize_with = "nullable_time")]
     pub created_at: Nullable<DateTime<Utc>>,
     /// When the newest change was accepted.
+    #[serde(serialize_with = "nullable_time")]
     pub updated_at: Nullable<DateTime<Utc>>,
 }
 

@@ -9,6 +9,7 @@ mod profile;
 mod retry;
 mod task;
 mod text;
+mod time;
 
 pub use clock::{Clock, MAX_AHEAD_MS, Version};
 pub use fold::{Outcome, Refusal, apply_to_profile, apply_to_task};
@@ -20,3 +21,4 @@ pub use profile::{Preferences, Profile, ProfileVersions, Role, Standing};
 pub use retry::{aged_priority, backoff};
 pub use task::{Task, TaskFields, TaskPatch, TaskStatus, TaskVersions};
 pub use text::{Description, Invalid, Title};
+pub use time::time_as_text;

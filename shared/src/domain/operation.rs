@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Invalid, Preferences, Role, Standing, TaskFields, TaskPatch, Version};
+use super::{Invalid, Preferences, Role, Standing, TaskFields, TaskPatch, Version, time_as_text};
 
 /// One accepted write: the unit of the buffer, of replay and of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,7 @@ pub struct Operation {
     /// What was asked for.
     pub change: Change,
     /// When it was accepted, by this host's wall clock.
+    #[serde(serialize_with = "time_as_text")]
     pub accepted_at: DateTime<Utc>,
     /// The request that carried it.
     pub request_id: Uuid,
