@@ -42,7 +42,11 @@ pub async fn serve(
             let site = Arc::clone(&site);
             async move { Ok::<_, Infallible>(site.answer(request).await.into()) }
         });
-        let served = http1::Builder::new().serve_connection(TokioIo::new(connection), service);
+        // While a request is being answered, nothing is read: its deadline is known, and a client that
+        // goes away meanwhile does not stop a write.
+        let mut http = http1::Builder::new();
+        let http = http.half_close(true);
+        let served = http.serve_connection(TokioIo::new(connection), service);
         // How a connection ends is the client's business.
         serving.spawn(ending.watch(served));
     }

@@ -144,6 +144,9 @@ fn without_value(message: &str) -> String {
     }
 }
 
+/// Bytes that most answers do not exceed.
+const USUAL: usize = 1024;
+
 /// An answer's body, written as JSON when it is made.
 pub struct Ready<T> {
     bytes: Vec<u8>,
@@ -152,8 +155,9 @@ pub struct Ready<T> {
 
 impl<T: Serialize> From<T> for Ready<T> {
     fn from(value: T) -> Self {
+        let mut bytes = Vec::with_capacity(USUAL);
         // Envelopes are structs of strings, numbers, lists and JSON values, which always serialize.
-        let bytes = serde_json::to_vec(&value).unwrap_or_default();
+        let _ = serde_json::to_writer(&mut bytes, &value);
         Self { bytes, of: PhantomData }
     }
 }

@@ -362,7 +362,7 @@ async fn write(state: &State, operation: Operation) -> Result<(Written, TaskView
         state.totals.invalidate(&asked.actor.user_id).await;
     }
     let view = match &written {
-        Written::Committed { entity: Some(Entity::Task(task)), .. } => TaskView::of(task),
+        Written::Committed { entity: Some(Entity::Task(task)), .. } => TaskView::of(task.clone()),
         Written::Committed { .. } => TaskView::asked(&asked),
         Written::Buffered { operation_id } => {
             reads::after(state, &Operation { id: *operation_id, ..asked }).await

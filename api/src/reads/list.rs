@@ -67,7 +67,7 @@ pub async fn task_list(state: &State, query: &TaskQuery) -> Result<Listed, ApiEr
             TaskOrder::Ascending => entry.order > past,
         });
     }
-    entries.extend(stored.rest.iter().map(Entry::stored));
+    entries.extend(stored.rest.into_iter().map(Entry::stored));
     entries.sort_unstable_by(|one, other| match query.order {
         TaskOrder::Descending => other.order.cmp(&one.order),
         TaskOrder::Ascending => one.order.cmp(&other.order),
@@ -158,7 +158,7 @@ async fn total(state: &State, query: &TaskQuery) -> Result<u64, StoreError> {
 fn is_counted(task: &Task, query: &TaskQuery) -> bool {
     task.user_id == query.user_id
         && task.deleted_at.is_none()
-        && matches(&TaskView::of(task), &query.filter)
+        && matches(&TaskView::of(task.clone()), &query.filter)
 }
 
 /// Whether a task is one that is asked for, as far as is known.
@@ -180,7 +180,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn stored(task: &Task) -> Self {
+    fn stored(task: Task) -> Self {
         Self { order: (task.created_at.timestamp_micros(), task.id), view: TaskView::of(task) }
     }
 
@@ -188,8 +188,8 @@ impl Entry {
     /// not known counts as the oldest.
     fn seen(seen: Seen) -> Option<Self> {
         match seen {
-            Seen::Whole(task) => Some(Self::stored(&task)),
-            Seen::Part(part) => Some(Self { order: (0, part.id), view: TaskView::part(&part) }),
+            Seen::Whole(task) => Some(Self::stored(task)),
+            Seen::Part(part) => Some(Self { order: (0, part.id), view: TaskView::part(part) }),
             Seen::Absent | Seen::Unknown => None,
         }
     }

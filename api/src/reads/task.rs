@@ -21,8 +21,8 @@ pub async fn task(state: &State, viewer: Uuid, id: Uuid) -> Result<Found<TaskVie
     let stale = matches!(base, Base::Unknown);
     let source = if pending.is_empty() { Source::Database } else { Source::Overlay };
     let view = match see_task(base, &pending, viewer) {
-        Seen::Whole(task) => TaskView::of(&task),
-        Seen::Part(part) => TaskView::part(&part),
+        Seen::Whole(task) => TaskView::of(task),
+        Seen::Part(part) => TaskView::part(part),
         Seen::Absent => return Err(ApiError::TASK_NOT_FOUND),
         Seen::Unknown => return Err(ApiError::DATABASE_UNAVAILABLE),
     };
@@ -42,8 +42,8 @@ pub async fn after(state: &State, operation: &Operation) -> TaskView {
         pending.push(operation.clone());
     }
     match see_task(base, &pending, operation.actor.user_id) {
-        Seen::Whole(task) => TaskView::of(&task),
-        Seen::Part(part) => TaskView::part(&part),
+        Seen::Whole(task) => TaskView::of(task),
+        Seen::Part(part) => TaskView::part(part),
         Seen::Absent | Seen::Unknown => TaskView::asked(operation),
     }
 }
@@ -64,7 +64,7 @@ pub async fn pending_create(
     });
     let Some(create) = create else { return Ok(None) };
     match see_task(Base::Unknown, &pending, viewer) {
-        Seen::Whole(task) => Ok(Some((create.id, TaskView::of(&task)))),
+        Seen::Whole(task) => Ok(Some((create.id, TaskView::of(task)))),
         Seen::Absent => Err(ApiError::TASK_DELETED),
         Seen::Part(_) | Seen::Unknown => Ok(None),
     }

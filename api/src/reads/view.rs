@@ -46,11 +46,11 @@ pub struct TaskView {
 impl TaskView {
     /// A task of which all is known.
     #[must_use]
-    pub fn of(task: &Task) -> Self {
+    pub fn of(task: Task) -> Self {
         Self {
             id: task.id,
-            title: task.title.as_ref().map(|title| title.as_str().to_owned()).into(),
-            description: task.description.as_ref().map(|text| text.as_str().to_owned()).into(),
+            title: task.title.map(String::from).into(),
+            description: task.description.map(String::from).into(),
             status: Some(task.status.as_str().to_owned()).into(),
             version: task.versions.newest().as_uuid(),
             created_at: Some(task.created_at).into(),
@@ -60,12 +60,11 @@ impl TaskView {
 
     /// A task of which just what pending operations set is known.
     #[must_use]
-    pub fn part(part: &TaskPart) -> Self {
-        let description = part.description.as_ref().and_then(Option::as_ref);
+    pub fn part(part: TaskPart) -> Self {
         Self {
             id: part.id,
-            title: part.title.as_ref().map(|title| title.as_str().to_owned()).into(),
-            description: description.map(|text| text.as_str().to_owned()).into(),
+            title: part.title.map(String::from).into(),
+            description: part.description.flatten().map(String::from).into(),
             status: part.status.map(TaskStatus::as_str).map(str::to_owned).into(),
             version: part.version.as_uuid(),
             created_at: None.into(),
@@ -80,8 +79,8 @@ impl TaskView {
     pub fn asked(operation: &Operation) -> Self {
         let viewer = operation.actor.user_id;
         match see_task(Base::Unknown, std::slice::from_ref(operation), viewer) {
-            Seen::Whole(task) => Self::of(&task),
-            Seen::Part(part) => Self::part(&part),
+            Seen::Whole(task) => Self::of(task),
+            Seen::Part(part) => Self::part(part),
             Seen::Absent | Seen::Unknown => Self {
                 id: operation.lane().id,
                 title: None.into(),

@@ -59,7 +59,7 @@ impl Buffer {
             })
             .await;
         match &appended {
-            Ok(_) => metrics::counter!("buffer_appends_total").increment(1),
+            Ok(_) => self.appended.increment(1),
             Err(error) => {
                 metrics::counter!("buffer_refused_total", "reason" => reason(error)).increment(1);
             }

@@ -44,6 +44,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use metrics::Counter;
 use redb::Database;
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -119,6 +120,8 @@ pub struct Buffer {
     keys: Arc<Keys>,
     handle: Handle,
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
+    /// Kept, since looking a metric up costs more than counting.
+    appended: Counter,
     /// Bounds the memory of reads that decode many operations.
     decoding: Semaphore,
     /// Held while what has been removed is overwritten.
@@ -215,6 +218,7 @@ impl Buffer {
             keys: Arc::new(keys),
             handle,
             queue: Some(queue),
+            appended: metrics::counter!("buffer_appends_total"),
             decoding: Semaphore::new(DECODING),
             scrubbing: tokio::sync::Mutex::new(()),
             thread: Mutex::new(Some((thread, ended))),

@@ -172,6 +172,9 @@ pub(super) fn encode_payload(operation: &Operation, keys: &Keys) -> Result<Paylo
     seal_with(nonce, operation, keys)
 }
 
+/// Bytes that most payloads do not exceed.
+const USUAL: usize = 768;
+
 /// Like [`encode_payload`], with this nonce, which must never come twice under one key.
 pub(super) fn seal_with(
     nonce: Nonce,
@@ -179,7 +182,8 @@ pub(super) fn seal_with(
     keys: &Keys,
 ) -> Result<Payload, BufferError> {
     let refused = || BufferError::Unavailable("an operation cannot be encoded".to_owned());
-    let mut payload = serde_json::to_vec(operation).map_err(|_| refused())?;
+    let mut payload = Vec::with_capacity(USUAL);
+    serde_json::to_writer(&mut payload, operation).map_err(|_| refused())?;
     let context = context(&Header::of(operation, 0));
     if let Some(bytes) = keys.seal(nonce, &payload, &context).map_err(|_| refused())? {
         return Ok(Payload { seal: Seal::Sealed, bytes });
