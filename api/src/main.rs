@@ -1,6 +1,7 @@
 //! The `holdfast-api` binary: `serve` (the default), `token`, `openapi`.
 
 use std::io::Write;
+use std::num::NonZero;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -8,6 +9,7 @@ use clap::{Parser, Subcommand};
 use shared::domain::{Actor, Role};
 use shared::settings::{BufferSettings, LogSettings, load};
 use shared::telemetry;
+use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
 /// Many small allocations on several threads: the system's allocator is the slowest part of them.
@@ -49,13 +51,24 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve(),
+        Command::Serve => runtime()?.block_on(serve()),
         Command::Token { user, role, lifetime } => print(&token(user, &role, lifetime)?),
         Command::Openapi => print(&api::http::openapi_yaml()),
     }
 }
 
-#[tokio::main]
+/// One core is left to the thread that commits to the buffer, which is as busy in an outage as all of
+/// these: with a thread for each core they keep it waiting, and it them. `TOKIO_WORKER_THREADS` sets
+/// another number, as in all programs on tokio.
+fn runtime() -> std::io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        builder.worker_threads(cores.saturating_sub(1).max(1));
+    }
+    builder.enable_all().build()
+}
+
 async fn serve() -> anyhow::Result<()> {
     let metrics = telemetry::start(&load::<LogSettings>()?)?;
     let (state, store_settings) = api::open(metrics).await?;
