@@ -2,7 +2,7 @@
 //!
 //! The HTTP server by itself takes any number of connections, waits without a limit for what a
 //! client has begun to send, and spins when the process has no file descriptors left. Here a
-//! connection over the limit is told so and closed, a slow one is cut ([`Connection`]), and an
+//! connection over the limit is told so and closed, a slow one is cut (`connection`), and an
 //! error of `accept` is logged and waited out.
 
 mod connection;
