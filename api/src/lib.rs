@@ -131,7 +131,7 @@ pub fn listen(settings: &ServerSettings) -> anyhow::Result<TcpListener> {
 /// Serves until `shutdown`, then finishes what has been accepted.
 ///
 /// # Errors
-/// If serving ends for another reason.
+/// If the listener does not know its own address, or a background task panicked.
 pub async fn run(
     listener: TcpListener,
     state: State,

@@ -1,9 +1,9 @@
-//! Connections of clients: how many there may be, and how long one may keep us waiting.
+//! Connections of clients: how many there may be, how long one may keep us waiting, and what is
+//! served on them.
 //!
-//! The HTTP server by itself takes any number of connections, waits without a limit for what a
-//! client has begun to send, and spins when the process has no file descriptors left. Here a
-//! connection over the limit is told so and closed, a slow one is cut (`connection`), and an
-//! error of `accept` is logged and waited out.
+//! hyper speaks HTTP on a connection and has no such limits. Here a connection over the limit is
+//! told so and closed, a slow one is cut (`connection`), and an error of `accept` is logged and
+//! waited out: most of them mean that the process has no file descriptors left.
 
 mod connection;
 mod progress;

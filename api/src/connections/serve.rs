@@ -21,8 +21,8 @@ use crate::http::Site;
 /// How long open requests may take once the end has come.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Answers what comes over the connections until `shutdown`, then finishes the requests that have
-/// come by then.
+/// Answers what comes over the connections until `shutdown`, then finishes the requests that were
+/// read by then.
 pub async fn serve(
     mut connections: Connections,
     site: Arc<Site>,
@@ -42,16 +42,13 @@ pub async fn serve(
             let site = Arc::clone(&site);
             async move { Ok::<_, Infallible>(site.answer(request).await.into()) }
         });
-        // While a request is being answered, nothing is read: its deadline is known, and a client that
-        // goes away meanwhile does not stop a write.
-        let mut http = http1::Builder::new();
-        let http = http.half_close(true);
-        let served = http.serve_connection(TokioIo::new(connection), service);
+        let served = http1::Builder::new().serve_connection(TokioIo::new(connection), service);
         // How a connection ends is the client's business.
         serving.spawn(ending.watch(served));
     }
     drop(connections);
     if timeout(GRACE, ending.shutdown()).await.is_err() {
+        while serving.try_join_next().is_some() {}
         tracing::warn!(connections = serving.len(), "requests were not finished in time");
     }
     serving.shutdown().await;

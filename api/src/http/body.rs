@@ -157,7 +157,9 @@ impl<T: Serialize> From<T> for Ready<T> {
     fn from(value: T) -> Self {
         let mut bytes = Vec::with_capacity(USUAL);
         // Envelopes are structs of strings, numbers, lists and JSON values, which always serialize.
-        let _ = serde_json::to_writer(&mut bytes, &value);
+        if serde_json::to_writer(&mut bytes, &value).is_err() {
+            bytes.clear();
+        }
         Self { bytes, of: PhantomData }
     }
 }

@@ -77,7 +77,7 @@ impl Shell {
     /// Answers a request with what `route` comes to.
     ///
     /// What can be done at once is not left to the future: a request is large, and would be carried
-    /// along in it.
+    /// along in it and in those around it.
     pub fn answer<'a>(
         &'a self,
         mut request: Request,

@@ -45,7 +45,7 @@ impl<T, F> Request<T, F> {
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// It takes something in, or only looks: the indexes stay as they are.
+    /// It takes something in, or only looks, but not at records: the indexes stay as they are.
     Append,
     /// It takes something out, or changes what is there.
     Other,

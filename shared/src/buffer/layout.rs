@@ -53,7 +53,8 @@ pub(super) const SCRUB: TableDefinition<u64, Bytes> = TableDefinition::new("scru
 
 /// The layout of these tables, kept in `counters` under [`FORMAT_KEY`].
 ///
-/// 1 had no tail: its indexes tell of every record.
+/// 1 had no tail: its indexes tell of every record. A table more is a format more as well: tables are
+/// made when a file is opened that has an earlier one.
 pub(super) const FORMAT: u64 = 2;
 pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const NEXT_PLACE: &str = "next_place";

@@ -5,7 +5,7 @@
 //! It counts for the sessions of the user who asked for it alone: with Redis away nobody can tell
 //! whose a session is, and nobody must be able to end somebody else's by its id.
 
-use redb::{ReadableTable, TableError};
+use redb::ReadableTable;
 use uuid::Uuid;
 
 use super::layout::REVOKED;
@@ -44,13 +44,7 @@ impl Buffer {
     /// If the file cannot be read.
     pub async fn is_revoked(&self, user_id: Uuid, session_id: Uuid) -> Result<bool, BufferError> {
         let session = key(user_id, session_id);
-        self.read(move |transaction| match transaction.open_table(REVOKED) {
-            Ok(revoked) => Ok(revoked.get(session)?.is_some()),
-            // A file of an earlier program gets the table with its first write.
-            Err(TableError::TableDoesNotExist(_)) => Ok(false),
-            Err(error) => Err(error.into()),
-        })
-        .await
+        self.read(move |snapshot| Ok(snapshot.open_table(REVOKED)?.get(session)?.is_some())).await
     }
 
     /// Forgets revocations from before `now` (Unix milliseconds), a limited number at a time.

@@ -1,5 +1,5 @@
 //! Many entries put into a table at once, in the order of their keys: a cursor of redb makes whole
-//! pages of what comes into one gap, at a third of the cost of one insertion after the other.
+//! pages of what comes into one gap, at a third of the cost of inserting one after the other there.
 
 use std::ops::Bound;
 

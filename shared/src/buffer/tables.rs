@@ -1,8 +1,9 @@
 //! The tables of the buffer file, open for writing, and the changes that others are made of.
 //!
 //! Each method leaves all tables consistent with one another within its transaction, but for the
-//! tail, and costs O(log n) in the number of pending operations. All but `append` and those that only
-//! look want an empty tail: they find operations by the indexes.
+//! tail, and costs O(log n) in the number of pending operations. All but `append`, `place`, `lane_end`
+//! and `of_user` want an empty tail: they find operations by the indexes, and their records in
+//! `records`, where those of appends come last.
 
 use redb::{ReadableTable, StorageError, Table, WriteTransaction};
 
@@ -18,7 +19,7 @@ use super::tail::Tail;
 use super::totals::Totals;
 use crate::domain::Version;
 
-/// All tables, for writing in one transaction. Appends need `records` and `totals`.
+/// All tables, for writing in one transaction. Each needs `records` and the counters.
 pub(super) struct Tables<'txn> {
     pub(super) records: Table<'txn, u64, Bytes>,
     pub(super) totals: Totals<'txn>,

@@ -102,7 +102,7 @@ impl Tail {
         Ok(())
     }
 
-    /// Takes an operation in, which is in `records` at the tail's end.
+    /// Takes an operation in, whose record is the last in the tail, or is going to be.
     pub(super) fn note(&mut self, place: u64, header: &Header, length: usize) {
         let id = header.id.as_uuid().as_u128();
         let lane = self.lanes.entry(lane_bytes(header.lane)).or_default();
@@ -208,10 +208,14 @@ impl Tables<'_> {
             operations.iter().map(move |(place, _)| ((lane, *place), ()))
         });
         insert_sorted(self.lanes.open()?, rows)?;
-        // Lanes of new entities come after all others, mostly: they need not be looked for.
-        let last = self.lane_states.open()?.last()?.map(|(lane, _)| *lane.value());
         let mut fresh = Vec::new();
+        let (mut kind, mut last) = (None, None);
         for (lane, operations) in &lanes {
+            // Lanes of new entities come after all others of their kind, unless a client named them:
+            // they need not be looked for.
+            if kind != Some(lane[0]) {
+                (kind, last) = (Some(lane[0]), self.last_lane(lane[0])?);
+            }
             let before = if Some(*lane) > last { None } else { self.lane_state(lane)? };
             let mut after = before;
             for (place, header) in operations {
@@ -223,6 +227,14 @@ impl Tables<'_> {
             }
         }
         self.begin_lanes(fresh)
+    }
+
+    /// The last of the lanes of a kind.
+    fn last_lane(&mut self, kind: u8) -> Result<Option<[u8; 17]>, redb::Error> {
+        let (mut first, mut last) = ([0; 17], [u8::MAX; 17]);
+        (first[0], last[0]) = (kind, kind);
+        let lane = self.lane_states.open()?.range(&first..=&last)?.next_back().transpose()?;
+        Ok(lane.map(|(lane, _)| *lane.value()))
     }
 
     /// Puts lanes, in their order, where lanes belong that had nothing pending and are ready.

@@ -19,7 +19,7 @@ pub(super) struct Totals<'txn> {
 }
 
 impl<'txn> Totals<'txn> {
-    /// Opens the tables, for writing in this transaction.
+    /// The sums of a transaction.
     pub(super) fn open(transaction: &'txn WriteTransaction) -> Result<Self, TableError> {
         Ok(Self {
             counters: transaction.open_table(COUNTERS)?,
