@@ -160,7 +160,7 @@ pub async fn run(
         shutdown.await;
         closing.cancel();
     };
-    serve(connections, Arc::new(Site::new(&Arc::new(state))), shutdown).await;
+    serve(connections, Arc::new(Site::new(Arc::new(state))), shutdown).await;
     writes.close().await;
     reader.close().await;
     tasks.close();

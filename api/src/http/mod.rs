@@ -115,7 +115,7 @@ pub struct Site {
 impl Site {
     /// The site of a process.
     #[must_use]
-    pub fn new(state: &Arc<State>) -> Self {
+    pub fn new(state: Arc<State>) -> Self {
         let service = service();
         let document = document();
         let policy = headers::page_policy(&service.swagger_ui_html());
@@ -130,7 +130,7 @@ impl Site {
             .at(OPENAPI_YAML, written("application/yaml", yaml(&document)))
             .at(METRICS, get(write_metrics))
             .boxed();
-        Self { shell: Shell::new(Arc::clone(state)), service: service.into_endpoint(), pages }
+        Self { shell: Shell::new(state), service: service.into_endpoint(), pages }
     }
 
     /// Answers a request, whatever it asks for.

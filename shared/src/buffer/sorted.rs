@@ -15,16 +15,16 @@ pub(super) fn insert_sorted<'a, K: Key + 'static, V: Value + 'static>(
     let mut next = entries.next();
     while let Some((first, _)) = &next {
         let mut gap = table.lower_bound_mut(Bound::Included(first))?;
-        let mut came = 0;
+        let mut is_taken = true;
         while let Some((key, value)) = &next {
             match gap.insert_before(key, value) {
-                Ok(()) => (came, next) = (came + 1, entries.next()),
+                Ok(()) => (is_taken, next) = (false, entries.next()),
                 Err(CursorError::UnorderedKey) => break,
                 Err(error) => return Err(error.into()),
             }
         }
         gap.close()?;
-        if let Some((key, value)) = next.take_if(|_| came == 0) {
+        if let Some((key, value)) = next.take_if(|_| is_taken) {
             table.insert(key, value)?;
             next = entries.next();
         }

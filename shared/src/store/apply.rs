@@ -199,7 +199,10 @@ impl Run<'_> {
         };
         let (supposed, to_read): (Vec<&LaneOf>, Vec<&LaneOf>) =
             lanes.iter().partition(|lane| suppose && begins_with_create(lane));
-        let is_new = |(_, positions): &&LaneOf| matches!(positions[..], [only] if self.operations[only].opens_its_lane());
+        let is_new = |(_, positions): &&LaneOf| match positions[..] {
+            [only] => self.operations[only].opens_its_lane(),
+            _ => false,
+        };
         if to_read.is_empty() && supposed.iter().all(is_new) {
             return self.creates(lanes).await;
         }
