@@ -155,11 +155,13 @@ impl Buffer {
             if most < part.len() {
                 return Ok(Some(most));
             }
-            for Settlement { place, verdict } in &settlements[part.clone()] {
+            let settlements = &settlements[part.clone()];
+            let done =
+                settlements.iter().filter(|settled| matches!(settled.verdict, Verdict::Done));
+            tables.remove_all(done.map(|settled| settled.place).collect())?;
+            for Settlement { place, verdict } in settlements {
                 match verdict {
-                    Verdict::Done => {
-                        tables.remove(*place)?;
-                    }
+                    Verdict::Done => {}
                     Verdict::Retry { attempts, not_before } => {
                         tables.retry(*place, *attempts, *not_before)?;
                     }

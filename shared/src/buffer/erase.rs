@@ -130,13 +130,13 @@ fn pending(tables: &mut Tables<'_>, keys: &Keys, user: Uuid, by: &str) -> Result
             break;
         }
     }
-    for place in &places {
-        let Some(bytes) = tables.remove(*place)? else { continue };
-        if let Some(acted_on) = acted_on(*place, &bytes, keys) {
+    let erased = count(places.len());
+    for (place, record) in tables.remove_all(places)? {
+        if let Some(acted_on) = acted_on(place, &record, keys) {
             leave_trace(tables, acted_on, by)?;
         }
     }
-    Ok(count(places.len()))
+    Ok(erased)
 }
 
 fn dead(

@@ -28,6 +28,7 @@ mod quarantine;
 mod read;
 mod record;
 mod rekey;
+mod remove;
 mod revoked;
 mod scrub;
 mod snapshot;

@@ -53,7 +53,8 @@ impl Tables<'_> {
             }
         }
         if let Some(user) = user {
-            self.forget_user(user, seq, length)?;
+            self.users.open()?.remove((user, seq))?;
+            self.count_user_out(user, length)?;
         }
         let mut lane = None;
         for entry in self.lanes.open()?.iter()? {

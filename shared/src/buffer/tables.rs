@@ -8,9 +8,9 @@
 use redb::{ReadableTable, StorageError, Table, WriteTransaction};
 
 use super::layout::{
-    AUDIT, BY_PRIORITY, BYTES, Bytes, DEAD, INDEXED, LANE_STATES, LANES, LaneKey, LaneState,
-    NEXT_PLACE, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL, SCRUB,
-    STATUS, Slot, USERS, WAITING, priority_index,
+    AUDIT, BYTES, Bytes, DEAD, INDEXED, LANE_STATES, LANES, LaneKey, LaneState, NEXT_PLACE,
+    PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL, SCRUB, STATUS,
+    Slot, USERS, WAITING,
 };
 use super::on_demand::OnDemand;
 use super::record::{self, Header, Payload};
@@ -26,7 +26,7 @@ pub(super) struct Tables<'txn> {
     pub(super) lanes: OnDemand<'txn, (LaneKey, u64), ()>,
     pub(super) lane_states: OnDemand<'txn, LaneKey, &'static [u8; LaneState::BYTES]>,
     pub(super) ready: OnDemand<'txn, (u8, u64), &'static [u8; Slot::BYTES]>,
-    waiting: OnDemand<'txn, (i64, u64), &'static [u8; Slot::BYTES]>,
+    pub(super) waiting: OnDemand<'txn, (i64, u64), &'static [u8; Slot::BYTES]>,
     pub(super) places: OnDemand<'txn, u128, (u8, u64)>,
     pub(super) users: OnDemand<'txn, (u128, u64), ()>,
     pub(super) dead: OnDemand<'txn, (i64, u128), Bytes>,
@@ -174,49 +174,8 @@ impl<'txn> Tables<'txn> {
         self.totals.add(BYTES, delta)
     }
 
-    /// Takes an operation that took effect out of the buffer. One that is not there is no error:
-    /// it was taken out before.
-    pub(super) fn remove(&mut self, seq: u64) -> Result<Option<Vec<u8>>, redb::Error> {
-        let Some(bytes) = self.records.remove(seq)?.map(|bytes| bytes.value().to_vec()) else {
-            return Ok(None);
-        };
-        match Header::decode(seq, &bytes) {
-            Ok(header) => self.unlink(seq, &header, bytes.len())?,
-            Err(_) => self.unlink_unreadable(seq, bytes.len())?,
-        }
-        Ok(Some(bytes))
-    }
-
-    fn unlink(&mut self, seq: u64, header: &Header, length: usize) -> Result<(), redb::Error> {
-        let lane = record::lane_bytes(header.lane);
-        let user = header.user_id.as_u128();
-        self.lanes.open()?.remove((&lane, seq))?;
-        self.places.open()?.remove(header.id.as_uuid().as_u128())?;
-        self.forget_user(user, seq, length)?;
-        self.uncount(length)?;
-        self.totals.add(BY_PRIORITY[priority_index(header.priority)], -1)?;
-        let Some(before) = self.lane_state(&lane)? else { return Ok(()) };
-        let mut after = before;
-        let count = after.count(header.priority);
-        *count = count.saturating_sub(1);
-        if before.head != seq {
-            return self.reindex(&lane, Some(&before), Some(&after));
-        }
-        let next = if before.len() == 1 { None } else { self.first_of(&lane)? };
-        let Some(next) = next else { return self.reindex(&lane, Some(&before), None) };
-        after.head = next;
-        (after.queued_at, after.not_before) = header_at(&self.records, next)?
-            .map_or((before.queued_at, 0), |header| (header.queued_at, header.not_before));
-        self.reindex(&lane, Some(&before), Some(&after))
-    }
-
-    pub(super) fn forget_user(
-        &mut self,
-        user: u128,
-        seq: u64,
-        length: usize,
-    ) -> Result<(), redb::Error> {
-        self.users.open()?.remove((user, seq))?;
+    /// Counts an operation out of what its user has pending.
+    pub(super) fn count_user_out(&mut self, user: u128, length: usize) -> Result<(), redb::Error> {
         self.totals.add_to_user(user, -1, -signed(length))
     }
 
@@ -245,11 +204,6 @@ impl<'txn> Tables<'txn> {
 
     pub(super) fn record(&self, seq: u64) -> Result<Option<Vec<u8>>, redb::Error> {
         Ok(self.records.get(seq)?.map(|bytes| bytes.value().to_vec()))
-    }
-
-    fn first_of(&mut self, lane: &[u8; 17]) -> Result<Option<u64>, redb::Error> {
-        let mut range = self.lanes.open()?.range((lane, 0)..=(lane, u64::MAX))?;
-        Ok(range.next().transpose()?.map(|(key, _)| key.value().1))
     }
 
     /// Moves a lane to where its new state belongs.
