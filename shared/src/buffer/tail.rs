@@ -21,7 +21,7 @@ use crate::domain::MAX_PRIORITY;
 
 /// Operations that a tail has before the indexes follow, at the most: the longer, the more entries
 /// share a page that is rewritten, and the longer is the commit in which they follow.
-pub(super) const LONGEST: u64 = 1024;
+pub(super) const LONGEST: u64 = 4096;
 
 /// The operations of a lane, or of a user, in the tail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
