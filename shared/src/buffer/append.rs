@@ -116,8 +116,8 @@ fn limits(
     if !room.ballast || room.free_bytes < settings.buffer_min_free_bytes {
         return Err(BufferError::LowDisk);
     }
-    if tables.totals.counter(PENDING)? >= size
-        || tables.totals.counter(BYTES)?.saturating_add(length) > most
+    if tables.totals.counter(PENDING)? + tables.tail.len() >= size
+        || (tables.totals.counter(BYTES)? + tables.tail.bytes()).saturating_add(length) > most
     {
         return Err(BufferError::Full);
     }

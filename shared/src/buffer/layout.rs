@@ -53,14 +53,15 @@ pub(super) const SCRUB: TableDefinition<u64, Bytes> = TableDefinition::new("scru
 
 /// The layout of these tables, kept in `counters` under [`FORMAT_KEY`].
 ///
-/// 1 had no tail: its indexes tell of every record. A table more is a format more as well: tables are
-/// made when a file is opened that has an earlier one.
-pub(super) const FORMAT: u64 = 2;
+/// 1 had no tail: its indexes tell of every record. In 2 the counters told of the tail as well. A table
+/// more is a format more: tables are made when a file is opened that has an earlier one.
+pub(super) const FORMAT: u64 = 3;
 pub(super) const FORMAT_KEY: &str = "format";
-pub(super) const NEXT_PLACE: &str = "next_place";
 /// The place from which on records are in the tail: in no index yet.
 pub(super) const INDEXED: &str = "indexed";
+/// Pending operations that the indexes tell of.
 pub(super) const PENDING: &str = "pending";
+/// Bytes of their records.
 pub(super) const BYTES: &str = "bytes";
 pub(super) const DEAD_COUNT: &str = "dead";
 pub(super) const QUARANTINED: &str = "quarantined";

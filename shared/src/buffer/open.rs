@@ -3,14 +3,17 @@
 
 use std::panic::catch_unwind;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableError};
+use redb::{Database, ReadableDatabase, ReadableTable, TableError, WriteTransaction};
 
 use super::file::{BufferFile, OpenError};
-use super::layout::{COUNTERS, FORMAT, FORMAT_KEY, INDEXED, NEXT_PLACE};
-use super::tables::Tables;
+use super::layout::{BYTES, COUNTERS, FORMAT, FORMAT_KEY, INDEXED, PENDING, RECORDS};
+use super::tables::{Tables, signed};
 use super::tail::Tail;
 use super::totals::Totals;
 use crate::settings::BufferSettings;
+
+/// The counter of formats 1 and 2 that had the place after the last record.
+const NEXT_PLACE: &str = "next_place";
 
 /// Opens the file and makes sure that all tables are there and of a format this program knows.
 pub(super) fn open_file(settings: &BufferSettings) -> Result<(BufferFile, Database), OpenError> {
@@ -38,19 +41,33 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
         return Ok(found);
     }
     let transaction = database.begin_write()?;
-    let mut totals = Totals::open(&transaction)?;
     // Another process may have been first.
-    let found = totals.counter(FORMAT_KEY)?;
-    if found < FORMAT {
-        totals.set(INDEXED, totals.counter(NEXT_PLACE)?);
-        totals.set(FORMAT_KEY, FORMAT);
-    }
-    totals.close()?;
+    let found = take_over(&transaction)?;
     let mut tables = Tables::open(&transaction, Tail::default())?;
     tables.make()?;
     tables.close()?;
     transaction.commit()?;
     Ok(found.max(FORMAT))
+}
+
+/// Brings the counters of an earlier format to this one. Returns the format before.
+fn take_over(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
+    let mut totals = Totals::open(transaction)?;
+    let found = totals.counter(FORMAT_KEY)?;
+    if found < FORMAT {
+        let next = totals.counter(NEXT_PLACE)?;
+        if found < 2 {
+            totals.set(INDEXED, next);
+        }
+        let records = transaction.open_table(RECORDS)?;
+        for entry in records.range(totals.counter(INDEXED)?..next)? {
+            totals.add(PENDING, -1)?;
+            totals.add(BYTES, -signed(entry?.1.value().len()))?;
+        }
+        totals.set(FORMAT_KEY, FORMAT);
+    }
+    totals.close()?;
+    Ok(found)
 }
 
 /// The file's format; `None` for one that has just been made.

@@ -167,16 +167,17 @@ impl Buffer {
             let oldest = snapshot.open_table(RECORDS)?.first()?.and_then(|(place, bytes)| {
                 Header::decode(place.value(), bytes.value()).ok().map(|header| header.queued_at)
             });
-            let mut by_priority = snapshot.tail(Tail::by_priority)?;
+            let (mut by_priority, in_tail, tail_bytes) =
+                snapshot.tail(|tail| (tail.by_priority(), tail.len(), tail.bytes()))?;
             for (count, indexed) in by_priority.iter_mut().zip(snapshot.counters(BY_PRIORITY)?) {
                 *count += indexed;
             }
-            let [pending, bytes, dead, quarantined] =
+            let [indexed, indexed_bytes, dead, quarantined] =
                 snapshot.counters([PENDING, BYTES, DEAD_COUNT, QUARANTINED])?;
             Ok(Stats {
-                pending,
+                pending: indexed + in_tail,
                 by_priority,
-                bytes,
+                bytes: indexed_bytes + tail_bytes,
                 dead,
                 quarantined,
                 waiting_lanes: snapshot.open_table(WAITING)?.len()?,

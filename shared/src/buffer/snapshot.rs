@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError};
 use uuid::Uuid;
 
-use super::layout::{COUNTERS, INDEXED, LANE_STATES, LANES, NEXT_PLACE, RECORDS, USERS};
+use super::layout::{COUNTERS, INDEXED, LANE_STATES, LANES, RECORDS, USERS};
 use super::record::lane_bytes;
 use super::tail::{Group, Tail};
 use crate::domain::Lane;
@@ -86,27 +86,26 @@ impl Snapshot {
 
     /// Whether there are records that no index tells of.
     pub(super) fn has_tail(&self) -> Result<bool, redb::Error> {
-        let [from, next] = self.counters([INDEXED, NEXT_PLACE])?;
-        Ok(from < next)
+        let [from] = self.counters([INDEXED])?;
+        let records = self.transaction.open_table(RECORDS)?;
+        let last = records.last()?;
+        Ok(last.is_some_and(|(last, _)| last.value() >= from))
     }
 
     /// Asks something of the tail. It may tell of operations that came after this state: there are no
     /// records of them here.
     pub(super) fn tail<T>(&self, ask: impl FnOnce(&Tail) -> T) -> Result<T, redb::Error> {
-        let [from, next] = self.counters([INDEXED, NEXT_PLACE])?;
-        if from == next {
-            return Ok(ask(&Tail::default()));
-        }
+        let [from] = self.counters([INDEXED])?;
         let records = self.transaction.open_table(RECORDS)?;
         let mut shared = self.opened.tail.lock().unwrap_or_else(PoisonError::into_inner);
         if shared.from() <= from {
-            shared.catch_up(&records, from, next)?;
+            shared.catch_up(&records, from)?;
             return Ok(ask(&shared));
         }
         // A reader of a later state was here before: the tail of this one is in no memory any more.
         drop(shared);
         let mut own = Tail::default();
-        own.catch_up(&records, from, next)?;
+        own.catch_up(&records, from)?;
         Ok(ask(&own))
     }
 }

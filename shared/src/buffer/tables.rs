@@ -8,9 +8,8 @@
 use redb::{ReadableTable, StorageError, Table, WriteTransaction};
 
 use super::layout::{
-    AUDIT, BYTES, Bytes, DEAD, INDEXED, LANE_STATES, LANES, LaneKey, LaneState, NEXT_PLACE,
-    PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL, SCRUB, STATUS,
-    Slot, USERS, WAITING,
+    AUDIT, BYTES, Bytes, DEAD, INDEXED, LANE_STATES, LANES, LaneKey, LaneState, PENDING, PLACES,
+    Place, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL, SCRUB, STATUS, Slot, USERS, WAITING,
 };
 use super::on_demand::OnDemand;
 use super::record::{self, Header, Payload};
@@ -50,7 +49,7 @@ impl<'txn> Tables<'txn> {
         mut tail: Tail,
     ) -> Result<Self, redb::Error> {
         let (records, totals) = (transaction.open_table(RECORDS)?, Totals::open(transaction)?);
-        tail.catch_up(&records, totals.counter(INDEXED)?, totals.counter(NEXT_PLACE)?)?;
+        tail.catch_up(&records, totals.counter(INDEXED)?)?;
         Ok(Self {
             records,
             totals,
@@ -141,12 +140,9 @@ impl<'txn> Tables<'txn> {
     /// Puts an operation at the end of its lane. It is in the tail, and its record is kept in memory
     /// until [`Tables::write_appended`].
     pub(super) fn append(&mut self, header: &Header, payload: &Payload) -> Result<(), redb::Error> {
-        let seq = self.totals.counter(NEXT_PLACE)?;
+        let seq = self.tail.next();
         let bytes = record::encode(seq, header, payload);
         self.tail.note(seq, header, bytes.len());
-        self.totals.set(NEXT_PLACE, seq + 1);
-        self.totals.add(PENDING, 1)?;
-        self.totals.add(BYTES, signed(bytes.len()))?;
         self.appended.push((seq, bytes));
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! The tail: the newest operations, whose records are in the file and which no index tells of yet.
 //!
 //! An append that changed every index would rewrite a page of each, or several, for a handful of
-//! entries. So it writes its record and the counters, and the indexes follow in one go, each in the
-//! order of its keys (`Tables::index`): when the tail has grown long, and before anything is done
-//! that is not an append. The counter `indexed` is the place where the tail begins; it ends where the
-//! records do. A record of the tail never changes.
+//! entries. So it writes its record and nothing else, and the indexes and counters follow in one go,
+//! each index in the order of its keys (`Tables::index`): when the tail has grown long, and before
+//! anything is done that is not an append. The counter `indexed` is the place where the tail begins;
+//! it ends where the records do. A record of the tail never changes.
 //!
 //! What the indexes do not tell of the tail is told by its records. Each process keeps it in memory
 //! as well, and reads of those records only what other processes have appended.
@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use redb::{ReadableTable, StorageError};
 
-use super::layout::{BY_PRIORITY, Bytes, INDEXED, LaneState, Place, priority_index};
+use super::layout::{
+    BY_PRIORITY, BYTES, Bytes, INDEXED, LaneState, PENDING, Place, priority_index,
+};
 use super::record::{Header, lane_bytes};
 use super::sorted::insert_sorted;
 use super::tables::{Tables, signed};
@@ -46,6 +48,7 @@ impl Group {
 pub(super) struct Tail {
     from: u64,
     next: u64,
+    bytes: u64,
     ids: HashMap<u128, u64>,
     lanes: HashMap<[u8; 17], Group>,
     users: HashMap<u128, Group>,
@@ -68,25 +71,30 @@ impl Tail {
         self.next - self.from
     }
 
+    /// The bytes of their records.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Forgets everything: a tail begins here.
     fn begin(&mut self, from: u64) {
-        (self.from, self.next) = (from, from);
+        (self.from, self.next, self.bytes) = (from, from, 0);
         self.ids.clear();
         self.lanes.clear();
         self.users.clear();
         self.by_priority = [0; MAX_PRIORITY as usize];
     }
 
-    /// Reads what it does not know yet of a tail between these places.
+    /// Reads what it does not know yet of a tail that begins at a place.
     pub(super) fn catch_up(
         &mut self,
         records: &impl ReadableTable<u64, Bytes>,
         from: u64,
-        next: u64,
     ) -> Result<(), StorageError> {
         if self.from != from {
             self.begin(from);
         }
+        let next = records.last()?.map_or(0, |(last, _)| last.value() + 1);
         if self.next >= next {
             return Ok(());
         }
@@ -94,11 +102,11 @@ impl Tail {
             let (place, record) = entry?;
             // One with a damaged header is set aside when the indexes follow; until then nothing
             // finds it here.
-            if let Ok(header) = Header::decode(place.value(), record.value()) {
-                self.note(place.value(), &header, record.value().len());
+            match Header::decode(place.value(), record.value()) {
+                Ok(header) => self.note(place.value(), &header, record.value().len()),
+                Err(_) => self.extend(place.value(), record.value().len()),
             }
         }
-        self.next = next;
         Ok(())
     }
 
@@ -114,7 +122,12 @@ impl Tail {
         }
         self.ids.insert(id, place);
         self.by_priority[priority_index(header.priority)] += 1;
+        self.extend(place, length);
+    }
+
+    fn extend(&mut self, place: u64, length: usize) {
         self.next = place + 1;
+        self.bytes += u64::try_from(length).unwrap_or(u64::MAX);
     }
 
     /// The place of an operation.
@@ -170,10 +183,13 @@ impl Tables<'_> {
         self.index_users(&sound)?;
         // Mostly in the order of the places already: ids are drawn from a clock.
         sound.sort_unstable_by_key(|(_, header, _)| header.id);
-        let mut counts = [0; MAX_PRIORITY as usize];
-        for (_, header, _) in &sound {
+        let (mut counts, mut bytes) = ([0; MAX_PRIORITY as usize], 0);
+        for (_, header, length) in &sound {
             counts[priority_index(header.priority)] += 1;
+            bytes += signed(*length);
         }
+        self.totals.add(PENDING, signed(sound.len()))?;
+        self.totals.add(BYTES, bytes)?;
         for (name, count) in BY_PRIORITY.into_iter().zip(counts) {
             self.totals.add(name, count)?;
         }
@@ -183,7 +199,6 @@ impl Tables<'_> {
         insert_sorted(self.places.open()?, places)?;
         let known: Vec<_> = damaged.iter().map(|(place, _)| self.tail.id_at(*place)).collect();
         self.totals.set(INDEXED, to);
-        self.tail.catch_up(&self.records, to, next)?;
         for ((place, damage), id) in damaged.into_iter().zip(known) {
             let Some(record) = self.records.remove(place)?.map(|record| record.value().to_vec())
             else {
@@ -192,10 +207,9 @@ impl Tables<'_> {
             if let Some(id) = id {
                 self.places.open()?.insert(id, Place::Quarantined(place).encode())?;
             }
-            self.uncount(record.len())?;
             self.set_aside(place, damage, &record)?;
         }
-        Ok(())
+        Ok(self.tail.catch_up(&self.records, to)?)
     }
 
     /// Puts operations, in the order of their places, at the ends of their lanes.

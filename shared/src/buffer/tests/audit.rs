@@ -2,7 +2,6 @@
 
 use redb::ReadableTable;
 
-use super::super::layout::{INDEXED, NEXT_PLACE};
 use super::super::*;
 
 /// Fails if anything is wrong with the file.
@@ -31,6 +30,5 @@ fn flip_at(tables: &mut Tables<'_>, place: u64, offset: usize) -> Result<(), Buf
 /// How many operations the indexes do not tell of.
 pub(super) fn tail(buffer: &Buffer) -> u64 {
     let snapshot = Snapshot::take(buffer.handle.read().unwrap().clone()).unwrap();
-    let [from, next] = snapshot.counters([INDEXED, NEXT_PLACE]).unwrap();
-    next - from
+    snapshot.tail(Tail::len).unwrap()
 }

@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 
-use super::super::layout::{FORMAT_KEY, INDEXED};
+use super::super::layout::{BYTES, COUNTERS, FORMAT_KEY, INDEXED, PENDING};
 use super::super::snapshot::Snapshot;
 use super::*;
 
@@ -131,11 +131,11 @@ async fn a_long_tail_gets_its_indexes_without_being_asked() {
     let clock = Clock::default();
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     let appended =
-        (0..3000).map(|task| buffer.append(operation(&clock, task % 7, create(task)), None));
+        (0..7000).map(|task| buffer.append(operation(&clock, task % 7, create(task)), None));
     assert!(join_all(appended).await.iter().all(Result::is_ok));
     let tail = audit::tail(&buffer);
     assert!(tail < super::super::tail::LONGEST, "{tail}");
-    assert_eq!(buffer.stats().await.unwrap().pending, 3000);
+    assert_eq!(buffer.stats().await.unwrap().pending, 7000);
     audit::check(&buffer).await;
 }
 
@@ -189,28 +189,69 @@ async fn a_record_that_was_damaged_before_any_index_told_of_it_is_set_aside() {
     }
 }
 
-#[tokio::test]
-async fn a_file_of_the_format_before_tails_is_taken_over() {
-    let folder = tempfile::tempdir().unwrap();
-    let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
-    for task in 1..4 {
-        buffer.append(operation(&clock, 1, create(task)), None).await.unwrap();
-    }
-    // Such a file has every record in its indexes, and no counter of where the tail begins.
+/// Makes what the counters say what an earlier format would have them say.
+async fn put_back(buffer: Buffer, format: u64) {
     let handle = buffer.handle.read().unwrap().clone();
-    buffer.write(|_, _| Ok(())).await.unwrap();
+    let Stats { pending, bytes, .. } = buffer.stats().await.unwrap();
+    drop(buffer);
     let transaction = handle.database.begin_write().unwrap();
-    let mut counters = transaction.open_table(super::super::layout::COUNTERS).unwrap();
-    counters.remove(INDEXED).unwrap();
-    counters.insert(FORMAT_KEY, 1).unwrap();
+    let mut counters = transaction.open_table(COUNTERS).unwrap();
+    if format == 1 {
+        // No counter of where the tail begins.
+        counters.remove(INDEXED).unwrap();
+    }
+    counters.insert(PENDING, pending).unwrap();
+    counters.insert(BYTES, bytes).unwrap();
+    counters.insert("next_place", pending).unwrap();
+    counters.insert(FORMAT_KEY, format).unwrap();
     drop(counters);
     transaction.commit().unwrap();
-    drop((buffer, handle));
-    for _ in 0..2 {
+}
+
+#[tokio::test]
+async fn files_of_earlier_formats_are_taken_over() {
+    for format in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::default();
         let buffer = Buffer::open(&settings(folder.path())).unwrap();
-        assert_eq!(audit::tail(&buffer), 0);
-        assert_eq!(batch(&buffer).await.len(), 3);
+        for task in 1..6 {
+            // In the first format every record is in the indexes.
+            if task == 3 || format == 1 {
+                buffer.write(|_, _| Ok(())).await.unwrap();
+            }
+            buffer.append(operation(&clock, 1, create(task)), None).await.unwrap();
+        }
+        if format == 1 {
+            buffer.write(|_, _| Ok(())).await.unwrap();
+        }
+        let before = buffer.stats().await.unwrap();
+        put_back(buffer, format).await;
+        for _ in 0..2 {
+            let buffer = Buffer::open(&settings(folder.path())).unwrap();
+            assert_eq!(audit::tail(&buffer), if format == 1 { 0 } else { 3 });
+            assert_eq!(buffer.stats().await.unwrap(), before);
+            audit::check(&buffer).await;
+        }
+        let buffer = Buffer::open(&settings(folder.path())).unwrap();
+        assert_eq!(batch(&buffer).await.len(), 5);
+        buffer.append(operation(&clock, 1, create(6)), None).await.unwrap();
         audit::check(&buffer).await;
+        assert_eq!(batch(&buffer).await.len(), 6);
     }
+}
+
+/// The place after the last is kept when nothing is left to tell of it.
+#[tokio::test]
+async fn places_go_on_where_a_drained_file_left_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let mut buffer = Buffer::open(&settings(folder.path())).unwrap();
+    for expected in [0, 1, 2] {
+        buffer.append(operation(&clock, 1, create(7)), None).await.unwrap();
+        let [entry] = &batch(&buffer).await[..] else { panic!("one is pending") };
+        assert_eq!(entry.place, expected);
+        settle(&buffer, entry.place, Verdict::Done).await;
+        buffer = reopened(buffer, folder.path());
+    }
+    audit::check(&buffer).await;
 }
