@@ -17,7 +17,8 @@
 //! | `counters`, `status` | name | totals; what the worker publishes, and whether replay is paused |
 //!
 //! A place is a number that grows with every append to the file: the order of acceptance. The newest
-//! records are in the `tail`: `lanes` to `user_totals` do not tell of them yet.
+//! records are in the `tail`: `lanes` to `user_totals` do not tell of them yet, nor do the counters of
+//! what is pending.
 //! Integers inside values are little-endian.
 
 use redb::TableDefinition;

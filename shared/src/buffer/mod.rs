@@ -2,8 +2,8 @@
 //! processes of one host.
 //!
 //! Guarantees: an operation is in the file, synced to the disk, before [`Buffer::append`] returns;
-//! inside a lane the order of acceptance is never changed; counts and records change in one
-//! transaction, and what no index tells of yet (`tail`) is found all the same. Everything but damage
+//! inside a lane the order of acceptance is never changed; indexes and counts change in one
+//! transaction, and what they do not tell of yet (`tail`) is found and counted all the same. Everything but damage
 //! costs O(log n).
 //!
 //! Locking: redb's multi-writer mode lets any number of processes open the file; one transaction

@@ -69,10 +69,11 @@ impl Tables<'_> {
         self.rebuild_lane(&lane)
     }
 
-    /// Works a lane's state out anew from its records.
+    /// Works a lane's state out anew from its records. Those that cannot be read count as least urgent:
+    /// a lane goes on while it has any.
     fn rebuild_lane(&mut self, lane: &[u8; 17]) -> Result<(), redb::Error> {
         let before = self.lane_state(lane)?;
-        let mut after: Option<LaneState> = None;
+        let (mut after, mut unread): (Option<LaneState>, u32) = (None, 0);
         let places: Vec<u64> = self
             .lanes
             .open()?
@@ -81,13 +82,19 @@ impl Tables<'_> {
             .collect::<Result<_, _>>()?;
         for seq in &places {
             let seq = *seq;
-            let Some(header) = header_at(&self.records, seq)? else { continue };
+            let Some(header) = header_at(&self.records, seq)? else {
+                unread += 1;
+                continue;
+            };
             after.get_or_insert(LaneState::beginning(seq, &header)).note(&header);
         }
         // A lane of which nothing can be read yet must be found all the same, to be set aside.
         if let (None, Some(head), Some(old)) = (&after, places.first(), &before) {
             let (head, counts) = (*head, LaneState::default().counts);
             after = Some(LaneState { head, counts, not_before: 0, ..*old });
+        }
+        if let Some(after) = &mut after {
+            *after.count(1) += unread;
         }
         let counts = |state: Option<LaneState>| state.unwrap_or_default().counts;
         for (name, (old, new)) in

@@ -167,17 +167,17 @@ impl Buffer {
             let oldest = snapshot.open_table(RECORDS)?.first()?.and_then(|(place, bytes)| {
                 Header::decode(place.value(), bytes.value()).ok().map(|header| header.queued_at)
             });
-            let (mut by_priority, in_tail, tail_bytes) =
-                snapshot.tail(|tail| (tail.by_priority(), tail.len(), tail.bytes()))?;
+            let tail = snapshot.own_tail()?;
+            let mut by_priority = tail.by_priority();
             for (count, indexed) in by_priority.iter_mut().zip(snapshot.counters(BY_PRIORITY)?) {
                 *count += indexed;
             }
             let [indexed, indexed_bytes, dead, quarantined] =
                 snapshot.counters([PENDING, BYTES, DEAD_COUNT, QUARANTINED])?;
             Ok(Stats {
-                pending: indexed + in_tail,
+                pending: indexed + tail.len(),
                 by_priority,
-                bytes: indexed_bytes + tail_bytes,
+                bytes: indexed_bytes + tail.bytes(),
                 dead,
                 quarantined,
                 waiting_lanes: snapshot.open_table(WAITING)?.len()?,

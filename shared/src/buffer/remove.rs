@@ -34,10 +34,14 @@ impl Tables<'_> {
         places.sort_unstable();
         places.dedup();
         let mut records = Vec::with_capacity(places.len());
-        remove_sorted(&mut self.records, &places, |place, record| {
-            records.push((*place, record.to_vec()));
-            true
-        })?;
+        // Side by side, since what lies between would have to be read, and may be large.
+        for run in places.chunk_by(|place, next| next - place == 1) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            self.records.retain_in(first..=last, |place, record| {
+                records.push((place, record.to_vec()));
+                false
+            })?;
+        }
         let (mut sound, mut unreadable) = (Vec::with_capacity(records.len()), Vec::new());
         for (place, record) in &records {
             let (place, length) = (*place, record.len());
@@ -46,7 +50,9 @@ impl Tables<'_> {
                 Err(_) => unreadable.push((place, length)),
             }
         }
-        self.unlink(&sound)?;
+        if !sound.is_empty() {
+            self.unlink(&sound)?;
+        }
         for (place, length) in unreadable {
             self.unlink_unreadable(place, length)?;
         }

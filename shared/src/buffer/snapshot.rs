@@ -92,6 +92,14 @@ impl Snapshot {
         Ok(last.is_some_and(|(last, _)| last.value() >= from))
     }
 
+    /// The tail of this state and of no later one, read anew: for counts.
+    pub(super) fn own_tail(&self) -> Result<Tail, redb::Error> {
+        let [from] = self.counters([INDEXED])?;
+        let mut tail = Tail::default();
+        tail.catch_up(&self.transaction.open_table(RECORDS)?, from)?;
+        Ok(tail)
+    }
+
     /// Asks something of the tail. It may tell of operations that came after this state: there are no
     /// records of them here.
     pub(super) fn tail<T>(&self, ask: impl FnOnce(&Tail) -> T) -> Result<T, redb::Error> {
@@ -104,9 +112,7 @@ impl Snapshot {
         }
         // A reader of a later state was here before: the tail of this one is in no memory any more.
         drop(shared);
-        let mut own = Tail::default();
-        own.catch_up(&records, from)?;
-        Ok(ask(&own))
+        Ok(ask(&self.own_tail()?))
     }
 }
 

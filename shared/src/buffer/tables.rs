@@ -8,8 +8,9 @@
 use redb::{ReadableTable, StorageError, Table, WriteTransaction};
 
 use super::layout::{
-    AUDIT, BYTES, Bytes, DEAD, INDEXED, LANE_STATES, LANES, LaneKey, LaneState, PENDING, PLACES,
-    Place, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL, SCRUB, STATUS, Slot, USERS, WAITING,
+    AUDIT, BYTES, Bytes, DEAD, FORMAT, FORMAT_KEY, INDEXED, LANE_STATES, LANES, LaneKey, LaneState,
+    PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL, SCRUB, STATUS,
+    Slot, USERS, WAITING,
 };
 use super::on_demand::OnDemand;
 use super::record::{self, Header, Payload};
@@ -49,6 +50,10 @@ impl<'txn> Tables<'txn> {
         mut tail: Tail,
     ) -> Result<Self, redb::Error> {
         let (records, totals) = (transaction.open_table(RECORDS)?, Totals::open(transaction)?);
+        if totals.counter(FORMAT_KEY)? != FORMAT {
+            // A newer program has taken the file over while this one had it open.
+            return Err(redb::Error::Corrupted("the tables are of another format".to_owned()));
+        }
         tail.catch_up(&records, totals.counter(INDEXED)?)?;
         Ok(Self {
             records,
@@ -98,7 +103,7 @@ impl<'txn> Tables<'txn> {
         Ok(self.tail)
     }
 
-    /// Takes a record out of the counters of all records.
+    /// Takes a record that the indexes told of out of the counters.
     pub(super) fn uncount(&mut self, length: usize) -> Result<(), redb::Error> {
         self.totals.add(PENDING, -1)?;
         self.totals.add(BYTES, -signed(length))

@@ -24,6 +24,8 @@ use crate::domain::MAX_PRIORITY;
 /// Operations that a tail has before the indexes follow, at the most: the longer, the more entries
 /// share a page that is rewritten, and the longer is the commit in which they follow.
 pub(super) const LONGEST: u64 = 4096;
+/// Bytes of their records, at the most: who does not know a tail yet reads all of it.
+const HEAVIEST: u64 = 4 << 20;
 
 /// The operations of a lane, or of a user, in the tail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,6 +76,11 @@ impl Tail {
     /// The bytes of their records.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Whether the indexes should follow now.
+    pub(super) fn is_long(&self) -> bool {
+        self.len() >= LONGEST || self.bytes >= HEAVIEST
     }
 
     /// Forgets everything: a tail begins here.

@@ -13,7 +13,7 @@ use super::file::BufferFile;
 use super::job::{BIT, Job, Purpose, Room};
 use super::snapshot::Opened;
 use super::tables::Tables;
-use super::tail::{self, Tail};
+use super::tail::Tail;
 use super::{BufferError, OpenError};
 
 /// Requests that share one commit at the most.
@@ -185,7 +185,7 @@ fn change(
             break;
         }
     }
-    if tables.tail.len() >= tail::LONGEST {
+    if tables.tail.is_long() {
         tables.index(u64::MAX)?;
     }
     tables.close()

@@ -260,3 +260,24 @@ async fn i9_a_lane_of_which_no_record_can_be_read_is_set_aside_to_its_end() {
     assert_eq!(buffer.stats().await.unwrap().pending, 0);
     audit::check(&buffer).await;
 }
+
+#[tokio::test]
+async fn a_lane_of_which_only_an_unreadable_record_is_left_is_still_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    for change in [create(1), delete(1), delete(1), delete(1)] {
+        buffer.append(operation(&clock, 1, change), None).await.unwrap();
+    }
+    assert_eq!(batch(&buffer).await.len(), 4);
+    for damaged in [0, 2] {
+        audit::flip(&buffer, damaged, 3).await;
+    }
+    assert_eq!(set_damaged_aside(&buffer).await.len(), 1);
+    let done = |place| Settlement { place, verdict: Verdict::Done };
+    buffer.settle(vec![done(1), done(3)]).await.unwrap();
+    assert_eq!(set_damaged_aside(&buffer).await.len(), 1);
+    let stats = buffer.stats().await.unwrap();
+    assert_eq!((stats.pending, stats.by_priority, stats.quarantined), (0, [0; 5], 2));
+    audit::check(&buffer).await;
+}

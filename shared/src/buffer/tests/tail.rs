@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 
-use super::super::layout::{BYTES, COUNTERS, FORMAT_KEY, INDEXED, PENDING};
+use super::super::layout::{BYTES, COUNTERS, FORMAT, FORMAT_KEY, INDEXED, PENDING};
 use super::super::snapshot::Snapshot;
 use super::*;
 
@@ -254,4 +254,18 @@ async fn places_go_on_where_a_drained_file_left_off() {
         buffer = reopened(buffer, folder.path());
     }
     audit::check(&buffer).await;
+}
+
+#[tokio::test]
+async fn a_file_that_a_newer_program_has_taken_over_is_not_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let handle = buffer.handle.read().unwrap().clone();
+    let transaction = handle.database.begin_write().unwrap();
+    transaction.open_table(COUNTERS).unwrap().insert(FORMAT_KEY, FORMAT + 1).unwrap();
+    transaction.commit().unwrap();
+    let refused = buffer.append(operation(&clock, 1, create(1)), None).await;
+    assert!(matches!(refused, Err(BufferError::Unavailable(_))), "{refused:?}");
+    assert_eq!(buffer.stats().await.unwrap().pending, 0);
 }
