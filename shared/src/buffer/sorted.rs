@@ -62,7 +62,7 @@ macro_rules! owned_as_it_is {
     )*};
 }
 
-owned_as_it_is!(u64, u128, (u8, u64), (i64, u64), (u128, u64));
+owned_as_it_is!(u128, (u8, u64), (i64, u64), (u128, u64));
 
 impl OwnedKey for LaneKey {
     type Owned = [u8; 17];
@@ -140,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    const TABLE: TableDefinition<u64, &str> = TableDefinition::new("table");
+    const TABLE: TableDefinition<u128, &str> = TableDefinition::new("table");
 
     #[test]
     fn entries_come_between_around_and_over_those_that_are_there() {
@@ -170,7 +170,7 @@ mod tests {
             table.insert(key, if key % 5 == 0 { "kept" } else { "old" }).unwrap();
         }
         // One after the other, near one another, far apart, not there, beyond the end.
-        let keys: Vec<u64> = (0..400)
+        let keys: Vec<u128> = (0..400)
             .chain((400..700).step_by(3))
             .chain((700..2900).step_by(100))
             .chain(2990..3100)
@@ -178,9 +178,9 @@ mod tests {
         remove_sorted(&mut table, &keys, |_, value| value == "old").unwrap();
         remove_sorted(&mut table, &[], |_, _| true).unwrap();
         remove_sorted(&mut table, &[5000], |_, _| true).unwrap();
-        let left: Vec<u64> = table.iter().unwrap().map(|entry| entry.unwrap().0.value()).collect();
-        let leaves = |key: &u64| !key.is_multiple_of(5) && keys.binary_search(key).is_ok();
-        let expected: Vec<u64> = (0..3000).filter(|key| key % 7 != 3 && !leaves(key)).collect();
+        let left: Vec<u128> = table.iter().unwrap().map(|entry| entry.unwrap().0.value()).collect();
+        let leaves = |key: &u128| !key.is_multiple_of(5) && keys.binary_search(key).is_ok();
+        let expected: Vec<u128> = (0..3000).filter(|key| key % 7 != 3 && !leaves(key)).collect();
         assert_eq!(left, expected);
     }
 }
