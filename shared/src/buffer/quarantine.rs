@@ -6,7 +6,7 @@ use redb::ReadableTable;
 
 use super::layout::{BY_PRIORITY, LaneState, Place, QUARANTINED};
 use super::record::{self, Damage, Header};
-use super::tables::{Tables, header_at};
+use super::tables::{Tables, header_at, signed};
 
 impl Tables<'_> {
     /// Sets a record aside that cannot be read, with all its bytes.
@@ -54,7 +54,7 @@ impl Tables<'_> {
         }
         if let Some(user) = user {
             self.users.open()?.remove((user, seq))?;
-            self.count_user_out(user, length)?;
+            self.totals.add_to_user(user, -1, -signed(length))?;
         }
         let mut lane = None;
         for entry in self.lanes.open()?.iter()? {

@@ -8,7 +8,7 @@ use redb::ReadableTable;
 use super::layout::{BY_PRIORITY, LaneState, priority_index};
 use super::record::{Header, lane_bytes};
 use super::sorted::remove_sorted;
-use super::tables::{Tables, header_at};
+use super::tables::{Tables, header_at, signed};
 
 /// An operation whose record has been taken out.
 struct Removed {
@@ -71,15 +71,16 @@ impl Tables<'_> {
         remove_sorted(self.users.open()?, &of_users, |_, ()| true)?;
         let mut leaving = Leaving::new();
         for gone in operations {
-            self.count_user_out(gone.header.user_id.as_u128(), gone.length)?;
+            let user = gone.header.user_id.as_u128();
+            self.totals.add_to_user(user, -1, -signed(gone.length))?;
             self.uncount(gone.length)?;
             self.totals.add(BY_PRIORITY[priority_index(gone.header.priority)], -1)?;
             leaving.entry(lane_bytes(gone.header.lane)).or_default().push(gone);
         }
-        let of_lane = |(lane, gone): (&[u8; 17], &Vec<&Removed>)| {
-            gone.iter().map(|gone| (*lane, gone.place)).collect::<Vec<_>>()
-        };
-        let rows: Vec<_> = leaving.iter().flat_map(of_lane).collect();
+        let rows: Vec<_> = leaving
+            .iter()
+            .flat_map(|(lane, gone)| gone.iter().map(move |gone| (*lane, gone.place)))
+            .collect();
         remove_sorted(self.lanes.open()?, &rows, |_, ()| true)?;
         let going_on = self.end_lanes(&leaving)?;
         for (lane, before) in going_on {
@@ -89,7 +90,7 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Takes out the lanes that nothing is left of. Returns the others, with their states before.
+    /// Takes out the ready lanes that nothing is left of. Returns the others, with their states before.
     fn end_lanes(
         &mut self,
         leaving: &Leaving<'_>,
@@ -99,23 +100,17 @@ impl Tables<'_> {
         remove_sorted(self.lane_states.open()?, &lanes, |lane, state| {
             let state = LaneState::decode(state);
             let gone = leaving.get(lane).map_or(&[][..], Vec::as_slice);
-            let ends = counted_out(&state, gone).len() == 0 && has_head(&state, gone);
+            let is_over = counted_out(&state, gone).len() == 0 && has_head(&state, gone);
+            let ends = is_over && state.not_before == 0;
             if ends {
-                ended.push(state);
+                ended.push(state.rank());
             } else {
                 going_on.push((*lane, state));
             }
             ends
         })?;
-        let (waiting, ready): (Vec<_>, Vec<_>) =
-            ended.into_iter().partition(|state| state.not_before > 0);
-        let mut ranks: Vec<_> = ready.iter().map(LaneState::rank).collect();
-        ranks.sort_unstable();
-        remove_sorted(self.ready.open()?, &ranks, |_, _| true)?;
-        let mut turns: Vec<_> =
-            waiting.iter().map(|state| (state.not_before, state.head)).collect();
-        turns.sort_unstable();
-        remove_sorted(self.waiting.open()?, &turns, |_, _| true)?;
+        ended.sort_unstable();
+        remove_sorted(self.ready.open()?, &ended, |_, _| true)?;
         Ok(going_on)
     }
 

@@ -62,7 +62,7 @@ macro_rules! owned_as_it_is {
     )*};
 }
 
-owned_as_it_is!(u128, (u8, u64), (i64, u64), (u128, u64));
+owned_as_it_is!(u128, (u8, u64), (u128, u64));
 
 impl OwnedKey for LaneKey {
     type Owned = [u8; 17];

@@ -26,7 +26,7 @@ pub(super) struct Tables<'txn> {
     pub(super) lanes: OnDemand<'txn, (LaneKey, u64), ()>,
     pub(super) lane_states: OnDemand<'txn, LaneKey, &'static [u8; LaneState::BYTES]>,
     pub(super) ready: OnDemand<'txn, (u8, u64), &'static [u8; Slot::BYTES]>,
-    pub(super) waiting: OnDemand<'txn, (i64, u64), &'static [u8; Slot::BYTES]>,
+    waiting: OnDemand<'txn, (i64, u64), &'static [u8; Slot::BYTES]>,
     pub(super) places: OnDemand<'txn, u128, (u8, u64)>,
     pub(super) users: OnDemand<'txn, (u128, u64), ()>,
     pub(super) dead: OnDemand<'txn, (i64, u128), Bytes>,
@@ -173,11 +173,6 @@ impl<'txn> Tables<'txn> {
         let delta = signed(bytes.len()) - signed(before);
         self.totals.add_to_user(header.user_id.as_u128(), 0, delta)?;
         self.totals.add(BYTES, delta)
-    }
-
-    /// Counts an operation out of what its user has pending.
-    pub(super) fn count_user_out(&mut self, user: u128, length: usize) -> Result<(), redb::Error> {
-        self.totals.add_to_user(user, -1, -signed(length))
     }
 
     /// Keeps an operation and its whole lane waiting until `not_before` (Unix milliseconds).
