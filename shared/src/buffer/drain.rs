@@ -6,8 +6,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redb::ReadableTable;
-
 use super::audit::purge_audit;
 use super::keys::Keys;
 use super::layout::{LANES, READY, RECORDS, Slot, WAITING};

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::sys::statvfs::statvfs;
+use redb::backends::FileBackend;
 use redb::{Builder, ConcurrencyMode, Database, DatabaseError};
 use thiserror::Error;
 
@@ -96,14 +97,15 @@ impl BufferFile {
         private_folder(path)?;
         let file = open_private(path)?;
         let identity = identity(&file.metadata().map_err(at)?);
+        let refused = |error: DatabaseError| OpenError::Database {
+            path: path.to_owned(),
+            source: Box::new(error.into()),
+        };
         let database = Builder::new()
             .set_cache_size(cache_bytes)
             .set_concurrency_mode(ConcurrencyMode::MultiWriter)
-            .create_file(file)
-            .map_err(|error: DatabaseError| OpenError::Database {
-                path: path.to_owned(),
-                source: Box::new(error.into()),
-            })?;
+            .create_with_backend(FileBackend::new(file).map_err(refused)?)
+            .map_err(refused)?;
         Ok((Self { path: path.to_owned(), identity }, database))
     }
 

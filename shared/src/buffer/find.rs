@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use redb::ReadableTable;
 use uuid::Uuid;
 
 use super::audit::Act;

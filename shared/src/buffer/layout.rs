@@ -54,9 +54,11 @@ pub(super) const SCRUB: TableDefinition<u64, Bytes> = TableDefinition::new("scru
 
 /// The layout of these tables, kept in `counters` under [`FORMAT_KEY`].
 ///
-/// 1 had no tail: its indexes tell of every record. In 2 the counters told of the tail as well. A table
-/// more is a format more: tables are made when a file is opened that has an earlier one.
-pub(super) const FORMAT: u64 = 3;
+/// 1 had no tail: its indexes tell of every record. In 2 the counters told of the tail as well. 3 has the
+/// tables of 4, but was written by processes whose redb (before 4.5) takes other locks: the number keeps
+/// one that still runs from writing. A table more is a format more: tables are made when a file is
+/// opened that has an earlier one.
+pub(super) const FORMAT: u64 = 4;
 pub(super) const FORMAT_KEY: &str = "format";
 /// The place from which on records are in the tail: in no index yet.
 pub(super) const INDEXED: &str = "indexed";

@@ -4,7 +4,6 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use redb::ReadableTable;
 use uuid::Uuid;
 
 use super::drain::Entry;

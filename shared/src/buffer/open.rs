@@ -54,7 +54,7 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
 fn take_over(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
     let mut totals = Totals::open(transaction)?;
     let found = totals.counter(FORMAT_KEY)?;
-    if found < FORMAT {
+    if found < 3 {
         let next = totals.counter(NEXT_PLACE)?;
         if found < 2 {
             totals.set(INDEXED, next);
@@ -64,6 +64,8 @@ fn take_over(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
             totals.add(PENDING, -1)?;
             totals.add(BYTES, -signed(entry?.1.value().len()))?;
         }
+    }
+    if found < FORMAT {
         totals.set(FORMAT_KEY, FORMAT);
     }
     totals.close()?;

@@ -127,7 +127,7 @@ impl Buffer {
                 }
                 Ok::<_, redb::Error>(heads.len() < limit)
             };
-            for entry in states.range(&first..=&last)? {
+            for entry in states.range::<&[u8; 17]>(&first..=&last)? {
                 if !look(LaneState::decode(entry?.1.value()).head)? {
                     return Ok(heads);
                 }

@@ -37,7 +37,7 @@ impl Tables<'_> {
         // Side by side, since what lies between would have to be read, and may be large.
         for run in places.chunk_by(|place, next| next - place == 1) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-            self.records.retain_in(first..=last, |place, record| {
+            self.records.retain_in::<u64, _>(first..=last, |place, record| {
                 records.push((place, record.to_vec()));
                 false
             })?;

@@ -5,7 +5,6 @@
 //! It counts for the sessions of the user who asked for it alone: with Redis away nobody can tell
 //! whose a session is, and nobody must be able to end somebody else's by its id.
 
-use redb::ReadableTable;
 use uuid::Uuid;
 
 use super::layout::REVOKED;

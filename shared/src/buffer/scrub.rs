@@ -103,7 +103,6 @@ impl Buffer {
     ) -> Result<(), BufferError>
     where
         K: redb::Key + for<'a> redb::Value<SelfType<'a> = K> + Copy + Send + 'static,
-        (Bound<K>, Bound<K>): redb::KeyRange<K>,
     {
         let mut after = Some(Bound::Unbounded);
         while let Some(from) = after {
@@ -162,8 +161,14 @@ impl Buffer {
         loop {
             let removed = self
                 .chunk(move |tables| {
-                    let last =
-                        tables.scrub.open()?.range(..)?.rev().take(pages).last().transpose()?;
+                    let last = tables
+                        .scrub
+                        .open()?
+                        .range::<u64>(..)?
+                        .rev()
+                        .take(pages)
+                        .last()
+                        .transpose()?;
                     let Some(first) = last.map(|(key, _)| key.value()) else { return Ok(false) };
                     tables.scrub.open()?.retain_in(first.., |_, _| false)?;
                     Ok(true)
@@ -198,7 +203,6 @@ fn rebuild<K>(
 ) -> Result<Option<Bound<K>>, BufferError>
 where
     K: redb::Key + for<'a> redb::Value<SelfType<'a> = K> + Copy + 'static,
-    (Bound<K>, Bound<K>): redb::KeyRange<K>,
 {
     let (mut entries, mut bytes) = (Vec::new(), 0);
     for entry in table.range((from, Bound::<K>::Unbounded))?.take(ENTRIES) {

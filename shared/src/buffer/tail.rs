@@ -254,7 +254,8 @@ impl Tables<'_> {
     fn last_lane(&mut self, kind: u8) -> Result<Option<[u8; 17]>, redb::Error> {
         let (mut first, mut last) = ([0; 17], [u8::MAX; 17]);
         (first[0], last[0]) = (kind, kind);
-        let lane = self.lane_states.open()?.range(&first..=&last)?.next_back().transpose()?;
+        let lane =
+            self.lane_states.open()?.range::<&[u8; 17]>(&first..=&last)?.next_back().transpose()?;
         Ok(lane.map(|(lane, _)| *lane.value()))
     }
 
