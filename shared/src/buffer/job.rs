@@ -21,8 +21,40 @@ pub(super) struct Request<T, F> {
     work: F,
     purpose: Purpose,
     result: Option<Result<T, BufferError>>,
-    reply: oneshot::Sender<Result<T, BufferError>>,
+    reply: oneshot::Sender<Reply<T>>,
     claimed: Arc<AtomicBool>,
+}
+
+/// The result of a request.
+pub(super) struct Reply<T> {
+    pub(super) result: Result<T, BufferError>,
+    /// Those who wait for the same commit: answered when this is dropped, by whoever was woken, since
+    /// waking each from the writer's thread would keep that from the next commit.
+    _others: Finished,
+}
+
+/// Jobs of a commit, and what became of it. Dropping it answers their callers.
+pub(super) struct Finished {
+    jobs: Vec<Box<dyn Job>>,
+    problem: Option<String>,
+}
+
+impl Finished {
+    /// Answers the callers of jobs: those of a commit, or why there was none.
+    pub(super) fn answer(jobs: Vec<Box<dyn Job>>, committed: Result<(), String>) {
+        let mut finished = Self { jobs, problem: committed.err() };
+        if let Some(first) = finished.jobs.pop() {
+            first.finish(finished);
+        }
+    }
+}
+
+impl Drop for Finished {
+    fn drop(&mut self) {
+        for job in self.jobs.drain(..) {
+            job.finish(Self { jobs: Vec::new(), problem: self.problem.clone() });
+        }
+    }
 }
 
 impl<T, F> Request<T, F> {
@@ -31,7 +63,7 @@ impl<T, F> Request<T, F> {
     pub(super) fn new(
         work: F,
         purpose: Purpose,
-    ) -> (Self, oneshot::Receiver<Result<T, BufferError>>, Arc<AtomicBool>) {
+    ) -> (Self, oneshot::Receiver<Reply<T>>, Arc<AtomicBool>) {
         let (reply, result) = oneshot::channel();
         let claimed = Arc::new(AtomicBool::new(false));
         (
@@ -62,8 +94,8 @@ pub(super) trait Job: Send {
     fn run(&mut self, tables: &mut Tables<'_>, room: &Room) -> Result<(), redb::Error>;
     /// Whether it was refused, and so has changed nothing.
     fn is_refused(&self) -> bool;
-    /// Answers the caller, once it is known what became of the commit.
-    fn finish(self: Box<Self>, committed: Result<(), String>);
+    /// Answers the caller, and lets it answer the others of the commit.
+    fn finish(self: Box<Self>, others: Finished);
 }
 
 impl<T, F> Job for Request<T, F>
@@ -93,14 +125,14 @@ where
         matches!(self.result, Some(Err(_)))
     }
 
-    fn finish(self: Box<Self>, committed: Result<(), String>) {
-        let result = match (committed, self.result) {
-            (Ok(()), Some(result)) => result,
-            (Ok(()), None) => Err(BufferError::Unavailable("not run".to_owned())),
-            (Err(problem), _) => Err(BufferError::Unavailable(problem)),
+    fn finish(self: Box<Self>, others: Finished) {
+        let result = match (&others.problem, self.result) {
+            (None, Some(result)) => result,
+            (None, None) => Err(BufferError::Unavailable("not run".to_owned())),
+            (Some(problem), _) => Err(BufferError::Unavailable(problem.clone())),
         };
-        // A caller that has gone needs no answer.
-        let _ = self.reply.send(result);
+        // A caller that has gone needs no answer; the others get theirs all the same.
+        let _ = self.reply.send(Reply { result, _others: others });
     }
 }
 
