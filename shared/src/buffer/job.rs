@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::BufferError;
@@ -21,53 +22,29 @@ pub(super) struct Request<T, F> {
     work: F,
     purpose: Purpose,
     result: Option<Result<T, BufferError>>,
-    reply: oneshot::Sender<Reply<T>>,
+    reply: oneshot::Sender<Result<T, BufferError>>,
     claimed: Arc<AtomicBool>,
-}
-
-/// The result of a request.
-pub(super) struct Reply<T> {
-    pub(super) result: Result<T, BufferError>,
-    /// Those who wait for the same commit: answered when this is dropped, by whoever was woken, since
-    /// waking each from the writer's thread would keep that from the next commit.
-    _others: Finished,
-}
-
-/// Jobs of a commit, and what became of it. Dropping it answers their callers.
-pub(super) struct Finished {
-    jobs: Vec<Box<dyn Job>>,
-    problem: Option<String>,
-}
-
-impl Finished {
-    /// Answers the callers of jobs: those of a commit, or why there was none.
-    pub(super) fn answer(jobs: Vec<Box<dyn Job>>, committed: Result<(), String>) {
-        let mut finished = Self { jobs, problem: committed.err() };
-        if let Some(first) = finished.jobs.pop() {
-            first.finish(finished);
-        }
-    }
-}
-
-impl Drop for Finished {
-    fn drop(&mut self) {
-        for job in self.jobs.drain(..) {
-            job.finish(Self { jobs: Vec::new(), problem: self.problem.clone() });
-        }
-    }
+    runtime: Handle,
 }
 
 impl<T, F> Request<T, F> {
-    /// A request, where its result will arrive, and the flag with which it is claimed: by the
+    /// A request from a task of tokio's, where its result will arrive, and the flag with which it is claimed: by the
     /// writer for a commit, or by the caller to abandon it.
     pub(super) fn new(
         work: F,
         purpose: Purpose,
-    ) -> (Self, oneshot::Receiver<Reply<T>>, Arc<AtomicBool>) {
+    ) -> (Self, oneshot::Receiver<Result<T, BufferError>>, Arc<AtomicBool>) {
         let (reply, result) = oneshot::channel();
         let claimed = Arc::new(AtomicBool::new(false));
         (
-            Self { work, purpose, result: None, reply, claimed: Arc::clone(&claimed) },
+            Self {
+                work,
+                purpose,
+                result: None,
+                reply,
+                claimed: Arc::clone(&claimed),
+                runtime: Handle::current(),
+            },
             result,
             claimed,
         )
@@ -94,8 +71,10 @@ pub(super) trait Job: Send {
     fn run(&mut self, tables: &mut Tables<'_>, room: &Room) -> Result<(), redb::Error>;
     /// Whether it was refused, and so has changed nothing.
     fn is_refused(&self) -> bool;
-    /// Answers the caller, and lets it answer the others of the commit.
-    fn finish(self: Box<Self>, others: Finished);
+    /// Where its caller runs.
+    fn runtime(&self) -> &Handle;
+    /// Answers the caller, once it is known what became of the commit.
+    fn finish(self: Box<Self>, committed: Result<(), String>);
 }
 
 impl<T, F> Job for Request<T, F>
@@ -125,15 +104,30 @@ where
         matches!(self.result, Some(Err(_)))
     }
 
-    fn finish(self: Box<Self>, others: Finished) {
-        let result = match (&others.problem, self.result) {
-            (None, Some(result)) => result,
-            (None, None) => Err(BufferError::Unavailable("not run".to_owned())),
-            (Some(problem), _) => Err(BufferError::Unavailable(problem.clone())),
-        };
-        // A caller that has gone needs no answer; the others get theirs all the same.
-        let _ = self.reply.send(Reply { result, _others: others });
+    fn runtime(&self) -> &Handle {
+        &self.runtime
     }
+
+    fn finish(self: Box<Self>, committed: Result<(), String>) {
+        let result = match (committed, self.result) {
+            (Ok(()), Some(result)) => result,
+            (Ok(()), None) => Err(BufferError::Unavailable("not run".to_owned())),
+            (Err(problem), _) => Err(BufferError::Unavailable(problem)),
+        };
+        // A caller that has gone needs no answer.
+        let _ = self.reply.send(result);
+    }
+}
+
+/// Answers the callers of jobs where they run: to wake each of them from the writer's thread takes a lock
+/// and a system call, and keeps it from the next commit.
+pub(super) fn answer(jobs: Vec<Box<dyn Job>>, committed: Result<(), String>) {
+    let Some(runtime) = jobs.first().map(|job| job.runtime().clone()) else { return };
+    runtime.spawn(async move {
+        for job in jobs {
+            job.finish(committed.clone());
+        }
+    });
 }
 
 /// What the filesystem has to say before anything is appended.

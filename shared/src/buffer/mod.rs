@@ -262,10 +262,10 @@ impl Buffer {
         queue.try_send(Box::new(request)).map_err(|_| BufferError::Timeout)?;
         let limit = Duration::from_millis(self.settings.buffer_timeout_ms);
         match tokio::time::timeout(limit, &mut result).await {
-            Ok(reply) => reply.map_or_else(|_| Err(gone()), |reply| reply.result),
+            Ok(answer) => answer.unwrap_or_else(|_| Err(gone())),
             Err(_) if !claimed.swap(true, Ordering::AcqRel) => Err(BufferError::Timeout),
             // Its commit is on the way to the disk: only the outcome of that is the truth.
-            Err(_) => result.await.map_or_else(|_| Err(gone()), |reply| reply.result),
+            Err(_) => result.await.unwrap_or_else(|_| Err(gone())),
         }
     }
 

@@ -10,7 +10,7 @@ use redb::{Database, StorageError, WriteTransaction};
 use tokio::sync::mpsc;
 
 use super::file::BufferFile;
-use super::job::{BIT, Finished, Job, Purpose, Room};
+use super::job::{BIT, Job, Purpose, Room, answer};
 use super::snapshot::Opened;
 use super::tables::Tables;
 use super::tail::Tail;
@@ -47,10 +47,7 @@ impl Writer {
             tracing::error!("the buffer file was removed or replaced: opening it anew");
             if !self.open_anew() {
                 // What is written to the old file would not be found again.
-                return Finished::answer(
-                    vec![first],
-                    Err("the buffer file was removed".to_owned()),
-                );
+                return answer(vec![first], Err("the buffer file was removed".to_owned()));
             }
         }
         let (mut first, mut jobs) = (Some(first), Vec::new());
@@ -63,7 +60,7 @@ impl Writer {
             if opened && full {
                 let is_append = |job: &mut Box<dyn Job>| job.purpose() == Purpose::Append;
                 let refused = jobs.extract_if(.., is_append).collect();
-                Finished::answer(refused, Err("the disk is full".to_owned()));
+                answer(refused, Err("the disk is full".to_owned()));
                 // The ballast is for what takes something out.
                 if !jobs.is_empty() {
                     if self.file.drop_ballast() {
@@ -89,7 +86,7 @@ impl Writer {
         };
         metrics::histogram!("buffer_append_duration_seconds").record(started.elapsed());
         jobs.extend(first);
-        Finished::answer(jobs, outcome);
+        answer(jobs, outcome);
     }
 
     /// Runs `jobs`, then `first` and all others that wait by the time it is this process's turn to
