@@ -28,8 +28,8 @@ pub(super) struct Request<T, F> {
 }
 
 impl<T, F> Request<T, F> {
-    /// A request from a task of tokio's, where its result will arrive, and the flag with which it is claimed: by the
-    /// writer for a commit, or by the caller to abandon it.
+    /// A request from a task of tokio's, where its result will arrive, and the flag with which it is
+    /// claimed: by the writer for a commit, or by the caller to abandon it.
     pub(super) fn new(
         work: F,
         purpose: Purpose,
@@ -119,8 +119,8 @@ where
     }
 }
 
-/// Answers the callers of jobs where they run: to wake each of them from the writer's thread takes a lock
-/// and a system call, and keeps it from the next commit.
+/// Answers the callers of jobs where they run: to wake each of them from the writer's thread takes a
+/// lock and a system call, and keeps it from the next commit.
 pub(super) fn answer(jobs: Vec<Box<dyn Job>>, committed: Result<(), String>) {
     let Some(runtime) = jobs.first().map(|job| job.runtime().clone()) else { return };
     runtime.spawn(async move {

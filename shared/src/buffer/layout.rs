@@ -54,10 +54,10 @@ pub(super) const SCRUB: TableDefinition<u64, Bytes> = TableDefinition::new("scru
 
 /// The layout of these tables, kept in `counters` under [`FORMAT_KEY`].
 ///
-/// 1 had no tail: its indexes tell of every record. In 2 the counters told of the tail as well. 3 has the
-/// tables of 4, but was written by processes whose redb (before 4.5) must not share a file with later ones:
-/// one that still runs takes nothing in or out any more. A table more is a format more: tables are made when a file is
-/// opened that has an earlier one.
+/// 1 had no tail: its indexes tell of every record. In 2 the counters told of the tail as well. 3 has
+/// the tables of 4, but was written by processes whose redb (before 4.5) must not share a file with
+/// later ones: one that still runs takes nothing in or out any more. A table more is a format more:
+/// tables are made when a file is opened that has an earlier one.
 pub(super) const FORMAT: u64 = 4;
 pub(super) const FORMAT_KEY: &str = "format";
 /// The place from which on records are in the tail: in no index yet.
