@@ -19,6 +19,7 @@ use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use moka::future::Cache;
 use shared::buffer::Buffer;
+use shared::cache::TaskCache;
 use shared::domain::Clock;
 use shared::redis::Redis;
 use shared::sessions::Sessions;
@@ -35,7 +36,7 @@ use tokio_util::task::TaskTracker;
 use crate::connections::{Connections, serve};
 use crate::http::Site;
 use crate::limits::Limits;
-use crate::reads::TaskReader;
+use crate::reads::{Reader, TaskReader};
 use crate::settings::{LimitSettings, ServerSettings, TokenSettings};
 use crate::standings::Standings;
 use crate::state::State;
@@ -77,13 +78,21 @@ pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSett
     let store = Arc::new(Store::new(&store_settings, usage).await?);
     let (buffer, link) = (Arc::new(buffer), Arc::new(Link::default()));
     let clock = Arc::new(Clock::default());
+    let cache = Arc::new(TaskCache::new(&redis_settings)?);
     let writes = Writes::start(
         Arc::clone(&store),
         Arc::clone(&buffer),
         Arc::clone(&link),
+        Arc::clone(&cache),
         Arc::clone(&clock),
     );
-    let reader = TaskReader::start(&store, &buffer, &link, &clock);
+    let reader = TaskReader::start(Reader {
+        store: Arc::clone(&store),
+        buffer: Arc::clone(&buffer),
+        link: Arc::clone(&link),
+        cache,
+        clock: Arc::clone(&clock),
+    });
     let redis = Redis::new(&redis_settings)?;
     let state = State {
         server,

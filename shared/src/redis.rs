@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, FromRedisValue, RedisError, ScriptInvocation};
+use redis::{Client, FromRedisValue, Pipeline, RedisError, ScriptInvocation};
 use secrecy::ExposeSecret;
 use thiserror::Error;
 
 use crate::settings::{RedisSettings, SettingsError};
 
-/// How long a connection or an answer may take.
+/// How long a connection or an answer may usually take.
 const TIMEOUT: Duration = Duration::from_millis(200);
 /// How long nobody else waits for a Redis that has just kept somebody waiting.
 const REST: Duration = Duration::from_millis(500);
@@ -26,6 +26,8 @@ pub struct RedisAway;
 #[derive(Clone)]
 pub struct Redis {
     manager: ConnectionManager,
+    /// How long a connection or an answer may take.
+    timeout: Duration,
     rest: Arc<Rest>,
 }
 
@@ -56,6 +58,14 @@ impl Redis {
     /// # Errors
     /// If the address cannot be read.
     pub fn new(settings: &RedisSettings) -> Result<Self, SettingsError> {
+        Self::with_timeout(settings, TIMEOUT)
+    }
+
+    /// Prepares a connection that has less time, or more, to be made and to answer.
+    ///
+    /// # Errors
+    /// As [`Redis::new`].
+    pub fn with_timeout(settings: &RedisSettings, timeout: Duration) -> Result<Self, SettingsError> {
         let unusable = |_: RedisError| SettingsError::Unusable {
             variable: "REDIS_URL",
             problem: "expected redis://user:password@host:port/number".to_owned(),
@@ -63,11 +73,11 @@ impl Redis {
         let client = Client::open(settings.redis_url.expose_secret()).map_err(unusable)?;
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(0)
-            .set_connection_timeout(Some(TIMEOUT))
-            .set_response_timeout(Some(TIMEOUT));
+            .set_connection_timeout(Some(timeout))
+            .set_response_timeout(Some(timeout));
         let manager = ConnectionManager::new_lazy_with_config(client, config).map_err(unusable)?;
         let rest = Arc::new(Rest { start: Instant::now(), until: AtomicU64::new(0) });
-        Ok(Self { manager, rest })
+        Ok(Self { manager, timeout, rest })
     }
 
     /// Asks whether Redis is there and takes writes. A broken connection is made again by the call
@@ -80,7 +90,7 @@ impl Redis {
             write.query_async::<String>(&mut connection).await
         };
         let probed = async { probe().await.is_ok() || probe().await.is_ok() };
-        tokio::time::timeout(2 * TIMEOUT, probed).await.unwrap_or(false)
+        tokio::time::timeout(2 * self.timeout, probed).await.unwrap_or(false)
     }
 
     /// Runs a script once.
@@ -95,15 +105,24 @@ impl Redis {
         self.answered(script.invoke_async(&mut connection)).await
     }
 
-    /// Whether there is such a key. A broken connection is made again by the call that fails, so
-    /// it is asked twice.
+    /// Whether there is such a key.
     ///
     /// # Errors
     /// If Redis does not answer in time.
     pub async fn exists(&self, key: &str) -> Result<bool, RedisAway> {
+        let (exists,) = self.ask(redis::pipe().exists(key)).await?;
+        Ok(exists)
+    }
+
+    /// Sends commands that may as well be done twice: a broken connection is made again by the call
+    /// that fails, so they are sent once more.
+    ///
+    /// # Errors
+    /// If Redis does not answer in time, or refuses one of them.
+    pub async fn ask<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, RedisAway> {
         let ask = || async {
             let mut connection = self.manager.clone();
-            redis::cmd("EXISTS").arg(key).query_async::<bool>(&mut connection).await
+            commands.query_async(&mut connection).await
         };
         self.answered(async {
             match ask().await {
@@ -122,7 +141,7 @@ impl Redis {
         if !self.rest.is_over() {
             return Err(RedisAway);
         }
-        let error = match tokio::time::timeout(2 * TIMEOUT, answer).await {
+        let error = match tokio::time::timeout(2 * self.timeout, answer).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => {
                 if error.is_timeout() {

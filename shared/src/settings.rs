@@ -202,11 +202,22 @@ impl Default for BufferSettings {
 pub struct RedisSettings {
     /// The address.
     pub redis_url: SecretString,
+    /// How long a task stays in the cache at the most (seconds); 0: nothing is cached. The same on
+    /// all hosts.
+    pub cache_ttl_seconds: u64,
 }
 
 impl Default for RedisSettings {
     fn default() -> Self {
-        Self { redis_url: SecretString::from("redis://127.0.0.1:6379") }
+        Self { redis_url: SecretString::from("redis://127.0.0.1:6379"), cache_ttl_seconds: 300 }
+    }
+}
+
+impl RedisSettings {
+    /// How long a task stays in the cache at the most: a day, whatever is set.
+    #[must_use]
+    pub fn cache_lifetime(&self) -> Duration {
+        Duration::from_secs(self.cache_ttl_seconds.min(86_400))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
 use shared::buffer::{Buffer, unix_millis};
+use shared::cache::TaskCache;
 use shared::domain::Lane;
 use shared::redis::Redis;
 use shared::sessions::Sessions;
@@ -32,6 +33,8 @@ pub struct Context {
     pub redis: Redis,
     /// The sessions of all users.
     pub sessions: Sessions,
+    /// The cache in Redis.
+    pub cache: TaskCache,
     /// This process's opinion of PostgreSQL.
     pub link: Link,
     /// Wakes replay when there may be something to do.
@@ -62,6 +65,7 @@ impl Context {
         store: Store,
         buffer: Buffer,
         redis: Redis,
+        cache: TaskCache,
     ) -> Self {
         Self {
             started: (unix_millis(), Instant::now()),
@@ -72,6 +76,7 @@ impl Context {
             buffer,
             sessions: Sessions::new(redis.clone()),
             redis,
+            cache,
             link: Link::default(),
             wake: Notify::new(),
             busy: Mutex::new(HashSet::new()),

@@ -1,6 +1,7 @@
 //! The worker: watches PostgreSQL and Redis, replays buffered operations, and keeps the buffer in
 //! order. One process, an apalis monitor with three named workers.
 
+pub mod cache;
 pub mod cli;
 pub mod context;
 pub mod erasure;
@@ -28,6 +29,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use poem::Server;
 use poem::listener::TcpAcceptor;
 use shared::buffer::Buffer;
+use shared::cache::TaskCache;
 use shared::redis::Redis;
 use shared::settings::{BufferSettings, RedisSettings, StoreSettings, load};
 use shared::store::{Store, Usage};
@@ -60,9 +62,10 @@ pub async fn open() -> anyhow::Result<Context> {
         lock_timeout: LOCK_TIMEOUT,
     };
     let store = Store::new(&store_settings, usage).await?;
-    let redis = Redis::new(&load::<RedisSettings>()?)?;
+    let redis_settings: RedisSettings = load()?;
+    let (redis, cache) = (Redis::new(&redis_settings)?, TaskCache::new(&redis_settings)?);
     let buffer = Buffer::open_in_time(buffer_settings, Buffer::open).await?;
-    Ok(Context::new(settings, store_settings, store, buffer, redis))
+    Ok(Context::new(settings, store_settings, store, buffer, redis, cache))
 }
 
 /// Works until `shutdown`, then lets batches on their way finish. Waits first while another worker
@@ -222,8 +225,9 @@ mod tests {
         };
         let store = Store::new(&store_settings, usage).await.unwrap();
         let redis = Redis::new(&RedisSettings::default()).unwrap();
+        let cache = TaskCache::new(&RedisSettings::default()).unwrap();
         let buffer = Buffer::open(&buffer_settings).unwrap();
-        Context::new(settings, store_settings, store, buffer, redis)
+        Context::new(settings, store_settings, store, buffer, redis, cache)
     }
 
     #[tokio::test]

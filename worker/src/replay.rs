@@ -13,11 +13,13 @@ use std::time::Duration;
 use apalis_core::error::BoxDynError;
 use futures::{Stream, stream};
 use shared::buffer::{Batch, BatchLimits, Entry, Settlement, Verdict, unix_millis};
+use shared::cache::changing;
 use shared::domain::{Lane, Operation, Outcome, Refusal, backoff};
 use shared::online::online;
 use shared::store::{Applied, Effect, Source};
 use tokio::time::Instant;
 
+use crate::cache;
 use crate::context::Context;
 use crate::erasure;
 use crate::sessions;
@@ -168,12 +170,16 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
     let mut settlements: Vec<Settlement> = damaged.collect();
     let (entries, waiting) = sessions::end(context, batch.entries).await;
     settlements.extend(waiting);
+    let (entries, waiting) = cache::empty(&context.cache, entries).await;
+    settlements.extend(waiting);
     if entries.is_empty() {
         return settlements;
     }
     let (places, mut operations): (Vec<Place>, Vec<Operation>) =
         entries.into_iter().map(Place::of).unzip();
+    let fenced = context.cache.fence(changing(&operations)).await;
     let Applied { effects, error } = context.store.apply(&mut operations, Source::Replay).await;
+    context.cache.changed(fenced, &context.buffer).await;
     let erased = erasure::of(&operations, &effects);
     if let Err(error) = erasure::carry_out(context, &erased).await {
         tracing::error!(error = format!("{error:#}"), "a user cannot be erased yet");

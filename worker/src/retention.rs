@@ -8,6 +8,7 @@ use apalis_core::error::BoxDynError;
 use chrono::{DateTime, Utc};
 use futures::{Stream, stream};
 use shared::buffer::{BufferError, unix_millis};
+use shared::domain::Lane;
 use shared::store::StoreError;
 
 use crate::context::Context;
@@ -67,7 +68,10 @@ async fn expire(context: &Context, cutoff: i64) -> Result<(), BufferError> {
         if context.link.is_up() {
             return Ok(());
         }
-        let expired = context.buffer.expire(cutoff, busy.clone()).await?;
+        let mut kept = busy.clone();
+        // While one waits there, the cache is not read, whoever came to count on it since.
+        kept.insert(Lane::CACHE);
+        let expired = context.buffer.expire(cutoff, kept).await?;
         drop(busy);
         if expired == 0 {
             return Ok(());

@@ -52,7 +52,8 @@ pub async fn end(context: &Context, entries: Vec<Entry>) -> (Vec<Entry>, Vec<Set
     (ended, settlements)
 }
 
-fn later(entry: &Entry) -> Verdict {
+/// An operation waits for Redis, without using up an attempt.
+pub(crate) fn later(entry: &Entry) -> Verdict {
     let wait = i64::try_from(WAIT.as_millis()).unwrap_or(i64::MAX);
     let not_before = unix_millis().saturating_add(wait);
     Verdict::Retry { attempts: entry.attempts, not_before }

@@ -74,7 +74,9 @@ impl WriteMeta {
 pub enum Source {
     /// PostgreSQL alone.
     Database,
-    /// Pending operations, laid over PostgreSQL if that could be asked.
+    /// What Redis keeps of PostgreSQL.
+    Cache,
+    /// Pending operations, laid over PostgreSQL or the cache if they could be asked.
     Overlay,
 }
 
@@ -84,6 +86,7 @@ impl Source {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Database => "database",
+            Self::Cache => "cache",
             Self::Overlay => "overlay",
         }
     }
@@ -99,7 +102,7 @@ pub struct ReadMeta {
     pub timestamp: DateTime<Utc>,
     /// Where the data comes from.
     pub source: Source,
-    /// True if PostgreSQL could not be asked, so that there may be newer data.
+    /// True if PostgreSQL is away, so that there may be newer data.
     pub stale: bool,
 }
 

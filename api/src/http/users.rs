@@ -105,7 +105,8 @@ impl UserView {
             | Change::ProfilePut { .. }
             | Change::ProfilePatch { .. }
             | Change::UserErase { .. }
-            | Change::SessionRevoke { .. } => (None, None),
+            | Change::SessionRevoke { .. }
+            | Change::CacheInvalidate => (None, None),
         };
         Self {
             id: user_id,

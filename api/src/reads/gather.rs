@@ -1,11 +1,12 @@
 //! Reading single tasks, many at once: what is asked for while one look is on its way goes into the
-//! next, which is one look into the buffer and one statement, however many clients ask. One that
-//! comes alone leaves at once.
+//! next, which is one look into the buffer, one into the cache and one statement for what is in
+//! neither, however many clients ask. One that comes alone leaves at once.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use shared::buffer::Buffer;
+use shared::buffer::{Buffer, BufferError};
+use shared::cache::TaskCache;
 use shared::domain::{Base, Clock, EntityKind, Lane, Operation, Task};
 use shared::gather::Gatherer;
 use shared::store::{Link, Store, StoreError};
@@ -17,13 +18,17 @@ use crate::http::ApiError;
 /// Looks on their way at once.
 const READERS: usize = 2;
 
-/// What is known of a task: its pending operations, and what PostgreSQL has.
+/// What is known of a task: its pending operations, and what PostgreSQL or the cache has.
 #[derive(Debug)]
 pub struct Known {
     /// The pending operations, oldest first.
     pub pending: Vec<Operation>,
-    /// What PostgreSQL has, if it can be asked.
+    /// What PostgreSQL has, if it can be asked, or the cache.
     pub base: Base,
+    /// True if that is from the cache.
+    pub cached: bool,
+    /// True if PostgreSQL is away, so that there may be newer data.
+    pub stale: bool,
 }
 
 /// A task that is asked for, and where the answer goes.
@@ -42,18 +47,8 @@ pub struct TaskReader {
 impl TaskReader {
     /// Starts the tasks that read.
     #[must_use]
-    pub fn start(
-        store: &Arc<Store>,
-        buffer: &Arc<Buffer>,
-        link: &Arc<Link>,
-        clock: &Arc<Clock>,
-    ) -> Self {
-        let reader = Arc::new(Reader {
-            store: Arc::clone(store),
-            buffer: Arc::clone(buffer),
-            link: Arc::clone(link),
-            clock: Arc::clone(clock),
-        });
+    pub fn start(reader: Reader) -> Self {
+        let reader = Arc::new(reader);
         let asks = Gatherer::start("reads", READERS, move |batch| {
             let reader = Arc::clone(&reader);
             async move { reader.look(batch).await }
@@ -78,11 +73,18 @@ impl TaskReader {
 }
 
 /// What the tasks that read look into.
-struct Reader {
-    store: Arc<Store>,
-    buffer: Arc<Buffer>,
-    link: Arc<Link>,
-    clock: Arc<Clock>,
+#[derive(Debug)]
+pub struct Reader {
+    /// PostgreSQL.
+    pub store: Arc<Store>,
+    /// The buffer file.
+    pub buffer: Arc<Buffer>,
+    /// This process's opinion of PostgreSQL.
+    pub link: Arc<Link>,
+    /// The cache.
+    pub cache: Arc<TaskCache>,
+    /// Takes note of the versions that are read.
+    pub clock: Arc<Clock>,
 }
 
 impl Reader {
@@ -94,9 +96,8 @@ impl Reader {
             let distinct: HashSet<Uuid> = batch.iter().map(|ask| ask.id).collect();
             distinct.into_iter().collect()
         };
-        let lanes = ids.iter().map(|id| Lane { kind: EntityKind::Task, id: *id }).collect();
-        let pending: HashMap<Uuid, Vec<Operation>> = match self.buffer.lanes(lanes).await {
-            Ok(pending) => ids.iter().copied().zip(pending).collect(),
+        let (pending, trusted) = match self.pending(&ids).await {
+            Ok(found) => found,
             Err(error) => {
                 let error = ApiError::from(error);
                 for ask in batch {
@@ -105,16 +106,43 @@ impl Reader {
                 return;
             }
         };
-        let stored = self.stored(ids).await;
+        let look = if trusted { self.cache.look(&ids).await } else { None };
+        let cached = look.as_ref().map(|look| &look.tasks);
+        let is_cached = |id: &Uuid| cached.is_some_and(|tasks| tasks.contains_key(id));
+        let missing: Vec<Uuid> = ids.into_iter().filter(|id| !is_cached(id)).collect();
+        let stored = if missing.is_empty() { None } else { self.stored(missing).await };
+        let away = !self.link.is_up();
         for Ask { id, reply } in batch {
             let pending = pending.get(&id).cloned().unwrap_or_default();
-            let base = match stored.as_ref().map(|tasks| tasks.get(&id)) {
-                Some(Some(Ok(task))) => Base::Read(Some(task.clone())),
-                Some(None) => Base::Read(None),
-                Some(Some(Err(_))) | None => Base::Unknown,
+            let known = if let Some(task) = cached.and_then(|tasks| tasks.get(&id)) {
+                self.clock.observe(task.versions.newest());
+                let base = Base::Read(Some(task.clone()));
+                Known { pending, base, cached: true, stale: away }
+            } else {
+                let base = match stored.as_ref().map(|tasks| tasks.get(&id)) {
+                    Some(Some(Ok(task))) => Base::Read(Some(task.clone())),
+                    Some(None) => Base::Read(None),
+                    Some(Some(Err(_))) | None => Base::Unknown,
+                };
+                let stale = matches!(base, Base::Unknown);
+                Known { pending, base, cached: false, stale }
             };
-            answer(reply, Ok(Known { pending, base }));
+            answer(reply, Ok(known));
         }
+        if let (Some(look), Some(stored)) = (look, stored) {
+            self.cache.fill(&look, stored.values().flatten()).await;
+        }
+    }
+
+    /// The pending operations of these tasks, and whether the cache may be read.
+    async fn pending(
+        &self,
+        ids: &[Uuid],
+    ) -> Result<(HashMap<Uuid, Vec<Operation>>, bool), BufferError> {
+        let tasks = ids.iter().map(|id| Lane { kind: EntityKind::Task, id: *id });
+        let mut pending = self.buffer.lanes(tasks.chain([Lane::CACHE]).collect()).await?;
+        let trusted = pending.pop().is_none_or(|waiting| waiting.is_empty());
+        Ok((ids.iter().copied().zip(pending).collect(), trusted))
     }
 
     /// What PostgreSQL has of these tasks, if it can be asked.

@@ -1,6 +1,7 @@
-//! Reading: pending operations first, then PostgreSQL, so that a client reads its own writes.
+//! Reading: pending operations first, then the cache (single tasks), then PostgreSQL, so that a client
+//! reads its own writes.
 //!
-//! With PostgreSQL away, what pending operations tell is answered and marked stale.
+//! With PostgreSQL away, what pending operations and the cache tell is answered and marked stale.
 
 mod gather;
 mod list;
@@ -8,7 +9,7 @@ mod profile;
 mod task;
 mod view;
 
-pub use gather::{Known, TaskReader};
+pub use gather::{Known, Reader, TaskReader};
 pub use list::{Listed, task_list};
 pub use profile::profile;
 pub use task::{after, pending_create, task};

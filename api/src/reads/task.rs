@@ -17,9 +17,12 @@ fn lane(id: Uuid) -> Lane {
 /// # Errors
 /// If it is not there, deleted or somebody else's; if neither PostgreSQL nor the buffer can tell.
 pub async fn task(state: &State, viewer: Uuid, id: Uuid) -> Result<Found<TaskView>, ApiError> {
-    let Known { pending, base } = state.reader.known(id).await?;
-    let stale = matches!(base, Base::Unknown);
-    let source = if pending.is_empty() { Source::Database } else { Source::Overlay };
+    let Known { pending, base, cached, stale } = state.reader.known(id).await?;
+    let source = match (pending.is_empty(), cached) {
+        (false, _) => Source::Overlay,
+        (true, true) => Source::Cache,
+        (true, false) => Source::Database,
+    };
     let view = match see_task(base, &pending, viewer) {
         Seen::Whole(task) => TaskView::of(task),
         Seen::Part(part) => TaskView::part(part),
@@ -35,7 +38,7 @@ pub async fn after(state: &State, operation: &Operation) -> TaskView {
     if operation.opens_its_lane() {
         return TaskView::asked(operation);
     }
-    let Ok(Known { mut pending, base }) = state.reader.known(operation.lane().id).await else {
+    let Ok(Known { mut pending, base, .. }) = state.reader.known(operation.lane().id).await else {
         return TaskView::asked(operation);
     };
     if pending.is_empty() {

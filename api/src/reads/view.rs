@@ -140,7 +140,8 @@ impl ProfileView {
             | Change::TaskDelete { .. }
             | Change::UserSetStanding { .. }
             | Change::UserErase { .. }
-            | Change::SessionRevoke { .. } => None,
+            | Change::SessionRevoke { .. }
+            | Change::CacheInvalidate => None,
         };
         Self {
             user_id: operation.actor.user_id,

@@ -252,6 +252,7 @@ pub(super) fn lane_bytes(lane: Lane) -> [u8; 17] {
         EntityKind::Task => 1,
         EntityKind::Profile => 2,
         EntityKind::Session => 3,
+        EntityKind::Cache => 4,
     };
     bytes[1..].copy_from_slice(lane.id.as_bytes());
     bytes
@@ -262,6 +263,7 @@ pub(super) fn lane_from_bytes(bytes: &[u8; 17]) -> Option<Lane> {
         1 => EntityKind::Task,
         2 => EntityKind::Profile,
         3 => EntityKind::Session,
+        4 => EntityKind::Cache,
         _ => return None,
     };
     Some(Lane { kind, id: Uuid::from_bytes(array(&bytes[1..])) })

@@ -151,7 +151,8 @@ pub fn apply_to_task(task: &mut Option<Task>, operation: &Operation) -> Outcome 
         | Change::ProfilePatch { .. }
         | Change::UserSetStanding { .. }
         | Change::UserErase { .. }
-        | Change::SessionRevoke { .. } => Outcome::Refused(Refusal::NotFound),
+        | Change::SessionRevoke { .. }
+        | Change::CacheInvalidate => Outcome::Refused(Refusal::NotFound),
     }
 }
 
@@ -243,7 +244,8 @@ pub fn apply_to_profile(profile: &mut Profile, operation: &Operation) -> Outcome
         | Change::TaskReplace { .. }
         | Change::TaskPatch { .. }
         | Change::TaskDelete { .. }
-        | Change::SessionRevoke { .. } => Outcome::Refused(Refusal::NotFound),
+        | Change::SessionRevoke { .. }
+        | Change::CacheInvalidate => Outcome::Refused(Refusal::NotFound),
     }
 }
 

@@ -45,6 +45,7 @@ impl Operation {
             Change::SessionRevoke { session_id, .. } => {
                 Lane { kind: EntityKind::Session, id: *session_id }
             }
+            Change::CacheInvalidate => Lane::CACHE,
         }
     }
 
@@ -65,6 +66,7 @@ impl Operation {
             Change::TaskDelete { .. } => 4,
             Change::TaskCreate { .. } | Change::TaskReplace { .. } | Change::TaskPatch { .. } => 3,
             Change::ProfilePut { .. } | Change::ProfilePatch { .. } => 2,
+            Change::CacheInvalidate => 1,
         }
     }
 
@@ -77,9 +79,10 @@ impl Operation {
             Change::TaskPatch { .. }
             | Change::ProfilePatch { .. }
             | Change::UserSetStanding { .. } => Action::Patch,
-            Change::TaskDelete { .. } | Change::UserErase { .. } | Change::SessionRevoke { .. } => {
-                Action::Delete
-            }
+            Change::TaskDelete { .. }
+            | Change::UserErase { .. }
+            | Change::SessionRevoke { .. }
+            | Change::CacheInvalidate => Action::Delete,
         }
     }
 
@@ -95,7 +98,8 @@ impl Operation {
             | Change::ProfilePatch { .. }
             | Change::UserSetStanding { .. }
             | Change::UserErase { .. }
-            | Change::SessionRevoke { .. } => None,
+            | Change::SessionRevoke { .. }
+            | Change::CacheInvalidate => None,
         }
     }
 }
@@ -182,6 +186,8 @@ pub enum Change {
         /// The session.
         session_id: Uuid,
     },
+    /// The end of all that is cached in Redis: something in it has changed while Redis was away.
+    CacheInvalidate,
 }
 
 /// From 1 (low) to 5 (high).
@@ -200,6 +206,8 @@ pub enum EntityKind {
     Profile,
     /// A session.
     Session,
+    /// The cache in Redis, as a whole.
+    Cache,
 }
 
 impl EntityKind {
@@ -210,6 +218,7 @@ impl EntityKind {
             Self::Task => "task",
             Self::Profile => "profile",
             Self::Session => "session",
+            Self::Cache => "cache",
         }
     }
 }
@@ -262,6 +271,11 @@ pub struct Lane {
     pub kind: EntityKind,
     /// Its id.
     pub id: Uuid,
+}
+
+impl Lane {
+    /// The lane of the cache: there is one cache, which has no id of its own.
+    pub const CACHE: Self = Self { kind: EntityKind::Cache, id: Uuid::nil() };
 }
 
 impl fmt::Display for Lane {

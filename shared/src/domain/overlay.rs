@@ -105,7 +105,8 @@ fn first_word(operation: &Operation, viewer: Uuid) -> Seen {
         | Change::ProfilePatch { .. }
         | Change::UserSetStanding { .. }
         | Change::UserErase { .. }
-        | Change::SessionRevoke { .. } => Seen::Unknown,
+        | Change::SessionRevoke { .. }
+        | Change::CacheInvalidate => Seen::Unknown,
     }
 }
 
@@ -119,7 +120,8 @@ fn more(part: TaskPart, operation: &Operation) -> Seen {
         | Change::ProfilePatch { .. }
         | Change::UserSetStanding { .. }
         | Change::UserErase { .. }
-        | Change::SessionRevoke { .. } => TaskPatch::default(),
+        | Change::SessionRevoke { .. }
+        | Change::CacheInvalidate => TaskPatch::default(),
     };
     Seen::Part(TaskPart {
         id: part.id,

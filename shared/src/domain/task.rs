@@ -109,7 +109,7 @@ impl From<TaskFields> for TaskPatch {
 }
 
 /// Which write each field of a task comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskVersions {
     /// Of the title.
     pub title: Version,
@@ -134,7 +134,7 @@ impl TaskVersions {
 }
 
 /// A task as it is stored. A deleted one is a tombstone: it keeps its ids and versions and no content.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// The task's id.
     pub id: Uuid,

@@ -13,7 +13,7 @@ use super::creates::CreateRows;
 use super::lanes::{LaneOf, Split, blame, by_kind, in_order, split};
 use super::lookup::{profile_of, task_of};
 use super::statements::{
-    LedgerRows, PROFILES, ProfileRows, READ_PROFILES, READ_TASKS, SESSIONS, TASKS, TaskRows,
+    LEDGER, LedgerRows, PROFILES, ProfileRows, READ_PROFILES, READ_TASKS, TASKS, TaskRows,
 };
 use super::{Class, Store, StoreError, column, ids, within};
 use crate::domain::{
@@ -239,7 +239,10 @@ impl Run<'_> {
         let ledger = ledger.values(&self.store.node);
         let rows = match lanes.first().map(|(lane, _)| lane.kind) {
             Some(EntityKind::Profile) => self.store.rows(PROFILES, profiles.values(ledger)).await?,
-            Some(EntityKind::Session) => self.store.rows(SESSIONS, ledger.into()).await?,
+            Some(kind @ (EntityKind::Session | EntityKind::Cache)) => {
+                let entity = [kind.as_str().into()];
+                self.store.rows(LEDGER, ledger.into_iter().chain(entity).collect()).await?
+            }
             Some(EntityKind::Task) | None => self.store.rows(TASKS, tasks.values(ledger)).await?,
         };
         let done = ids(&rows)?;
@@ -316,7 +319,7 @@ impl Run<'_> {
             let found = match kind {
                 EntityKind::Task => known.task.as_ref().map(|task| task.versions.newest()),
                 EntityKind::Profile => known.profile.as_ref().map(|p| p.versions.newest()),
-                EntityKind::Session => None,
+                EntityKind::Session | EntityKind::Cache => None,
             };
             if let Some(found) = found.filter(|found| *found >= operation.id) {
                 operation.id = clock.after(found);
@@ -329,14 +332,14 @@ impl Run<'_> {
                 apply_to_profile(known.profile.get_or_insert_with(first_seen), operation)
             }
             // It has taken effect in Redis: what is left is to say so in the ledger.
-            EntityKind::Session => Outcome::Applied,
+            EntityKind::Session | EntityKind::Cache => Outcome::Applied,
         };
         let entity = match self.source {
             Source::Replay => None,
             Source::Online(_) => match kind {
                 EntityKind::Task => known.task.clone().map(Entity::Task),
                 EntityKind::Profile => known.profile.clone().map(Entity::Profile),
-                EntityKind::Session => None,
+                EntityKind::Session | EntityKind::Cache => None,
             },
         };
         Effect { outcome: Some(outcome), entity }
@@ -354,7 +357,7 @@ impl Run<'_> {
         let sql = match kind {
             EntityKind::Task => READ_TASKS,
             EntityKind::Profile => READ_PROFILES,
-            EntityKind::Session => return Ok(known),
+            EntityKind::Session | EntityKind::Cache => return Ok(known),
         };
         let rows = self.store.rows(sql, vec![ids.into(), users.into(), entities.into()]).await?;
         for (row, operation) in rows.iter().zip(operations()) {
@@ -378,7 +381,7 @@ impl Run<'_> {
             match kind {
                 EntityKind::Task => of.task = Some(task_of(row)?),
                 EntityKind::Profile => of.profile = Some(profile_of(row)?),
-                EntityKind::Session => {}
+                EntityKind::Session | EntityKind::Cache => {}
             }
         }
         Ok(known)

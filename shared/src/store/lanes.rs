@@ -13,14 +13,14 @@ pub(super) type LaneOf = (Lane, Vec<usize>);
 /// last, so that a stack yields it first.
 pub(super) fn by_kind(operations: &[Operation]) -> Vec<Vec<LaneOf>> {
     let mut places: HashMap<Lane, usize> = HashMap::new();
-    let (mut tasks, mut profiles, mut sessions): (Vec<LaneOf>, Vec<LaneOf>, Vec<LaneOf>) =
-        Default::default();
+    let [mut tasks, mut profiles, mut sessions, mut cache]: [Vec<LaneOf>; 4] = Default::default();
     for (position, operation) in operations.iter().enumerate() {
         let lane = operation.lane();
         let group = match lane.kind {
             EntityKind::Task => &mut tasks,
             EntityKind::Profile => &mut profiles,
             EntityKind::Session => &mut sessions,
+            EntityKind::Cache => &mut cache,
         };
         let place = *places.entry(lane).or_insert_with(|| {
             group.push((lane, Vec::new()));
@@ -30,9 +30,10 @@ pub(super) fn by_kind(operations: &[Operation]) -> Vec<Vec<LaneOf>> {
     }
     let most_urgent = operations.first().map(|operation| operation.lane().kind);
     let groups = match most_urgent {
-        Some(EntityKind::Session) => vec![tasks, profiles, sessions],
-        Some(EntityKind::Profile) => vec![tasks, sessions, profiles],
-        Some(EntityKind::Task) | None => vec![profiles, sessions, tasks],
+        Some(EntityKind::Cache) => vec![tasks, profiles, sessions, cache],
+        Some(EntityKind::Session) => vec![cache, tasks, profiles, sessions],
+        Some(EntityKind::Profile) => vec![cache, tasks, sessions, profiles],
+        Some(EntityKind::Task) | None => vec![cache, profiles, sessions, tasks],
     };
     groups.into_iter().filter(|group| !group.is_empty()).collect()
 }

@@ -122,8 +122,8 @@ WITH p AS (
 )
 SELECT id FROM done";
 
-/// Writes the ledger rows of what has taken effect on sessions, which are not in PostgreSQL.
-pub(super) const SESSIONS: &str = r"
+/// Writes the ledger rows of what has taken effect on entities of a kind that is not in PostgreSQL.
+pub(super) const LEDGER: &str = r"
 WITH o AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[],
         $6::timestamptz[], $7::bool[])
@@ -131,7 +131,7 @@ WITH o AS (
 ), noted AS (
     INSERT INTO operations (id, user_id, entity, entity_id, action, outcome, accepted_at,
         applied_at, node)
-    SELECT id, user_id, 'session', entity_id, action, outcome, accepted_at, clock_timestamp(), $8
+    SELECT id, user_id, $9, entity_id, action, outcome, accepted_at, clock_timestamp(), $8
     FROM o
     ORDER BY place
     ON CONFLICT (id) DO NOTHING

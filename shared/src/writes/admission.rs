@@ -25,7 +25,8 @@ impl Admission {
             | Change::ProfilePatch { .. }
             | Change::UserSetStanding { .. }
             | Change::UserErase { .. }
-            | Change::SessionRevoke { .. } => Ok(()),
+            | Change::SessionRevoke { .. }
+            | Change::CacheInvalidate => Ok(()),
             // In a box of its own: what asks PostgreSQL is large, and every write would carry it along.
             Change::TaskReplace { .. } | Change::TaskPatch { .. } | Change::TaskDelete { .. } => {
                 Box::pin(self.check_task(operation)).await

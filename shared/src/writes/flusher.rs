@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::admission::Admission;
 use super::{WriteError, Written};
 use crate::buffer::BufferError;
+use crate::cache::{TaskCache, changing};
 use crate::domain::{Clock, Operation, Outcome, Refusal};
 use crate::online::OnlineNotes;
 use crate::store::{Applied, Effect, Source};
@@ -26,6 +27,7 @@ pub(super) struct Ticket {
 pub(super) struct Flusher {
     pub(super) admission: Arc<Admission>,
     pub(super) notes: OnlineNotes,
+    pub(super) cache: Arc<TaskCache>,
     pub(super) clock: Arc<Clock>,
 }
 
@@ -79,6 +81,7 @@ impl Flusher {
         }
         let (mut operations, replies): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|ticket| (ticket.operation, ticket.reply)).unzip();
+        let fenced = self.cache.fence(changing(&operations)).await;
         let started = Instant::now();
         let Applied { effects, error } =
             self.admission.store.apply(&mut operations, Source::Online(&self.clock)).await;
@@ -86,6 +89,7 @@ impl Flusher {
             None => self.notes.note(started.elapsed()),
             Some(error) => self.admission.link.report(error),
         }
+        self.cache.changed(fenced, &self.admission.buffer).await;
         let mut unfinished = Vec::new();
         for ((operation, reply), effect) in operations.into_iter().zip(replies).zip(effects) {
             match verdict(&operation, effect) {

@@ -16,6 +16,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::buffer::{Buffer, BufferError};
+use crate::cache::TaskCache;
 use crate::domain::{Clock, Operation, Outcome, Refusal, Version};
 use crate::gather::Gatherer;
 use crate::online::OnlineNotes;
@@ -79,6 +80,7 @@ impl Writes {
         store: Arc<Store>,
         buffer: Arc<Buffer>,
         link: Arc<Link>,
+        cache: Arc<TaskCache>,
         clock: Arc<Clock>,
     ) -> Self {
         let notes = OnlineNotes::beside(&buffer.settings().buffer_path);
@@ -86,6 +88,7 @@ impl Writes {
         let flusher = Arc::new(Flusher {
             admission: Arc::clone(&admission),
             notes,
+            cache,
             clock: Arc::clone(&clock),
         });
         let tickets = Gatherer::start("writes", FLUSHERS, move |batch| {

@@ -1,0 +1,253 @@
+//! Tasks by id, cached in Redis for all hosts.
+//!
+//! Who finds a task in PostgreSQL puts it into the cache; who is going to change one there takes it out
+//! first. A task that was taken out leaves a fence for some seconds, which keeps everyone who asked
+//! PostgreSQL before the change was committed from putting the old task back: what is put in is of the
+//! last few seconds, by Redis' own clock. Should Redis not do that, all that is cached has to go: an
+//! operation in the buffer says so, and while one waits no process of this host reads the cache.
+//!
+//! Each entry begins with the epoch it was made in, a random number that Redis keeps: what is of
+//! another epoch than the present one is not there. So a new epoch empties the cache at once, and a
+//! Redis that has lost the epoch has an empty one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use metrics::Counter;
+use redis::{Pipeline, Script};
+use uuid::Uuid;
+
+use crate::buffer::{Buffer, BufferError};
+use crate::domain::{Actor, Change, Clock, EntityKind, Lane, Operation, Role, Task};
+use crate::redis::{Redis, RedisAway};
+use crate::settings::{RedisSettings, SettingsError};
+
+const EPOCH: &str = "holdfast:cache:epoch";
+/// Characters of an epoch: a UUID without hyphens.
+const EPOCH_LENGTH: usize = 32;
+/// How long a connection or an answer may take: PostgreSQL is hardly slower.
+const TIMEOUT: Duration = Duration::from_millis(50);
+/// How long a task that was taken out cannot be put in.
+const FENCE: Duration = Duration::from_secs(5);
+/// For how long after a look what PostgreSQL has told since then may be put in.
+const FRESH: Duration = Duration::from_secs(3);
+/// How long after its fence a change may be committed, so that the fence outlasts what was read
+/// before it: less than the difference of the two.
+const COMMITTED: Duration = Duration::from_millis(1500);
+/// Operations that wait for a new epoch at the most. The first may be on its way, so that it comes
+/// before a change of now; what stands behind it does not.
+const WAITING: usize = 2;
+
+/// KEYS: the epoch, tasks. ARGV: the epoch and the time (ms) of the look, how much later it may be
+/// (ms), lifetime (ms), entries. An empty entry is a fence.
+const FILL: &str = r"
+local time = redis.call('TIME')
+local passed = time[1] * 1000 + time[2] / 1000 - tonumber(ARGV[2])
+if redis.call('GET', KEYS[1]) ~= ARGV[1] or passed < 0 or passed > tonumber(ARGV[3]) then return 0 end
+for i = 2, #KEYS do
+    if redis.call('GET', KEYS[i]) ~= '' then
+        redis.call('SET', KEYS[i], ARGV[1] .. ARGV[i + 3], 'PX', ARGV[4])
+    end
+end
+return 1";
+
+/// The cache. Without a lifetime there is none, and every call does nothing.
+#[derive(Debug)]
+pub struct TaskCache {
+    redis: Redis,
+    lifetime: Duration,
+    fill: Script,
+    /// Its operations have their own lane, so they need no clock but their own.
+    clock: Arc<Clock>,
+    hits: Counter,
+    misses: Counter,
+    unavailable: Counter,
+}
+
+/// What a look into the cache found.
+#[derive(Debug)]
+pub struct Look {
+    /// The tasks that are there.
+    pub tasks: HashMap<Uuid, Task>,
+    epoch: String,
+    /// Redis' time (Unix milliseconds).
+    at: u64,
+}
+
+/// Tasks that are about to be changed in PostgreSQL.
+#[derive(Debug)]
+#[must_use]
+pub struct Fenced {
+    ids: Vec<Uuid>,
+    /// When their fence was put up, if it was.
+    since: Option<Instant>,
+}
+
+impl TaskCache {
+    /// The cache in the Redis of these settings, over a connection of its own: it waits for less than
+    /// others do.
+    ///
+    /// # Errors
+    /// If the address cannot be read.
+    pub fn new(settings: &RedisSettings) -> Result<Self, SettingsError> {
+        let counter = |result| metrics::counter!("cache_requests_total", "result" => result);
+        Ok(Self {
+            redis: Redis::with_timeout(settings, TIMEOUT)?,
+            lifetime: settings.cache_lifetime(),
+            fill: Script::new(FILL),
+            clock: Arc::default(),
+            hits: counter("hit"),
+            misses: counter("miss"),
+            unavailable: counter("unavailable"),
+        })
+    }
+
+    /// Looks tasks up; `None` if there is no cache, or Redis is away. To be called before PostgreSQL
+    /// is asked for what is not found.
+    pub async fn look(&self, ids: &[Uuid]) -> Option<Look> {
+        if self.lifetime.is_zero() {
+            return None;
+        }
+        let mut ask = Pipeline::new();
+        ask.cmd("TIME").cmd("MGET").arg(EPOCH);
+        for id in ids {
+            ask.arg(key(*id));
+        }
+        type Found = ((u64, u64), Vec<Option<String>>);
+        let Ok(((seconds, micros), mut entries)) = self.redis.ask::<Found>(&ask).await else {
+            self.unavailable.increment(ids.len() as u64);
+            return None;
+        };
+        let Some(epoch) = entries.first_mut().and_then(Option::take) else {
+            self.misses.increment(ids.len() as u64);
+            self.begin_epoch(true).await.ok()?;
+            return None;
+        };
+        let of_now = |entry: &String| {
+            let (made_in, task) = entry.split_at_checked(EPOCH_LENGTH)?;
+            (made_in == epoch).then(|| serde_json::from_str(task).ok()).flatten()
+        };
+        let found = ids.iter().zip(entries.iter().skip(1));
+        let tasks: HashMap<Uuid, Task> = found
+            .filter_map(|(id, entry)| Some((*id, entry.as_ref().and_then(of_now)?)))
+            .collect();
+        self.hits.increment(tasks.len() as u64);
+        self.misses.increment(ids.len().saturating_sub(tasks.len()) as u64);
+        Some(Look { tasks, epoch, at: seconds * 1000 + micros / 1000 })
+    }
+
+    /// Puts in what PostgreSQL has told since a look.
+    pub async fn fill(&self, look: &Look, tasks: impl IntoIterator<Item = &Task>) {
+        let mut fill = self.fill.key(EPOCH);
+        fill.arg(&look.epoch).arg(look.at).arg(millis(FRESH)).arg(millis(self.lifetime));
+        let mut some = false;
+        for task in tasks {
+            let Ok(entry) = serde_json::to_string(task) else { continue };
+            fill.key(key(task.id)).arg(entry);
+            some = true;
+        }
+        if some {
+            // What is not cached is read from PostgreSQL again.
+            let _ = self.redis.run::<u8>(&fill).await;
+        }
+    }
+
+    /// Takes tasks out that are about to be changed in PostgreSQL. [`TaskCache::changed`] has to follow,
+    /// before the change is answered or leaves the buffer.
+    pub async fn fence(&self, ids: Vec<Uuid>) -> Fenced {
+        let since = Instant::now();
+        let up = self.put_up_fences(&ids).await.is_ok();
+        Fenced { ids, since: up.then_some(since) }
+    }
+
+    /// Makes sure that tasks are not in the cache as they were before they may have been changed. If
+    /// Redis is away, the buffer keeps in mind that everything has to go.
+    pub async fn changed(&self, fenced: Fenced, buffer: &Buffer) {
+        let Fenced { ids, since } = fenced;
+        if since.is_some_and(|since| since.elapsed() < COMMITTED)
+            || self.put_up_fences(&ids).await.is_ok()
+        {
+            return;
+        }
+        if let Err(error) = self.keep_in_mind(buffer).await {
+            metrics::counter!("cache_invalidations_lost_total").increment(1);
+            tracing::error!(
+                %error, tasks = ids.len(),
+                "changed tasks may be read from the cache as they were, until their entries expire"
+            );
+        }
+    }
+
+    async fn put_up_fences(&self, ids: &[Uuid]) -> Result<(), RedisAway> {
+        if ids.is_empty() || self.lifetime.is_zero() {
+            return Ok(());
+        }
+        let mut fences = Pipeline::new();
+        for id in ids {
+            fences.cmd("SET").arg(key(*id)).arg("").arg("PX").arg(millis(FENCE)).ignore();
+        }
+        self.redis.ask(&fences).await
+    }
+
+    async fn keep_in_mind(&self, buffer: &Buffer) -> Result<(), BufferError> {
+        if buffer.lane(Lane::CACHE).await?.len() >= WAITING {
+            return Ok(());
+        }
+        let operation = Operation {
+            id: self.clock.next(),
+            // Nobody's.
+            actor: Actor { user_id: Uuid::nil(), role: Role::User, session_id: None },
+            change: Change::CacheInvalidate,
+            accepted_at: Utc::now(),
+            request_id: Uuid::now_v7(),
+            traceparent: None,
+        };
+        buffer.append(operation, Some(Arc::clone(&self.clock))).await?;
+        Ok(())
+    }
+
+    /// Empties the cache.
+    ///
+    /// # Errors
+    /// If Redis is away: it may be empty all the same.
+    pub async fn empty(&self) -> Result<(), RedisAway> {
+        self.begin_epoch(false).await
+    }
+
+    /// Begins a new epoch; or just the first.
+    async fn begin_epoch(&self, first: bool) -> Result<(), RedisAway> {
+        let mut set = Pipeline::new();
+        set.cmd("SET").arg(EPOCH).arg(Uuid::new_v4().simple().to_string());
+        if first {
+            set.arg("NX");
+        }
+        set.ignore();
+        self.redis.ask(&set).await
+    }
+}
+
+/// The tasks that operations may change.
+#[must_use]
+pub fn changing(operations: &[Operation]) -> Vec<Uuid> {
+    let mut ids: Vec<Uuid> = operations
+        .iter()
+        // What a create makes has not been there.
+        .filter(|operation| !matches!(operation.change, Change::TaskCreate { .. }))
+        .map(Operation::lane)
+        .filter(|lane| lane.kind == EntityKind::Task)
+        .map(|lane| lane.id)
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+fn key(id: Uuid) -> String {
+    format!("holdfast:task:{id}")
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

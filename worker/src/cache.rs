@@ -1,0 +1,25 @@
+//! The cache in Redis, as replay has to do with it: what it changes in PostgreSQL is taken out, and
+//! after a Redis that was away when something changed, everything.
+
+use shared::buffer::{Entry, Settlement};
+use shared::cache::TaskCache;
+use shared::domain::EntityKind;
+
+use crate::sessions::later;
+
+/// Empties the cache if entries of a batch are about that. Returns the entries that PostgreSQL is to
+/// see, and what is to become of the others: one waits, without using up an attempt, until Redis is
+/// there. Only the oldest is carried out; those behind it come again, since who has found one there
+/// counts on it to be carried out later than that ([`TaskCache::changed`]).
+pub async fn empty(cache: &TaskCache, entries: Vec<Entry>) -> (Vec<Entry>, Option<Settlement>) {
+    let (of_cache, mut others): (Vec<Entry>, Vec<Entry>) = entries
+        .into_iter()
+        .partition(|entry| entry.operation.lane().kind == EntityKind::Cache);
+    let Some(oldest) = of_cache.into_iter().next() else { return (others, None) };
+    if cache.empty().await.is_err() {
+        let waits = Settlement { place: oldest.place, verdict: later(&oldest) };
+        return (others, Some(waits));
+    }
+    others.push(oldest);
+    (others, None)
+}
