@@ -130,9 +130,8 @@ impl TaskCache {
             (made_in == epoch).then(|| serde_json::from_str(task).ok()).flatten()
         };
         let found = ids.iter().zip(entries.iter().skip(1));
-        let tasks: HashMap<Uuid, Task> = found
-            .filter_map(|(id, entry)| Some((*id, entry.as_ref().and_then(of_now)?)))
-            .collect();
+        let tasks: HashMap<Uuid, Task> =
+            found.filter_map(|(id, entry)| Some((*id, entry.as_ref().and_then(of_now)?))).collect();
         self.hits.increment(tasks.len() as u64);
         self.misses.increment(ids.len().saturating_sub(tasks.len()) as u64);
         Some(Look { tasks, epoch, at: seconds * 1000 + micros / 1000 })

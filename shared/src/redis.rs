@@ -65,7 +65,10 @@ impl Redis {
     ///
     /// # Errors
     /// As [`Redis::new`].
-    pub fn with_timeout(settings: &RedisSettings, timeout: Duration) -> Result<Self, SettingsError> {
+    pub fn with_timeout(
+        settings: &RedisSettings,
+        timeout: Duration,
+    ) -> Result<Self, SettingsError> {
         let unusable = |_: RedisError| SettingsError::Unusable {
             variable: "REDIS_URL",
             problem: "expected redis://user:password@host:port/number".to_owned(),

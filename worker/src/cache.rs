@@ -12,9 +12,8 @@ use crate::sessions::later;
 /// there. Only the oldest is carried out; those behind it come again, since who has found one there
 /// counts on it to be carried out later than that ([`TaskCache::changed`]).
 pub async fn empty(cache: &TaskCache, entries: Vec<Entry>) -> (Vec<Entry>, Option<Settlement>) {
-    let (of_cache, mut others): (Vec<Entry>, Vec<Entry>) = entries
-        .into_iter()
-        .partition(|entry| entry.operation.lane().kind == EntityKind::Cache);
+    let (of_cache, mut others): (Vec<Entry>, Vec<Entry>) =
+        entries.into_iter().partition(|entry| entry.operation.lane().kind == EntityKind::Cache);
     let Some(oldest) = of_cache.into_iter().next() else { return (others, None) };
     if cache.empty().await.is_err() {
         let waits = Settlement { place: oldest.place, verdict: later(&oldest) };

@@ -10,6 +10,7 @@ mod aging;
 mod at_rest;
 mod backoff;
 mod bad_input;
+mod cache;
 mod conflicts;
 mod connections;
 mod creates;

@@ -1,5 +1,5 @@
 //! Two hosts, each with an api, a worker and a buffer file of its own, on one PostgreSQL, which each
-//! reaches by a line of its own.
+//! reaches by a line of its own, and one Redis.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -9,10 +9,14 @@ use uuid::{NoContext, Timestamp, Uuid};
 use crate::story::{DRAIN, create, drained, user};
 
 /// Another host on the PostgreSQL of `first`, and its line there.
-async fn second_node(first: &World, settings: &[(&str, &str)]) -> (World, Proxy) {
+pub async fn second_node(first: &World, settings: &[(&str, &str)]) -> (World, Proxy) {
     let line = Proxy::start(first.postgres.port()).await;
     let url = format!("postgres://holdfast@127.0.0.1:{}/holdfast", line.port());
-    let builder = World::builder().without_postgres().env("DATABASE_URL", url);
+    let builder = World::builder()
+        .without_postgres()
+        .without_redis()
+        .env("DATABASE_URL", url)
+        .env("REDIS_URL", first.redis.url());
     let builder =
         settings.iter().fold(builder.env("NODE_ID", "second"), |builder, (name, value)| {
             builder.env(*name, *value)

@@ -1,0 +1,179 @@
+//! Tasks cached in Redis: whatever breaks, nobody reads a task as it was before a change that was
+//! answered.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+use tests::{Answer, Client, World, wait_until};
+use uuid::Uuid;
+
+use crate::story::{DRAIN, create, drained, user};
+use crate::two_nodes::second_node;
+
+fn path(task: &str) -> String {
+    format!("/api/v1/tasks/{task}")
+}
+
+async fn read(client: &Client, task: &str) -> Answer {
+    client.get(&path(task)).await.expect(200)
+}
+
+async fn retitle(client: &Client, task: &str, title: &str, status: u16) {
+    client.patch(&path(task), &json!({ "title": title })).await.expect(status);
+}
+
+/// Waits until a task is read from the cache. It must have this title all the while.
+async fn cached(client: &Client, task: &str, title: &str) {
+    wait_until(DRAIN, "the task is cached", async || {
+        let answer = read(client, task).await;
+        assert_eq!(answer.text("/data/title"), title);
+        answer.text("/meta/source") == "cache"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i10_a_task_is_cached_until_it_changes_and_for_its_owner_only() {
+    let world = World::start().await;
+    let (client, other) = (world.client(user()), world.client(user()));
+    let task = create(&client, "first", 201).await;
+    let answer = read(&client, &task).await;
+    assert_eq!(
+        (answer.text("/meta/source"), answer.header("x-data-source")),
+        ("database", "database")
+    );
+    cached(&client, &task, "first").await;
+    let answer = read(&client, &task).await;
+    assert_eq!((answer.text("/meta/source"), answer.header("x-data-source")), ("cache", "cache"));
+    assert_eq!(answer.at("/meta/stale"), false);
+    let of_the_cache = answer.header("etag").to_owned();
+    other.get(&path(&task)).await.expect(404);
+
+    retitle(&client, &task, "second", 200).await;
+    let answer = read(&client, &task).await;
+    assert_eq!((answer.text("/data/title"), answer.text("/meta/source")), ("second", "database"));
+    assert_ne!(answer.header("etag"), of_the_cache);
+    cached(&client, &task, "second").await;
+
+    client.delete(&path(&task)).await.expect(204);
+    client.get(&path(&task)).await.expect(404);
+    let metrics = world.http().get(format!("{}/metrics", world.api_url())).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let hits =
+        metrics.lines().find_map(|line| line.strip_prefix("cache_requests_total{result=\"hit\"} "));
+    assert!(hits.unwrap().parse::<u64>().unwrap() >= 3, "{hits:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_an_outage_what_is_cached_is_answered_with_what_is_pending_laid_over_it() {
+    let world = World::start().await;
+    let client = world.client(user());
+    let (known, unknown) = (create(&client, "known", 201).await, create(&client, "-", 201).await);
+    cached(&client, &known, "known").await;
+    world.postgres_line.cut().await;
+    wait_until(DRAIN, "the outage is noticed", async || {
+        let answer = read(&client, &known).await;
+        assert_eq!((answer.text("/data/title"), answer.text("/meta/source")), ("known", "cache"));
+        answer.at("/meta/stale") == true
+    })
+    .await;
+    let answer = client.get(&path(&unknown)).await.expect(503);
+    assert_eq!(answer.text("/error/code"), "DATABASE_UNAVAILABLE");
+    client.patch(&path(&known), &json!({ "status": "completed" })).await.expect(202);
+    let answer = read(&client, &known).await;
+    assert_eq!((answer.text("/meta/source"), answer.at("/meta/stale")), ("overlay", &json!(true)));
+    assert_eq!((answer.text("/data/title"), answer.text("/data/status")), ("known", "completed"));
+    world.postgres_line.heal().await;
+    drained(&world).await;
+    let answer = read(&client, &known).await;
+    assert_eq!((answer.text("/data/title"), answer.text("/data/status")), ("known", "completed"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_while_redis_is_away_is_not_read_as_it_was_when_redis_is_back() {
+    let mut world = World::start().await;
+    let client = world.client(user());
+    let task = create(&client, "before", 201).await;
+    cached(&client, &task, "before").await;
+    world.worker.kill();
+    for title in ["first", "second", "third", "last"] {
+        world.redis_line.cut().await;
+        retitle(&client, &task, title, 200).await;
+        world.redis_line.heal().await;
+        for _ in 0..20 {
+            let answer = read(&client, &task).await;
+            let seen = (answer.text("/data/title"), answer.text("/meta/source"));
+            assert_eq!(seen, (title, "database"));
+        }
+    }
+    let pending = world.anonymous().get("/health").await.at("/data/buffer/pending").clone();
+    assert_eq!(pending, 2, "however much changes, two operations say so");
+    world.worker.restart().await;
+    cached(&client, &task, "last").await;
+    drained(&world).await;
+    let ledger = "SELECT DISTINCT entity, action, outcome FROM operations WHERE entity = 'cache'";
+    assert_eq!(world.postgres.psql(ledger).await, "cache|delete|applied");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_replay_changes_is_not_read_as_it_was_on_any_node() {
+    let first = World::start().await;
+    let (second, _line) = second_node(&first, &[]).await;
+    let user = user();
+    let (here, there) = (first.client(user), second.client(user));
+    let task = create(&here, "before", 201).await;
+    cached(&there, &task, "before").await;
+    first.postgres_line.cut().await;
+    retitle(&here, &task, "after", 202).await;
+    assert_eq!(read(&here, &task).await.text("/data/title"), "after");
+    assert_eq!(read(&there, &task).await.text("/data/title"), "before");
+    first.postgres_line.heal().await;
+    drained(&first).await;
+    for client in [&here, &there] {
+        assert_eq!(read(client, &task).await.text("/data/title"), "after");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_answered_reads_what_they_wrote_among_many_readers_and_a_redis_that_comes_and_goes()
+ {
+    const CHANGES: u32 = 200;
+    let world = World::start().await;
+    let user = user();
+    let client = world.client(user);
+    let task = create(&client, "0", 201).await;
+    let (over, newest) = (AtomicBool::new(false), std::sync::atomic::AtomicU32::new(0));
+    let number = |answer: &Answer| answer.text("/data/title").parse::<u32>().unwrap();
+    let reader = async || {
+        let client = world.client(user);
+        while !over.load(Ordering::Relaxed) {
+            let answered = newest.load(Ordering::SeqCst);
+            let seen = number(&read(&client, &task).await);
+            assert!(seen >= answered, "{seen}, and {answered} was answered");
+        }
+    };
+    let writer = async {
+        for change in 1..=CHANGES {
+            match change % 40 {
+                10 => world.redis_line.cut().await,
+                20 => world.redis_line.heal().await,
+                _ => {}
+            }
+            retitle(&client, &task, &change.to_string(), 200).await;
+            newest.store(change, Ordering::SeqCst);
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(writer, reader(), reader(), reader(), reader(), reader(), reader());
+    cached(&client, &task, &CHANGES.to_string()).await;
+}
+
+#[tokio::test]
+async fn without_a_lifetime_nothing_is_cached() {
+    let world = World::builder().env("CACHE_TTL_SECONDS", "0").start().await;
+    let client = world.client(Uuid::new_v4());
+    let task = create(&client, "never", 201).await;
+    for _ in 0..3 {
+        assert_eq!(read(&client, &task).await.text("/meta/source"), "database");
+    }
+}
