@@ -54,11 +54,12 @@ pub(super) const SCRUB: TableDefinition<u64, Bytes> = TableDefinition::new("scru
 
 /// The layout of these tables, kept in `counters` under [`FORMAT_KEY`].
 ///
-/// 1 had no tail: its indexes tell of every record. In 2 the counters told of the tail as well. 3 has
-/// the tables of 4, but was written by processes whose redb (before 4.5) must not share a file with
-/// later ones: one that still runs takes nothing in or out any more. A table more is a format more:
-/// tables are made when a file is opened that has an earlier one.
-pub(super) const FORMAT: u64 = 4;
+/// 1 had no tail: its indexes tell of every record. In 2 the counters told of the tail as well. 3 was
+/// written by processes whose redb (before 4.5) must not share a file with later ones, 4 by such as do
+/// not know the lane of the cache and would set its records aside: one that still runs takes nothing in
+/// or out any more. The tables of 3 to 5 are the same. A table more is a format more: tables are made
+/// when a file is opened that has an earlier one.
+pub(super) const FORMAT: u64 = 5;
 pub(super) const FORMAT_KEY: &str = "format";
 /// The place from which on records are in the tail: in no index yet.
 pub(super) const INDEXED: &str = "indexed";
