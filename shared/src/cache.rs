@@ -4,14 +4,16 @@
 //! first. A task that was taken out leaves a fence for some seconds, which keeps everyone who asked
 //! PostgreSQL before the change was committed from putting the old task back: what is put in is of the
 //! last few seconds, by Redis' own clock. Should Redis not do that, all that is cached has to go: an
-//! operation in the buffer says so, and while one waits no process of this host reads the cache.
+//! operation in the buffer says so, and while one waits no process of this host reads the cache. Should
+//! the buffer not take that, this process does not read it for as long as its entries may live.
 //!
-//! Each entry begins with the epoch it was made in, a random number that Redis keeps: what is of
-//! another epoch than the present one is not there. So a new epoch empties the cache at once, and a
-//! Redis that has lost the epoch has an empty one.
+//! Each entry begins with the epoch it was made in: the moment it began, by Redis' clock, and a random
+//! number. What is of another epoch than the present one is not there. So a new epoch empties the cache
+//! at once, and a Redis that has lost the epoch has an empty one. It may have lost fences as well: in an
+//! epoch's first moments nothing is looked up that could be put in.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -19,16 +21,23 @@ use metrics::Counter;
 use redis::{Pipeline, Script};
 use uuid::Uuid;
 
-use crate::buffer::{Buffer, BufferError};
+use crate::buffer::{Buffer, BufferError, Waiting};
 use crate::domain::{Actor, Change, Clock, EntityKind, Lane, Operation, Role, Task};
 use crate::redis::{Redis, RedisAway};
 use crate::settings::{RedisSettings, SettingsError};
 
 const EPOCH: &str = "holdfast:cache:epoch";
-/// Characters of an epoch: a UUID without hyphens.
-const EPOCH_LENGTH: usize = 32;
+/// Characters of an epoch: its beginning (Unix milliseconds), and a UUID without hyphens.
+const EPOCH_LENGTH: usize = BEGINNING + 32;
+const BEGINNING: usize = 13;
 /// How long a connection or an answer may take: PostgreSQL is hardly slower.
 const TIMEOUT: Duration = Duration::from_millis(50);
+/// The same for fences, on which other hosts count.
+const FENCE_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long the buffer may take to keep in mind that the cache has to be emptied.
+const KEEPING: Duration = Duration::from_millis(300);
+/// Bytes of an entry at the most: what is larger is read from PostgreSQL.
+const LARGEST: usize = 8 << 10;
 /// How long a task that was taken out cannot be put in.
 const FENCE: Duration = Duration::from_secs(5);
 /// For how long after a look what PostgreSQL has told since then may be put in.
@@ -39,6 +48,13 @@ const COMMITTED: Duration = Duration::from_millis(1500);
 /// Operations that wait for a new epoch at the most. The first may be on its way, so that it comes
 /// before a change of now; what stands behind it does not.
 const WAITING: usize = 2;
+
+/// KEYS: the epoch. ARGV: a random number, and whether there may be an epoch already.
+const BEGIN: &str = r"
+if ARGV[2] == '0' and redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+local time = redis.call('TIME')
+redis.call('SET', KEYS[1], string.format('%013d', time[1] * 1000 + math.floor(time[2] / 1000)) .. ARGV[1])
+return 1";
 
 /// KEYS: the epoch, tasks. ARGV: the epoch and the time (ms) of the look, how much later it may be
 /// (ms), lifetime (ms), entries. An empty entry is a fence.
@@ -57,8 +73,13 @@ return 1";
 #[derive(Debug)]
 pub struct TaskCache {
     redis: Redis,
+    /// A connection of their own, so that they do not wait for what others read.
+    fences: Redis,
     lifetime: Duration,
+    begin: Script,
     fill: Script,
+    /// Until when this process does not read it.
+    distrusted: Mutex<Option<Instant>>,
     /// Its operations have their own lane, so they need no clock but their own.
     clock: Arc<Clock>,
     hits: Counter,
@@ -95,7 +116,10 @@ impl TaskCache {
         let counter = |result| metrics::counter!("cache_requests_total", "result" => result);
         Ok(Self {
             redis: Redis::with_timeout(settings, TIMEOUT)?,
+            fences: Redis::with_timeout(settings, FENCE_TIMEOUT)?,
             lifetime: settings.cache_lifetime(),
+            begin: Script::new(BEGIN),
+            distrusted: Mutex::new(None),
             fill: Script::new(FILL),
             clock: Arc::default(),
             hits: counter("hit"),
@@ -107,7 +131,7 @@ impl TaskCache {
     /// Looks tasks up; `None` if there is no cache, or Redis is away. To be called before PostgreSQL
     /// is asked for what is not found.
     pub async fn look(&self, ids: &[Uuid]) -> Option<Look> {
-        if self.lifetime.is_zero() {
+        if self.lifetime.is_zero() || self.is_distrusted() {
             return None;
         }
         let mut ask = Pipeline::new();
@@ -120,11 +144,18 @@ impl TaskCache {
             self.unavailable.increment(ids.len() as u64);
             return None;
         };
+        let at = seconds * 1000 + micros / 1000;
         let Some(epoch) = entries.first_mut().and_then(Option::take) else {
             self.misses.increment(ids.len() as u64);
-            self.begin_epoch(true).await.ok()?;
+            // Whether it has begun is seen at the next look.
+            let _ = self.begin_epoch(false).await;
             return None;
         };
+        let beginning = epoch.get(..BEGINNING).and_then(|text| text.parse::<u64>().ok())?;
+        if at < beginning.saturating_add(millis(COMMITTED)) {
+            self.misses.increment(ids.len() as u64);
+            return None;
+        }
         let of_now = |entry: &String| {
             let (made_in, task) = entry.split_at_checked(EPOCH_LENGTH)?;
             (made_in == epoch).then(|| serde_json::from_str(task).ok()).flatten()
@@ -134,7 +165,7 @@ impl TaskCache {
             found.filter_map(|(id, entry)| Some((*id, entry.as_ref().and_then(of_now)?))).collect();
         self.hits.increment(tasks.len() as u64);
         self.misses.increment(ids.len().saturating_sub(tasks.len()) as u64);
-        Some(Look { tasks, epoch, at: seconds * 1000 + micros / 1000 })
+        Some(Look { tasks, epoch, at })
     }
 
     /// Puts in what PostgreSQL has told since a look.
@@ -142,8 +173,12 @@ impl TaskCache {
         let mut fill = self.fill.key(EPOCH);
         fill.arg(&look.epoch).arg(look.at).arg(millis(FRESH)).arg(millis(self.lifetime));
         let mut some = false;
-        for task in tasks {
+        // A tombstone's id may come from an idempotency key, and be used again once its row is gone.
+        for task in tasks.into_iter().filter(|task| task.deleted_at.is_none()) {
             let Ok(entry) = serde_json::to_string(task) else { continue };
+            if entry.len() > LARGEST {
+                continue;
+            }
             fill.key(key(task.id)).arg(entry);
             some = true;
         }
@@ -170,13 +205,27 @@ impl TaskCache {
         {
             return;
         }
-        if let Err(error) = self.keep_in_mind(buffer).await {
-            metrics::counter!("cache_invalidations_lost_total").increment(1);
-            tracing::error!(
-                %error, tasks = ids.len(),
-                "changed tasks may be read from the cache as they were, until their entries expire"
-            );
-        }
+        self.distrust(buffer).await;
+    }
+
+    /// Has the cache emptied before any process of this host reads it again. Should the buffer not take
+    /// that, this process alone does not read it until all its entries have expired.
+    pub async fn distrust(&self, buffer: &Buffer) {
+        let kept = tokio::time::timeout(KEEPING, self.keep_in_mind(buffer)).await;
+        let Err(error) = kept.unwrap_or(Err(BufferError::Timeout)) else { return };
+        metrics::counter!("cache_invalidations_lost_total").increment(1);
+        tracing::error!(
+            %error,
+            "the buffer does not keep in mind that the cache has to be emptied: other processes may read \
+             changed tasks as they were, until their entries expire"
+        );
+        let until = Instant::now() + self.lifetime;
+        *self.distrusted.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    fn is_distrusted(&self) -> bool {
+        let until = *self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     async fn put_up_fences(&self, ids: &[Uuid]) -> Result<(), RedisAway> {
@@ -187,11 +236,13 @@ impl TaskCache {
         for id in ids {
             fences.cmd("SET").arg(key(*id)).arg("").arg("PX").arg(millis(FENCE)).ignore();
         }
-        self.redis.ask(&fences).await
+        self.fences.ask(&fences).await
     }
 
     async fn keep_in_mind(&self, buffer: &Buffer) -> Result<(), BufferError> {
-        if buffer.lane(Lane::CACHE).await?.len() >= WAITING {
+        // Where it cannot be told, one more does no harm.
+        let enough = |lane: &Waiting| lane.number >= WAITING;
+        if buffer.lanes(vec![Lane::CACHE]).await.is_ok_and(|lanes| lanes.iter().any(enough)) {
             return Ok(());
         }
         let operation = Operation {
@@ -212,18 +263,17 @@ impl TaskCache {
     /// # Errors
     /// If Redis is away: it may be empty all the same.
     pub async fn empty(&self) -> Result<(), RedisAway> {
-        self.begin_epoch(false).await
+        if self.lifetime.is_zero() {
+            return Ok(());
+        }
+        self.begin_epoch(true).await
     }
 
-    /// Begins a new epoch; or just the first.
-    async fn begin_epoch(&self, first: bool) -> Result<(), RedisAway> {
-        let mut set = Pipeline::new();
-        set.cmd("SET").arg(EPOCH).arg(Uuid::new_v4().simple().to_string());
-        if first {
-            set.arg("NX");
-        }
-        set.ignore();
-        self.redis.ask(&set).await
+    /// Begins an epoch; `anew`: also if there is one.
+    async fn begin_epoch(&self, anew: bool) -> Result<(), RedisAway> {
+        let mut begin = self.begin.key(EPOCH);
+        begin.arg(Uuid::new_v4().simple().to_string()).arg(u8::from(anew));
+        self.redis.run::<u8>(&begin).await.map(drop)
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, FromRedisValue, Pipeline, RedisError, ScriptInvocation};
+use redis::io::tcp::TcpSettings;
+use redis::{Client, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError, ScriptInvocation};
 use secrecy::ExposeSecret;
 use thiserror::Error;
 
@@ -14,6 +15,9 @@ use crate::settings::{RedisSettings, SettingsError};
 
 /// How long a connection or an answer may usually take.
 const TIMEOUT: Duration = Duration::from_millis(200);
+/// How long what was sent may stay without the other side's acknowledgement: TCP's, which a Redis that
+/// hangs still gives.
+const GIVEN_UP: Duration = Duration::from_secs(2);
 /// How long nobody else waits for a Redis that has just kept somebody waiting.
 const REST: Duration = Duration::from_millis(500);
 
@@ -73,7 +77,11 @@ impl Redis {
             variable: "REDIS_URL",
             problem: "expected redis://user:password@host:port/number".to_owned(),
         };
-        let client = Client::open(settings.redis_url.expose_secret()).map_err(unusable)?;
+        let address =
+            settings.redis_url.expose_secret().into_connection_info().map_err(unusable)?;
+        // A line that swallows everything is given up: nothing else ends a connection like that.
+        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(GIVEN_UP);
+        let client = Client::open(address.set_tcp_settings(tcp)).map_err(unusable)?;
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(0)
             .set_connection_timeout(Some(timeout))

@@ -5,7 +5,7 @@ use shared::buffer::{Entry, Settlement};
 use shared::cache::TaskCache;
 use shared::domain::EntityKind;
 
-use crate::sessions::later;
+use crate::sessions::wait_for_redis;
 
 /// Empties the cache if entries of a batch are about that. Returns the entries that PostgreSQL is to
 /// see, and what is to become of the others: one waits, without using up an attempt, until Redis is
@@ -16,7 +16,7 @@ pub async fn empty(cache: &TaskCache, entries: Vec<Entry>) -> (Vec<Entry>, Optio
         entries.into_iter().partition(|entry| entry.operation.lane().kind == EntityKind::Cache);
     let Some(oldest) = of_cache.into_iter().next() else { return (others, None) };
     if cache.empty().await.is_err() {
-        let waits = Settlement { place: oldest.place, verdict: later(&oldest) };
+        let waits = Settlement { place: oldest.place, verdict: wait_for_redis(&oldest) };
         return (others, Some(waits));
     }
     others.push(oldest);

@@ -163,6 +163,10 @@ impl Drop for Release {
 
 /// Applies a batch and tells what is to become of each operation that PostgreSQL has dealt with.
 async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
+    if !batch.damaged.is_empty() && context.cache.empty().await.is_err() {
+        // One of them may have said that it is to be emptied.
+        context.cache.distrust(&context.buffer).await;
+    }
     let damaged = batch
         .damaged
         .into_iter()

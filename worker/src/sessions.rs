@@ -39,10 +39,10 @@ pub async fn end(context: &Context, entries: Vec<Entry>) -> (Vec<Entry>, Vec<Set
                 }
                 Err(_) => {
                     away = true;
-                    Some(later(&entry))
+                    Some(wait_for_redis(&entry))
                 }
             },
-            true => Some(later(&entry)),
+            true => Some(wait_for_redis(&entry)),
         };
         match verdict {
             None => ended.push(entry),
@@ -53,7 +53,7 @@ pub async fn end(context: &Context, entries: Vec<Entry>) -> (Vec<Entry>, Vec<Set
 }
 
 /// An operation waits for Redis, without using up an attempt.
-pub(crate) fn later(entry: &Entry) -> Verdict {
+pub(crate) fn wait_for_redis(entry: &Entry) -> Verdict {
     let wait = i64::try_from(WAIT.as_millis()).unwrap_or(i64::MAX);
     let not_before = unix_millis().saturating_add(wait);
     Verdict::Retry { attempts: entry.attempts, not_before }

@@ -76,7 +76,7 @@ pub struct BufferedOperation {
     state: String,
     /// Whose it is.
     user_id: Uuid,
-    /// `task`, `profile` or `session`.
+    /// `task`, `profile`, `session` or `cache`.
     entity: String,
     /// Of which entity.
     entity_id: Uuid,

@@ -29,7 +29,7 @@ pub struct OperationView {
     /// `pending`, `applied`, `merged`, `superseded`, `duplicate`, `rejected`, `expired` or
     /// `discarded`.
     state: String,
-    /// `task`, `profile` or `session`.
+    /// `task`, `profile`, `session` or `cache`.
     entity: String,
     /// Of which entity.
     entity_id: Uuid,

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use shared::buffer::{Buffer, BufferError};
+use shared::buffer::{Buffer, BufferError, Waiting};
 use shared::cache::TaskCache;
 use shared::domain::{Base, Clock, EntityKind, Lane, Operation, Task};
 use shared::gather::Gatherer;
@@ -141,8 +141,9 @@ impl Reader {
     ) -> Result<(HashMap<Uuid, Vec<Operation>>, bool), BufferError> {
         let tasks = ids.iter().map(|id| Lane { kind: EntityKind::Task, id: *id });
         let mut pending = self.buffer.lanes(tasks.chain([Lane::CACHE]).collect()).await?;
-        let trusted = pending.pop().is_none_or(|waiting| waiting.is_empty());
-        Ok((ids.iter().copied().zip(pending).collect(), trusted))
+        let trusted = pending.pop().is_none_or(|of_cache| of_cache.number == 0);
+        let operations = pending.into_iter().map(|Waiting { operations, .. }| operations);
+        Ok((ids.iter().copied().zip(operations).collect(), trusted))
     }
 
     /// What PostgreSQL has of these tasks, if it can be asked.

@@ -50,7 +50,7 @@ pub struct ActedOn {
     pub id: Uuid,
     /// Whose it was.
     pub user_id: Uuid,
-    /// `task`, `profile` or `session`.
+    /// `task`, `profile`, `session` or `cache`.
     pub entity: String,
     /// Of which entity.
     pub entity_id: Uuid,

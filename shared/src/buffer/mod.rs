@@ -58,7 +58,7 @@ pub use find::{Found, Letter};
 pub use keys::KeysError;
 pub use lists::{DeadEntry, DeadFilter, Page, PendingFilter};
 pub use operator::{OperatorError, Paused};
-pub use read::Stats;
+pub use read::{Stats, Waiting};
 pub use record::Damage;
 pub use rekey::{RekeyError, Rekeyed};
 pub use verify::Verification;

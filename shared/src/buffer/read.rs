@@ -53,6 +53,15 @@ impl Stats {
     }
 }
 
+/// What waits in a lane.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting {
+    /// How many operations, those included that cannot be read.
+    pub number: usize,
+    /// The operations, oldest first.
+    pub operations: Vec<Operation>,
+}
+
 impl Buffer {
     /// Which of these lanes have pending operations.
     ///
@@ -80,23 +89,25 @@ impl Buffer {
     /// # Errors
     /// If the file cannot be read.
     pub async fn lane(&self, lane: Lane) -> Result<Vec<Operation>, BufferError> {
-        Ok(self.lanes(vec![lane]).await?.pop().unwrap_or_default())
+        Ok(self.lanes(vec![lane]).await?.pop().unwrap_or_default().operations)
     }
 
     /// The pending operations of each of these lanes, oldest first, in one look.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub async fn lanes(&self, lanes: Vec<Lane>) -> Result<Vec<Vec<Operation>>, BufferError> {
+    pub async fn lanes(&self, lanes: Vec<Lane>) -> Result<Vec<Waiting>, BufferError> {
         // The semaphore is never closed; if it were, there would be no limit, and no harm.
         let _turn = self.decoding.acquire().await;
         let keys = Arc::clone(&self.keys);
         self.read(move |snapshot| {
             let records = snapshot.open_table(RECORDS)?;
-            let places = snapshot.places_of_lanes(&lanes)?.into_iter();
-            places
-                .map(|places| operations_at(&records, places.into_iter().map(Ok), &keys))
-                .collect()
+            let read = |places: Vec<u64>| {
+                let number = places.len();
+                let operations = operations_at(&records, places.into_iter().map(Ok), &keys)?;
+                Ok(Waiting { number, operations })
+            };
+            snapshot.places_of_lanes(&lanes)?.into_iter().map(read).collect()
         })
         .await
     }

@@ -44,7 +44,7 @@ FROM operations WHERE id = $1";
 pub struct LedgerEntry {
     /// Who asked for it.
     pub user_id: Uuid,
-    /// `task`, `profile` or `session`.
+    /// `task`, `profile`, `session` or `cache`.
     pub entity: String,
     /// Of which entity.
     pub entity_id: Uuid,

@@ -32,6 +32,13 @@ async fn cached(client: &Client, task: &str, title: &str) {
     .await;
 }
 
+async fn metric(world: &World, name: &str) -> u64 {
+    let metrics = world.http().get(format!("{}/metrics", world.api_url())).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
+    metrics.lines().find_map(value).unwrap_or_else(|| panic!("no {name} in {metrics}"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i10_a_task_is_cached_until_it_changes_and_for_its_owner_only() {
     let world = World::start().await;
@@ -57,11 +64,8 @@ async fn i10_a_task_is_cached_until_it_changes_and_for_its_owner_only() {
 
     client.delete(&path(&task)).await.expect(204);
     client.get(&path(&task)).await.expect(404);
-    let metrics = world.http().get(format!("{}/metrics", world.api_url())).send().await.unwrap();
-    let metrics = metrics.text().await.unwrap();
-    let hits =
-        metrics.lines().find_map(|line| line.strip_prefix("cache_requests_total{result=\"hit\"} "));
-    assert!(hits.unwrap().parse::<u64>().unwrap() >= 3, "{hits:?}");
+    let hits = metric(&world, "cache_requests_total{result=\"hit\"}").await;
+    assert!(hits >= 3, "{hits}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,6 +117,23 @@ async fn what_changes_while_redis_is_away_is_not_read_as_it_was_when_redis_is_ba
     drained(&world).await;
     let ledger = "SELECT DISTINCT entity, action, outcome FROM operations WHERE entity = 'cache'";
     assert_eq!(world.postgres.psql(ledger).await, "cache|delete|applied");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_while_neither_redis_nor_the_buffer_takes_note_is_not_read_as_it_was() {
+    let world = World::builder().env("BUFFER_USER_SHARE", "0").start().await;
+    let client = world.client(user());
+    let task = create(&client, "before", 201).await;
+    cached(&client, &task, "before").await;
+    world.redis_line.cut().await;
+    retitle(&client, &task, "after", 200).await;
+    world.redis_line.heal().await;
+    for _ in 0..20 {
+        let answer = read(&client, &task).await;
+        let seen = (answer.text("/data/title"), answer.text("/meta/source"));
+        assert_eq!(seen, ("after", "database"));
+    }
+    assert_eq!(metric(&world, "cache_invalidations_lost_total").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,11 +7,13 @@ use super::*;
 use crate::domain::TaskPatch;
 
 const FORMAT_1: &str = include_str!("golden/format-1.hex");
+/// Kinds of operations that came later.
+const FORMAT_1_LATER: &str = include_str!("golden/format-1-later.hex");
 /// Sealed with the key below, each with a nonce of bytes that are its number.
 const FORMAT_1_SEALED: &str = include_str!("golden/format-1-sealed.hex");
 const KEY: &str = "golden:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// One operation of each kind, with everything that may be left out both there and not.
+/// One operation of each of the first kinds, with everything that may be left out both there and not.
 fn operations() -> Vec<Operation> {
     let task_id = Uuid::from_u128(0x10);
     let fields = TaskFields {
@@ -33,6 +35,21 @@ fn operations() -> Vec<Operation> {
         Change::ProfilePut { preferences: preferences.clone() },
         Change::ProfilePatch { preferences },
     ];
+    numbered(changes)
+}
+
+/// One operation of each kind that came later.
+fn later_operations() -> Vec<Operation> {
+    let user_id = Uuid::from_u128(0x23);
+    numbered([
+        Change::UserSetStanding { user_id, role: Some(Role::Admin), standing: None },
+        Change::UserErase { user_id },
+        Change::SessionRevoke { session_id: Uuid::from_u128(0x24) },
+        Change::CacheInvalidate,
+    ])
+}
+
+fn numbered(changes: impl IntoIterator<Item = Change>) -> Vec<Operation> {
     let numbered = changes.into_iter().enumerate();
     numbered
         .map(|(number, change)| Operation {
@@ -50,8 +67,11 @@ fn operations() -> Vec<Operation> {
         .collect()
 }
 
-fn records(payload: impl Fn(u64, &Operation) -> Payload) -> Vec<Vec<u8>> {
-    let numbered = (0_u64..).zip(operations());
+fn records(
+    operations: Vec<Operation>,
+    payload: impl Fn(u64, &Operation) -> Payload,
+) -> Vec<Vec<u8>> {
+    let numbered = (0_u64..).zip(operations);
     numbered
         .map(|(seq, operation)| {
             let header =
@@ -65,11 +85,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn check(golden: &str, written: &[Vec<u8>], keys: &Keys) {
+fn check(golden: &str, operations: Vec<Operation>, written: &[Vec<u8>], keys: &Keys) {
     let written: Vec<String> = written.iter().map(|record| hex(record)).collect();
     let golden: Vec<&str> = golden.lines().collect();
     assert_eq!(written, golden, "the format changed without a new version");
-    for ((seq, line), operation) in (0_u64..).zip(golden).zip(operations()) {
+    for ((seq, line), operation) in (0_u64..).zip(golden).zip(operations) {
         let bytes: Vec<u8> = (0..line.len() / 2)
             .map(|at| u8::from_str_radix(&line[2 * at..2 * at + 2], 16).unwrap())
             .collect();
@@ -82,15 +102,18 @@ fn check(golden: &str, written: &[Vec<u8>], keys: &Keys) {
 #[test]
 fn records_of_format_1_are_read_and_written_as_ever() {
     let none = Keys::default();
-    let written = records(|_, operation| encode_payload(operation, &none).unwrap());
-    check(FORMAT_1, &written, &none);
-    check(FORMAT_1, &written, &Keys::parse(Some(&KEY.into())).unwrap());
+    for (golden, operations) in [(FORMAT_1, operations()), (FORMAT_1_LATER, later_operations())] {
+        let plain = |_, operation: &Operation| encode_payload(operation, &none).unwrap();
+        let written = records(operations.clone(), plain);
+        check(golden, operations.clone(), &written, &none);
+        check(golden, operations, &written, &Keys::parse(Some(&KEY.into())).unwrap());
+    }
 }
 
 #[test]
 fn sealed_records_of_format_1_are_read_and_written_as_ever() {
     let keys = Keys::parse(Some(&KEY.into())).unwrap();
     let nonce = |seq: u64| [u8::try_from(seq).unwrap(); 24];
-    let written = records(|seq, operation| seal_with(nonce(seq), operation, &keys).unwrap());
-    check(FORMAT_1_SEALED, &written, &keys);
+    let sealed = |seq, operation: &Operation| seal_with(nonce(seq), operation, &keys).unwrap();
+    check(FORMAT_1_SEALED, operations(), &records(operations(), sealed), &keys);
 }

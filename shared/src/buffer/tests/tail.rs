@@ -212,7 +212,7 @@ async fn put_back(buffer: Buffer, format: u64) {
 
 #[tokio::test]
 async fn files_of_earlier_formats_are_taken_over() {
-    for format in [1, 2, 3] {
+    for format in [1, 2, 3, 4] {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::default();
         let buffer = Buffer::open(&settings(folder.path())).unwrap();
