@@ -1,9 +1,8 @@
 //! What the api and the worker have in common: the words of the domain, the buffer file, the store
 //! in PostgreSQL, and the write path that chooses between the two.
 //!
-//! Dependencies run one way: [`writes`] uses [`store`], [`buffer`] and [`cache`], which use [`domain`]; the cache
-//! uses the buffer.
-//! The domain names neither sea-orm, redis nor redb.
+//! Dependencies run one way: [`writes`] uses [`store`], [`buffer`] and [`cache`], which use [`domain`];
+//! the cache uses the buffer. The domain names neither sea-orm, redis nor redb.
 
 pub mod buffer;
 pub mod cache;
