@@ -14,6 +14,7 @@ use super::requests::{BODY, Request};
 use super::rounds::{Series, Side, by_turns};
 use super::servers::{Pair, Server, users};
 use super::{growth, stage};
+use crate::wait::{wait_for, wait_until};
 use crate::world::World;
 
 pub(super) const ROWS: &[&str] = &[
@@ -32,7 +33,7 @@ const MANY: u32 = 128;
 const CACHED: usize = 200;
 
 pub(super) async fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let world = stage::with_postgres(plan).await?;
+    let mut world = stage::with_postgres(plan).await?;
     let peer = Peer::start(plan, world.folder(), world.postgres.port(), Mode::Online).await?;
     let pair = Pair::new(plan, &world, peer.as_ref(), Mode::Online).await?;
     for (row, connections, figure) in [
@@ -51,11 +52,19 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<
         let (ours, other) = pair.compare(liveness).await?;
         report.compare("live", &ours, other.as_ref(), Series::rate);
     }
-    if plan.wants_any(&["read-id", "read-cached"]) {
-        reads(&pair, report).await?;
-    }
     if plan.grows() {
         report.growth.create = growth::of_connections(&pair).await?;
+    }
+    for (row, lifetime, tasks) in
+        [("read-id", "0", plan.sizes.tasks_read), ("read-cached", "300", CACHED)]
+    {
+        if plan.wants(row) {
+            world.api.launch_mut().set_env("CACHE_TTL_SECONDS", lifetime);
+            world.api.restart().await;
+            wait_until(stage::SETTLE, "it is healthy", async || world.is_healthy().await).await;
+            let pair = Pair::new(plan, &world, peer.as_ref(), Mode::Online).await?;
+            reads(&pair, report, row, tasks).await?;
+        }
     }
     Ok(())
 }
@@ -85,31 +94,29 @@ fn liveness(server: Server<'_>) -> anyhow::Result<super::wrk::Target> {
     server.load("live", CONNECTIONS, [Request::get(path, "")])
 }
 
-async fn reads(pair: &Pair<'_>, report: &mut Report) -> anyhow::Result<()> {
-    let plan = pair.plan;
+/// Reads of so many tasks by their ids, again and again.
+async fn reads(
+    pair: &Pair<'_>,
+    report: &mut Report,
+    row: &str,
+    number: usize,
+) -> anyhow::Result<()> {
     let mut tasks = HashMap::new();
     for server in std::iter::once(pair.ours).chain(pair.peer) {
-        tasks.insert(server.url(), make_tasks(plan, server).await?);
+        tasks.insert(server.url(), make_tasks(pair.plan, server, number).await?);
     }
-    let read = |server: Server<'_>, name: &str, count: usize| {
-        let tasks = tasks.get(&server.url()).map(Vec::as_slice).unwrap_or_default();
-        let tasks = tasks.iter().take(count);
-        server.load(name, CONNECTIONS, tasks.map(|task| Request::get(&task.path, &task.token)))
+    let of = |server: Server<'_>| tasks.get(&server.url()).map(Vec::as_slice).unwrap_or_default();
+    if row == "read-cached" {
+        for task in of(pair.ours) {
+            cached(pair.ours, task).await?;
+        }
+    }
+    let read = |server: Server<'_>| {
+        let requests = of(server).iter().map(|task| Request::get(&task.path, &task.token));
+        server.load(row, CONNECTIONS, requests)
     };
-    if plan.wants("read-id") {
-        let (ours, other) = pair.compare(|server| read(server, "reads", usize::MAX)).await?;
-        report.compare("read-id", &ours, other.as_ref(), Series::rate);
-    }
-    if !plan.wants("read-cached") {
-        return Ok(());
-    }
-    let task = tasks.get(&pair.ours.url()).and_then(|tasks| tasks.first());
-    if !is_cached(pair, task.context("no task to read")?).await? {
-        report.not_measured("read-cached", "reads are not cached");
-        return Ok(());
-    }
-    let (ours, other) = pair.compare(|server| read(server, "cached", CACHED)).await?;
-    report.compare("read-cached", &ours, other.as_ref(), Series::rate);
+    let (ours, other) = pair.compare(read).await?;
+    report.compare(row, &ours, other.as_ref(), Series::rate);
     Ok(())
 }
 
@@ -120,7 +127,11 @@ struct Readable {
 }
 
 /// Tasks of many users, made over the API.
-async fn make_tasks(plan: &Plan, server: Server<'_>) -> anyhow::Result<Vec<Readable>> {
+async fn make_tasks(
+    plan: &Plan,
+    server: Server<'_>,
+    number: usize,
+) -> anyhow::Result<Vec<Readable>> {
     let body: Value = serde_json::from_str(BODY)?;
     let users = users(plan.sizes.users);
     let http = reqwest::Client::new();
@@ -136,17 +147,22 @@ async fn make_tasks(plan: &Plan, server: Server<'_>) -> anyhow::Result<Vec<Reada
             anyhow::Ok(Readable { path: format!("/api/v1/tasks/{id}"), token })
         }
     };
-    stream::iter((0..plan.sizes.tasks_read).map(make)).buffer_unordered(32).try_collect().await
+    stream::iter((0..number).map(make)).buffer_unordered(32).try_collect().await
 }
 
-/// Whether a second read of a task comes from the cache.
-async fn is_cached(pair: &Pair<'_>, task: &Readable) -> anyhow::Result<bool> {
-    let url = format!("{}{}", pair.ours.url(), task.path);
-    let mut source = Value::Null;
-    for _ in 0..2 {
-        let request = reqwest::Client::new().get(&url).bearer_auth(&task.token);
-        let answer: Value = request.send().await?.error_for_status()?.json().await?;
-        source = answer.pointer("/meta/source").cloned().unwrap_or_default();
-    }
-    Ok(source == "cache")
+/// Reads a task until it comes from the cache.
+async fn cached(server: Server<'_>, task: &Readable) -> anyhow::Result<()> {
+    let url = format!("{}{}", server.url(), task.path);
+    let http = reqwest::Client::new();
+    let read = async || {
+        let answer = http.get(&url).bearer_auth(&task.token).send().await?;
+        let answer: Value = answer.error_for_status()?.json().await?;
+        anyhow::Ok(answer.pointer("/meta/source").is_some_and(|source| source == "cache"))
+    };
+    // A read that fails ends the waiting as well.
+    let found = wait_for(stage::SETTLE, "the task is cached", async || match read().await {
+        Ok(false) => None,
+        ended => Some(ended),
+    });
+    found.await.map(drop)
 }
