@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 use tests::{Answer, Client, World, wait_until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::story::{DRAIN, create, drained, user};
@@ -30,6 +32,15 @@ async fn cached(client: &Client, task: &str, title: &str) {
         answer.text("/meta/source") == "cache"
     })
     .await;
+}
+
+/// Has Redis carry out a command, whatever the line does.
+async fn tell_redis(world: &World, command: &str) {
+    let mut redis = TcpStream::connect(("127.0.0.1", world.redis.port())).await.unwrap();
+    redis.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
+    let mut answer = [0; 5];
+    redis.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"+OK\r\n", "{command}");
 }
 
 async fn metric(world: &World, name: &str) -> u64 {
@@ -137,6 +148,26 @@ async fn what_changes_while_neither_redis_nor_the_buffer_takes_note_is_not_read_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_while_redis_takes_no_writes_is_not_read_as_it_was() {
+    let world = World::start().await;
+    let client = world.client(user());
+    let task = create(&client, "before", 201).await;
+    cached(&client, &task, "before").await;
+    tell_redis(&world, "CONFIG SET maxmemory 1").await;
+    for title in ["first", "last"] {
+        retitle(&client, &task, title, 200).await;
+        for _ in 0..20 {
+            let answer = read(&client, &task).await;
+            let seen = (answer.text("/data/title"), answer.text("/meta/source"));
+            assert_eq!(seen, (title, "database"));
+        }
+    }
+    tell_redis(&world, "CONFIG SET maxmemory 0").await;
+    drained(&world).await;
+    cached(&client, &task, "last").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_replay_changes_is_not_read_as_it_was_on_any_node() {
     let first = World::start().await;
     let (second, _line) = second_node(&first, &[]).await;
@@ -185,6 +216,7 @@ async fn whoever_is_answered_reads_what_they_wrote_among_many_readers_and_a_redi
             match change % 40 {
                 10 => world.redis_line.cut().await,
                 20 => world.redis_line.heal().await,
+                30 => tell_redis(&world, "FLUSHALL").await,
                 _ => {}
             }
             retitle(&client, &task, &change.to_string(), 200).await;
