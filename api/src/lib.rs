@@ -19,7 +19,7 @@ use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use moka::future::Cache;
 use shared::buffer::Buffer;
-use shared::cache::TaskCache;
+use shared::cache::EntityCache;
 use shared::domain::Clock;
 use shared::redis::Redis;
 use shared::sessions::Sessions;
@@ -78,7 +78,7 @@ pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSett
     let store = Arc::new(Store::new(&store_settings, usage).await?);
     let (buffer, link) = (Arc::new(buffer), Arc::new(Link::default()));
     let clock = Arc::new(Clock::default());
-    let cache = Arc::new(TaskCache::new(&redis_settings)?);
+    let cache = Arc::new(EntityCache::new(&redis_settings)?);
     let writes = Writes::start(
         Arc::clone(&store),
         Arc::clone(&buffer),
@@ -90,7 +90,7 @@ pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSett
         store: Arc::clone(&store),
         buffer: Arc::clone(&buffer),
         link: Arc::clone(&link),
-        cache,
+        cache: Arc::clone(&cache),
         clock: Arc::clone(&clock),
     });
     let redis = Redis::new(&redis_settings)?;
@@ -107,6 +107,7 @@ pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSett
         buffer,
         link,
         writes: Arc::new(writes),
+        cache,
         reader: Arc::new(reader),
         redis,
         totals: Cache::builder().max_capacity(TOTALS).time_to_live(TOTALS_FRESH).build(),

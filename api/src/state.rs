@@ -5,6 +5,7 @@ use std::sync::Arc;
 use metrics_exporter_prometheus::PrometheusHandle;
 use moka::future::Cache;
 use shared::buffer::Buffer;
+use shared::cache::EntityCache;
 use shared::domain::Clock;
 use shared::redis::Redis;
 use shared::sessions::Sessions;
@@ -42,6 +43,8 @@ pub struct State {
     pub link: Arc<Link>,
     /// The write path.
     pub writes: Arc<Writes>,
+    /// The cache in Redis.
+    pub cache: Arc<EntityCache>,
     /// Reads single tasks.
     pub reader: Arc<TaskReader>,
     /// Redis.

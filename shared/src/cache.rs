@@ -1,8 +1,8 @@
-//! Tasks by id, cached in Redis for all hosts.
+//! Tasks and profiles by id, cached in Redis for all hosts.
 //!
-//! Who finds a task in PostgreSQL puts it into the cache; who is going to change one there takes it out
-//! first. A task that was taken out leaves a fence for some seconds, which keeps everyone who asked
-//! PostgreSQL before the change was committed from putting the old task back: what is put in is of the
+//! Who finds an entity in PostgreSQL puts it into the cache; who is going to change one there takes it
+//! out first. What was taken out leaves a fence for some seconds, which keeps everyone who asked
+//! PostgreSQL before the change was committed from putting the old state back: what is put in is of the
 //! last few seconds, by Redis' own clock. Should Redis not do that, all that is cached has to go: an
 //! operation in the buffer says so, and while one waits no process of this host reads the cache. Should
 //! the buffer not take that, this process does not read it for as long as its entries may live.
@@ -19,10 +19,12 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use metrics::Counter;
 use redis::{Pipeline, Script};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::buffer::{Buffer, BufferError, Waiting};
-use crate::domain::{Actor, Change, Clock, EntityKind, Lane, Operation, Role, Task};
+use crate::domain::{Actor, Change, Clock, EntityKind, Lane, Operation, Role};
 use crate::redis::{Redis, RedisAway};
 use crate::settings::{RedisSettings, SettingsError};
 
@@ -36,9 +38,10 @@ const TIMEOUT: Duration = Duration::from_millis(50);
 const FENCE_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long the buffer may take to keep in mind that the cache has to be emptied.
 const KEEPING: Duration = Duration::from_millis(300);
-/// Bytes of an entry at the most: what is larger is read from PostgreSQL.
-const LARGEST: usize = 8 << 10;
-/// How long a task that was taken out cannot be put in.
+/// Bytes of an entry at the most: what is larger is read from PostgreSQL. Room for a profile with the
+/// largest preferences.
+const LARGEST: usize = 10 << 10;
+/// How long what was taken out cannot be put in.
 const FENCE: Duration = Duration::from_secs(5);
 /// For how long after a look what PostgreSQL has told since then may be put in.
 const FRESH: Duration = Duration::from_secs(3);
@@ -56,7 +59,7 @@ local time = redis.call('TIME')
 redis.call('SET', KEYS[1], string.format('%013d', time[1] * 1000 + math.floor(time[2] / 1000)) .. ARGV[1])
 return 1";
 
-/// KEYS: the epoch, tasks. ARGV: the epoch and the time (ms) of the look, how much later it may be
+/// KEYS: the epoch, entities. ARGV: the epoch and the time (ms) of the look, how much later it may be
 /// (ms), lifetime (ms), entries. An empty entry is a fence.
 const FILL: &str = r"
 local time = redis.call('TIME')
@@ -71,7 +74,7 @@ return 1";
 
 /// The cache. Without a lifetime there is none, and every call does nothing.
 #[derive(Debug)]
-pub struct TaskCache {
+pub struct EntityCache {
     redis: Redis,
     /// A connection of their own, so that they do not wait for what others read.
     fences: Redis,
@@ -89,24 +92,25 @@ pub struct TaskCache {
 
 /// What a look into the cache found.
 #[derive(Debug)]
-pub struct Look {
-    /// The tasks that are there.
-    pub tasks: HashMap<Uuid, Task>,
+pub struct Look<T> {
+    /// The entities that are there.
+    pub found: HashMap<Uuid, T>,
+    kind: EntityKind,
     epoch: String,
     /// Redis' time (Unix milliseconds).
     at: u64,
 }
 
-/// Tasks that are about to be changed in PostgreSQL.
+/// Entities that are about to be changed in PostgreSQL.
 #[derive(Debug)]
 #[must_use]
 pub struct Fenced {
-    ids: Vec<Uuid>,
+    entities: Vec<Lane>,
     /// When their fence was put up, if it was.
     since: Option<Instant>,
 }
 
-impl TaskCache {
+impl EntityCache {
     /// The cache in the Redis of these settings, over a connection of its own: it waits for less than
     /// others do.
     ///
@@ -128,16 +132,20 @@ impl TaskCache {
         })
     }
 
-    /// Looks tasks up; `None` if there is no cache, or Redis is away. To be called before PostgreSQL
-    /// is asked for what is not found.
-    pub async fn look(&self, ids: &[Uuid]) -> Option<Look> {
+    /// Looks entities of a kind up; `None` if there is no cache, or Redis is away. To be called before
+    /// PostgreSQL is asked for what is not found.
+    pub async fn look<T: DeserializeOwned>(
+        &self,
+        kind: EntityKind,
+        ids: &[Uuid],
+    ) -> Option<Look<T>> {
         if self.lifetime.is_zero() || self.is_distrusted() {
             return None;
         }
         let mut ask = Pipeline::new();
         ask.cmd("TIME").cmd("MGET").arg(EPOCH);
         for id in ids {
-            ask.arg(key(*id));
+            ask.arg(key(Lane { kind, id: *id }));
         }
         type Found = ((u64, u64), Vec<Option<String>>);
         let Ok(((seconds, micros), mut entries)) = self.redis.ask::<Found>(&ask).await else {
@@ -157,30 +165,34 @@ impl TaskCache {
             return None;
         }
         let of_now = |entry: &String| {
-            let (made_in, task) = entry.split_at_checked(EPOCH_LENGTH)?;
-            (made_in == epoch).then(|| serde_json::from_str(task).ok()).flatten()
+            let (made_in, entity) = entry.split_at_checked(EPOCH_LENGTH)?;
+            (made_in == epoch).then(|| serde_json::from_str(entity).ok()).flatten()
         };
-        let found = ids.iter().zip(entries.iter().skip(1));
-        let tasks: HashMap<Uuid, Task> =
-            found.filter_map(|(id, entry)| Some((*id, entry.as_ref().and_then(of_now)?))).collect();
-        self.hits.increment(tasks.len() as u64);
-        self.misses.increment(ids.len().saturating_sub(tasks.len()) as u64);
-        Some(Look { tasks, epoch, at })
+        let entries = ids.iter().zip(entries.iter().skip(1));
+        let found: HashMap<Uuid, T> = entries
+            .filter_map(|(id, entry)| Some((*id, entry.as_ref().and_then(of_now)?)))
+            .collect();
+        self.hits.increment(found.len() as u64);
+        self.misses.increment(ids.len().saturating_sub(found.len()) as u64);
+        Some(Look { found, kind, epoch, at })
     }
 
-    /// Puts in what PostgreSQL has told since a look.
-    pub async fn fill(&self, look: &Look, tasks: impl IntoIterator<Item = &Task>) {
+    /// Puts in what PostgreSQL has told since a look. Not to be put in is what may be made again under
+    /// its id: creates have no fence.
+    pub async fn fill<'a, T: Serialize + 'a>(
+        &self,
+        look: &Look<T>,
+        entities: impl IntoIterator<Item = (Uuid, &'a T)>,
+    ) {
         let mut fill = self.fill.key(EPOCH);
         fill.arg(&look.epoch).arg(look.at).arg(millis(FRESH)).arg(millis(self.lifetime));
         let mut some = false;
-        // A tombstone's id may come from an idempotency key, and be used again once its row is gone.
-        for task in tasks.into_iter().filter(|task| task.deleted_at.is_none()) {
-            let Ok(entry) = serde_json::to_string(task) else { continue };
-            if entry.len() > LARGEST {
-                continue;
+        for (id, entity) in entities {
+            let Ok(entry) = serde_json::to_string(entity) else { continue };
+            if entry.len() <= LARGEST {
+                fill.key(key(Lane { kind: look.kind, id })).arg(entry);
+                some = true;
             }
-            fill.key(key(task.id)).arg(entry);
-            some = true;
         }
         if some {
             // What is not cached is read from PostgreSQL again.
@@ -188,20 +200,20 @@ impl TaskCache {
         }
     }
 
-    /// Takes tasks out that are about to be changed in PostgreSQL. [`TaskCache::changed`] has to follow,
-    /// before the change is answered or leaves the buffer.
-    pub async fn fence(&self, ids: Vec<Uuid>) -> Fenced {
-        let since = Instant::now();
-        let up = self.put_up_fences(&ids).await.is_ok();
-        Fenced { ids, since: up.then_some(since) }
+    /// Takes entities out that operations are about to change in PostgreSQL. [`EntityCache::changed`] has
+    /// to follow, before a change is answered or leaves the buffer.
+    pub async fn fence(&self, operations: &[Operation]) -> Fenced {
+        let (entities, since) = (changing(operations), Instant::now());
+        let up = self.put_up_fences(&entities).await.is_ok();
+        Fenced { entities, since: up.then_some(since) }
     }
 
-    /// Makes sure that tasks are not in the cache as they were before they may have been changed. If
-    /// Redis is away, the buffer keeps in mind that everything has to go.
+    /// Makes sure that entities are not in the cache as they were before they may have been changed.
+    /// If Redis is away, the buffer keeps in mind that everything has to go.
     pub async fn changed(&self, fenced: Fenced, buffer: &Buffer) {
-        let Fenced { ids, since } = fenced;
+        let Fenced { entities, since } = fenced;
         if since.is_some_and(|since| since.elapsed() < COMMITTED)
-            || self.put_up_fences(&ids).await.is_ok()
+            || self.put_up_fences(&entities).await.is_ok()
         {
             return;
         }
@@ -217,7 +229,7 @@ impl TaskCache {
         tracing::error!(
             %error,
             "the buffer does not keep in mind that the cache has to be emptied: other processes may read \
-             changed tasks as they were, until their entries expire"
+             what has changed as it was, until its entries expire"
         );
         let until = Instant::now() + self.lifetime;
         *self.distrusted.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
@@ -228,13 +240,13 @@ impl TaskCache {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    async fn put_up_fences(&self, ids: &[Uuid]) -> Result<(), RedisAway> {
-        if ids.is_empty() || self.lifetime.is_zero() {
+    async fn put_up_fences(&self, entities: &[Lane]) -> Result<(), RedisAway> {
+        if entities.is_empty() || self.lifetime.is_zero() {
             return Ok(());
         }
         let mut fences = Pipeline::new();
-        for id in ids {
-            fences.cmd("SET").arg(key(*id)).arg("").arg("PX").arg(millis(FENCE)).ignore();
+        for entity in entities {
+            fences.cmd("SET").arg(key(*entity)).arg("").arg("PX").arg(millis(FENCE)).ignore();
         }
         self.fences.ask(&fences).await
     }
@@ -277,24 +289,23 @@ impl TaskCache {
     }
 }
 
-/// The tasks that operations may change.
-#[must_use]
-pub fn changing(operations: &[Operation]) -> Vec<Uuid> {
-    let mut ids: Vec<Uuid> = operations
+/// The cached entities that operations may change.
+fn changing(operations: &[Operation]) -> Vec<Lane> {
+    let may_be_cached = |lane: &Lane| matches!(lane.kind, EntityKind::Task | EntityKind::Profile);
+    let mut lanes: Vec<Lane> = operations
         .iter()
         // What a create makes has not been there.
         .filter(|operation| !matches!(operation.change, Change::TaskCreate { .. }))
         .map(Operation::lane)
-        .filter(|lane| lane.kind == EntityKind::Task)
-        .map(|lane| lane.id)
+        .filter(may_be_cached)
         .collect();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
+    lanes.sort_unstable();
+    lanes.dedup();
+    lanes
 }
 
-fn key(id: Uuid) -> String {
-    format!("holdfast:task:{id}")
+fn key(entity: Lane) -> String {
+    format!("holdfast:{}:{}", entity.kind.as_str(), entity.id)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -202,7 +202,7 @@ impl Default for BufferSettings {
 pub struct RedisSettings {
     /// The address.
     pub redis_url: SecretString,
-    /// How long a task stays in the cache at the most (seconds); 0: nothing is cached. The same on
+    /// How long an entity stays in the cache at the most (seconds); 0: nothing is cached. The same on
     /// all hosts.
     pub cache_ttl_seconds: u64,
 }
@@ -214,7 +214,7 @@ impl Default for RedisSettings {
 }
 
 impl RedisSettings {
-    /// How long a task stays in the cache at the most: a day, whatever is set.
+    /// How long an entity stays in the cache at the most: a day, whatever is set.
     #[must_use]
     pub fn cache_lifetime(&self) -> Duration {
         Duration::from_secs(self.cache_ttl_seconds.min(86_400))

@@ -2,7 +2,7 @@
 //! after a Redis that was away when something changed, everything.
 
 use shared::buffer::{Entry, Settlement};
-use shared::cache::TaskCache;
+use shared::cache::EntityCache;
 use shared::domain::EntityKind;
 
 use crate::sessions::wait_for_redis;
@@ -10,8 +10,8 @@ use crate::sessions::wait_for_redis;
 /// Empties the cache if entries of a batch are about that. Returns the entries that PostgreSQL is to
 /// see, and what is to become of the others: one waits, without using up an attempt, until Redis is
 /// there. Only the oldest is carried out; those behind it come again, since who has found one there
-/// counts on it to be carried out later than that ([`TaskCache::changed`]).
-pub async fn empty(cache: &TaskCache, entries: Vec<Entry>) -> (Vec<Entry>, Option<Settlement>) {
+/// counts on it to be carried out later than that ([`EntityCache::changed`]).
+pub async fn empty(cache: &EntityCache, entries: Vec<Entry>) -> (Vec<Entry>, Option<Settlement>) {
     let (of_cache, mut others): (Vec<Entry>, Vec<Entry>) =
         entries.into_iter().partition(|entry| entry.operation.lane().kind == EntityKind::Cache);
     let Some(oldest) = of_cache.into_iter().next() else { return (others, None) };

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
 use shared::buffer::{Buffer, unix_millis};
-use shared::cache::TaskCache;
+use shared::cache::EntityCache;
 use shared::domain::Lane;
 use shared::redis::Redis;
 use shared::sessions::Sessions;
@@ -34,7 +34,7 @@ pub struct Context {
     /// The sessions of all users.
     pub sessions: Sessions,
     /// The cache in Redis.
-    pub cache: TaskCache,
+    pub cache: EntityCache,
     /// This process's opinion of PostgreSQL.
     pub link: Link,
     /// Wakes replay when there may be something to do.
@@ -65,7 +65,7 @@ impl Context {
         store: Store,
         buffer: Buffer,
         redis: Redis,
-        cache: TaskCache,
+        cache: EntityCache,
     ) -> Self {
         Self {
             started: (unix_millis(), Instant::now()),

@@ -29,7 +29,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use poem::Server;
 use poem::listener::TcpAcceptor;
 use shared::buffer::Buffer;
-use shared::cache::TaskCache;
+use shared::cache::EntityCache;
 use shared::redis::Redis;
 use shared::settings::{BufferSettings, RedisSettings, StoreSettings, load};
 use shared::store::{Store, Usage};
@@ -63,7 +63,7 @@ pub async fn open() -> anyhow::Result<Context> {
     };
     let store = Store::new(&store_settings, usage).await?;
     let redis_settings: RedisSettings = load()?;
-    let (redis, cache) = (Redis::new(&redis_settings)?, TaskCache::new(&redis_settings)?);
+    let (redis, cache) = (Redis::new(&redis_settings)?, EntityCache::new(&redis_settings)?);
     let buffer = Buffer::open_in_time(buffer_settings, Buffer::open).await?;
     Ok(Context::new(settings, store_settings, store, buffer, redis, cache))
 }
@@ -225,7 +225,7 @@ mod tests {
         };
         let store = Store::new(&store_settings, usage).await.unwrap();
         let redis = Redis::new(&RedisSettings::default()).unwrap();
-        let cache = TaskCache::new(&RedisSettings::default()).unwrap();
+        let cache = EntityCache::new(&RedisSettings::default()).unwrap();
         let buffer = Buffer::open(&buffer_settings).unwrap();
         Context::new(settings, store_settings, store, buffer, redis, cache)
     }

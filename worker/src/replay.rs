@@ -13,7 +13,6 @@ use std::time::Duration;
 use apalis_core::error::BoxDynError;
 use futures::{Stream, stream};
 use shared::buffer::{Batch, BatchLimits, Entry, Settlement, Verdict, unix_millis};
-use shared::cache::changing;
 use shared::domain::{Lane, Operation, Outcome, Refusal, backoff};
 use shared::online::online;
 use shared::store::{Applied, Effect, Source};
@@ -181,7 +180,7 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
     }
     let (places, mut operations): (Vec<Place>, Vec<Operation>) =
         entries.into_iter().map(Place::of).unzip();
-    let fenced = context.cache.fence(changing(&operations)).await;
+    let fenced = context.cache.fence(&operations).await;
     let Applied { effects, error } = context.store.apply(&mut operations, Source::Replay).await;
     context.cache.changed(fenced, &context.buffer).await;
     let erased = erasure::of(&operations, &effects);

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use shared::buffer::{Buffer, BufferError, Waiting};
-use shared::cache::TaskCache;
+use shared::cache::EntityCache;
 use shared::domain::{Base, Clock, EntityKind, Lane, Operation, Task};
 use shared::gather::Gatherer;
 use shared::store::{Link, Store, StoreError};
@@ -82,7 +82,7 @@ pub struct Reader {
     /// This process's opinion of PostgreSQL.
     pub link: Arc<Link>,
     /// The cache.
-    pub cache: Arc<TaskCache>,
+    pub cache: Arc<EntityCache>,
     /// Takes note of the versions that are read.
     pub clock: Arc<Clock>,
 }
@@ -106,8 +106,8 @@ impl Reader {
                 return;
             }
         };
-        let look = if trusted { self.cache.look(&ids).await } else { None };
-        let cached = look.as_ref().map(|look| &look.tasks);
+        let look = if trusted { self.cache.look(EntityKind::Task, &ids).await } else { None };
+        let cached: Option<&HashMap<Uuid, Task>> = look.as_ref().map(|look| &look.found);
         let is_cached = |id: &Uuid| cached.is_some_and(|tasks| tasks.contains_key(id));
         let missing: Vec<Uuid> = ids.into_iter().filter(|id| !is_cached(id)).collect();
         let stored = if missing.is_empty() { None } else { self.stored(missing).await };
@@ -130,7 +130,9 @@ impl Reader {
             answer(reply, Ok(known));
         }
         if let (Some(look), Some(stored)) = (look, stored) {
-            self.cache.fill(&look, stored.values().flatten()).await;
+            // A tombstone's id may come from an idempotency key, and be used again once its row is gone.
+            let there = stored.values().flatten().filter(|task| task.deleted_at.is_none());
+            self.cache.fill(&look, there.map(|task| (task.id, task))).await;
         }
     }
 

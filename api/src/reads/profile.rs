@@ -1,25 +1,32 @@
 //! A user's own profile.
 
+use shared::buffer::Waiting;
+use shared::cache::Look;
 use shared::domain::{EntityKind, Lane, Profile, apply_to_profile};
 use uuid::Uuid;
 
+use super::source;
 use super::view::{Found, ProfileView};
-use crate::http::{ApiError, Source};
+use crate::http::ApiError;
 use crate::state::State;
 
 /// A user's own profile. A user who has not been seen before has the profile of a new one.
 ///
 /// # Errors
-/// If neither PostgreSQL nor the buffer can tell.
+/// If none of PostgreSQL, the cache and the buffer can tell.
 pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>, ApiError> {
-    let pending = state.buffer.lane(Lane { kind: EntityKind::Profile, id: user_id }).await?;
-    let source = if pending.is_empty() { Source::Database } else { Source::Overlay };
-    let stored = if state.link.is_up() {
-        state.store.profile(user_id).await.inspect_err(|error| state.link.report(*error)).ok()
-    } else {
-        None
+    let lanes = vec![Lane { kind: EntityKind::Profile, id: user_id }, Lane::CACHE];
+    let mut lanes = state.buffer.lanes(lanes).await?.into_iter();
+    let Waiting { operations: pending, .. } = lanes.next().unwrap_or_default();
+    let trusted = lanes.next().is_none_or(|of_cache| of_cache.number == 0);
+    let look: Option<Look<Profile>> =
+        if trusted { state.cache.look(EntityKind::Profile, &[user_id]).await } else { None };
+    let (base, cached) = match look.as_ref().and_then(|look| look.found.get(&user_id)) {
+        Some(profile) => (Some(Some(profile.clone())), true),
+        None => (stored(state, user_id, look.as_ref()).await, false),
     };
-    match (stored, pending.last()) {
+    let source = source(&pending, cached);
+    match (base, pending.last()) {
         (Some(stored), _) => {
             let first_seen = || Profile::first_seen(user_id, chrono::Utc::now());
             let mut profile = stored.unwrap_or_else(first_seen);
@@ -27,9 +34,27 @@ pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>,
                 apply_to_profile(&mut profile, operation);
             }
             state.clock.observe(profile.versions.newest());
-            Ok(Found { view: ProfileView::of(&profile), source, stale: false })
+            let stale = cached && !state.link.is_up();
+            Ok(Found { view: ProfileView::of(&profile), source, stale })
         }
         (None, Some(newest)) => Ok(Found { view: ProfileView::asked(newest), source, stale: true }),
         (None, None) => Err(ApiError::DATABASE_UNAVAILABLE),
     }
+}
+
+/// What PostgreSQL has of a profile, if it can be asked; it is put into the cache.
+async fn stored(
+    state: &State,
+    user_id: Uuid,
+    look: Option<&Look<Profile>>,
+) -> Option<Option<Profile>> {
+    if !state.link.is_up() {
+        return None;
+    }
+    let stored = state.store.profile(user_id).await;
+    let stored = stored.inspect_err(|error| state.link.report(*error)).ok()?;
+    if let (Some(look), Some(profile)) = (look, &stored) {
+        state.cache.fill(look, [(user_id, profile)]).await;
+    }
+    Some(stored)
 }

@@ -4,8 +4,9 @@ use shared::domain::{Base, Change, EntityKind, Lane, Operation, Seen, Version, s
 use uuid::Uuid;
 
 use super::gather::Known;
+use super::source;
 use super::view::{Found, TaskView};
-use crate::http::{ApiError, Source};
+use crate::http::ApiError;
 use crate::state::State;
 
 fn lane(id: Uuid) -> Lane {
@@ -18,11 +19,7 @@ fn lane(id: Uuid) -> Lane {
 /// If it is not there, deleted or somebody else's; if neither PostgreSQL nor the buffer can tell.
 pub async fn task(state: &State, viewer: Uuid, id: Uuid) -> Result<Found<TaskView>, ApiError> {
     let Known { pending, base, cached, stale } = state.reader.known(id).await?;
-    let source = match (pending.is_empty(), cached) {
-        (false, _) => Source::Overlay,
-        (true, true) => Source::Cache,
-        (true, false) => Source::Database,
-    };
+    let source = source(&pending, cached);
     let view = match see_task(base, &pending, viewer) {
         Seen::Whole(task) => TaskView::of(task),
         Seen::Part(part) => TaskView::part(part),

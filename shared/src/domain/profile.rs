@@ -174,7 +174,7 @@ fn has_nul(value: &Value) -> bool {
 }
 
 /// Which write each mutable field of a profile comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProfileVersions {
     /// The role; [`Version::NONE`] as long as no admin has set it.
     pub role: Version,
@@ -197,7 +197,7 @@ impl ProfileVersions {
 }
 
 /// A user as stored, with the version of each field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
     /// The user's id, the `sub` of their tokens.
     pub user_id: Uuid,

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::admission::Admission;
 use super::{WriteError, Written};
 use crate::buffer::BufferError;
-use crate::cache::{TaskCache, changing};
+use crate::cache::EntityCache;
 use crate::domain::{Clock, Operation, Outcome, Refusal};
 use crate::online::OnlineNotes;
 use crate::store::{Applied, Effect, Source};
@@ -27,7 +27,7 @@ pub(super) struct Ticket {
 pub(super) struct Flusher {
     pub(super) admission: Arc<Admission>,
     pub(super) notes: OnlineNotes,
-    pub(super) cache: Arc<TaskCache>,
+    pub(super) cache: Arc<EntityCache>,
     pub(super) clock: Arc<Clock>,
 }
 
@@ -81,7 +81,7 @@ impl Flusher {
         }
         let (mut operations, replies): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|ticket| (ticket.operation, ticket.reply)).unzip();
-        let fenced = self.cache.fence(changing(&operations)).await;
+        let fenced = self.cache.fence(&operations).await;
         let started = Instant::now();
         let Applied { effects, error } =
             self.admission.store.apply(&mut operations, Source::Online(&self.clock)).await;

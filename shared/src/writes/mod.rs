@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::buffer::{Buffer, BufferError};
-use crate::cache::TaskCache;
+use crate::cache::EntityCache;
 use crate::domain::{Clock, Operation, Outcome, Refusal, Version};
 use crate::gather::Gatherer;
 use crate::online::OnlineNotes;
@@ -80,7 +80,7 @@ impl Writes {
         store: Arc<Store>,
         buffer: Arc<Buffer>,
         link: Arc<Link>,
-        cache: Arc<TaskCache>,
+        cache: Arc<EntityCache>,
         clock: Arc<Clock>,
     ) -> Self {
         let notes = OnlineNotes::beside(&buffer.settings().buffer_path);

@@ -1,5 +1,5 @@
-//! Tasks cached in Redis: whatever breaks, nobody reads a task as it was before a change that was
-//! answered.
+//! Tasks and profiles cached in Redis: whatever breaks, nobody reads one as it was before a change that
+//! was answered.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -85,6 +85,14 @@ async fn in_an_outage_what_is_cached_is_answered_with_what_is_pending_laid_over_
     let client = world.client(user());
     let (known, unknown) = (create(&client, "known", 201).await, create(&client, "-", 201).await);
     cached(&client, &known, "known").await;
+    let nautical = json!({ "preferences": { "theme": "nautical" } });
+    client.put("/api/v1/profile", &nautical).await.expect(200);
+    wait_until(DRAIN, "the profile is cached", async || {
+        let answer = client.get("/api/v1/profile").await.expect(200);
+        assert_eq!(answer.text("/data/preferences/theme"), "nautical");
+        answer.text("/meta/source") == "cache"
+    })
+    .await;
     world.postgres_line.cut().await;
     wait_until(DRAIN, "the outage is noticed", async || {
         let answer = read(&client, &known).await;
@@ -98,10 +106,23 @@ async fn in_an_outage_what_is_cached_is_answered_with_what_is_pending_laid_over_
     let answer = read(&client, &known).await;
     assert_eq!((answer.text("/meta/source"), answer.at("/meta/stale")), ("overlay", &json!(true)));
     assert_eq!((answer.text("/data/title"), answer.text("/data/status")), ("known", "completed"));
+    let profile = client.get("/api/v1/profile").await.expect(200);
+    assert_eq!((profile.text("/meta/source"), profile.at("/meta/stale")), ("cache", &json!(true)));
+    assert_eq!(profile.text("/data/preferences/theme"), "nautical");
+    client
+        .patch("/api/v1/profile", &json!({ "preferences": { "theme": "dark" } }))
+        .await
+        .expect(202);
+    let profile = client.get("/api/v1/profile").await.expect(200);
+    assert_eq!((profile.text("/meta/source"), profile.text("/data/role")), ("overlay", "user"));
+    assert_eq!(profile.text("/data/preferences/theme"), "dark");
+    world.client(user()).get("/api/v1/profile").await.expect(503);
     world.postgres_line.heal().await;
     drained(&world).await;
     let answer = read(&client, &known).await;
     assert_eq!((answer.text("/data/title"), answer.text("/data/status")), ("known", "completed"));
+    let profile = client.get("/api/v1/profile").await.expect(200);
+    assert_eq!(profile.text("/data/preferences/theme"), "dark");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,6 +186,32 @@ async fn what_changes_while_redis_takes_no_writes_is_not_read_as_it_was() {
     tell_redis(&world, "CONFIG SET maxmemory 0").await;
     drained(&world).await;
     cached(&client, &task, "last").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cached_profile_shows_what_its_user_and_an_admin_set() {
+    let world = World::start().await;
+    let user = user();
+    let (client, admin) = (world.client(user), world.client_as(Uuid::new_v4(), "admin"));
+    let seen = async |role: &str, theme: &str| {
+        let answer = client.get("/api/v1/profile").await.expect(200);
+        let data = (answer.text("/data/role"), answer.text("/data/preferences/theme"));
+        assert_eq!(data, (role, theme));
+        answer.text("/meta/source") == "cache"
+    };
+    let cached = async |role: &str, theme: &str| {
+        wait_until(DRAIN, "the profile is cached", async || seen(role, theme).await).await;
+    };
+    let set = |theme: &str| json!({ "preferences": { "theme": theme } });
+    client.put("/api/v1/profile", &set("light")).await.expect(200);
+    cached("user", "light").await;
+    client.patch("/api/v1/profile", &set("dark")).await.expect(200);
+    assert!(!seen("user", "dark").await);
+    cached("user", "dark").await;
+    let role = json!({ "role": "operator" });
+    admin.patch(&format!("/api/v1/users/{user}"), &role).await.expect(200);
+    assert!(!seen("operator", "dark").await);
+    cached("operator", "dark").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
