@@ -7,12 +7,16 @@
 //! operation in the buffer says so, and while one waits no process of this host reads the cache. Should
 //! the buffer not take that, this process does not read it for as long as its entries may live.
 //!
-//! Each entry begins with the epoch it was made in: the moment it began, by Redis' clock, and a random
-//! number. What is of another epoch than the present one is not there. So a new epoch empties the cache
-//! at once, and a Redis that has lost the epoch has an empty one. It may have lost fences as well: in an
-//! epoch's first moments nothing is looked up that could be put in.
+//! Each entry begins with the epoch it was made in: the moment it began, by Redis' clock, which run of
+//! Redis it is of, and a random number. What is of another epoch than the present one is not there, so a
+//! new epoch empties the cache at once. A Redis that was started again may have lost fences, and may
+//! remember a state of long ago: whenever its connection has failed, a process looks whether the epoch
+//! is of the present run, and begins a new one if it is not. In an epoch's first moments nothing is
+//! looked up that could be put in.
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,9 +33,10 @@ use crate::redis::{Redis, RedisAway};
 use crate::settings::{RedisSettings, SettingsError};
 
 const EPOCH: &str = "holdfast:cache:epoch";
-/// Characters of an epoch: its beginning (Unix milliseconds), and a UUID without hyphens.
-const EPOCH_LENGTH: usize = BEGINNING + 32;
-const BEGINNING: usize = 13;
+/// Characters of an epoch: its beginning (Unix milliseconds), the run of Redis, and a random number.
+const EPOCH_LENGTH: usize = RUN.end + 16;
+const BEGINNING: Range<usize> = 0..13;
+const RUN: Range<usize> = 13..29;
 /// How long a connection or an answer may take: PostgreSQL is hardly slower.
 const TIMEOUT: Duration = Duration::from_millis(50);
 /// The same for fences, on which other hosts count.
@@ -52,12 +57,11 @@ const COMMITTED: Duration = Duration::from_millis(1500);
 /// before a change of now; what stands behind it does not.
 const WAITING: usize = 2;
 
-/// KEYS: the epoch. ARGV: a random number, and whether there may be an epoch already.
+/// KEYS: the epoch. ARGV: the run and a random number.
 const BEGIN: &str = r"
-if ARGV[2] == '0' and redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 local time = redis.call('TIME')
-redis.call('SET', KEYS[1], string.format('%013d', time[1] * 1000 + math.floor(time[2] / 1000)) .. ARGV[1])
-return 1";
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+return redis.call('SET', KEYS[1], string.format('%013d', now) .. ARGV[1])";
 
 /// KEYS: the epoch, entities. ARGV: the epoch and the time (ms) of the look, how much later it may be
 /// (ms), lifetime (ms), entries. An empty entry is a fence.
@@ -81,6 +85,8 @@ pub struct EntityCache {
     lifetime: Duration,
     begin: Script,
     fill: Script,
+    /// Whether the epoch is known to be of the run of Redis that is connected.
+    of_this_run: AtomicBool,
     /// Until when this process does not read it.
     distrusted: Mutex<Option<Instant>>,
     /// Its operations have their own lane, so they need no clock but their own.
@@ -111,7 +117,7 @@ pub struct Fenced {
 }
 
 impl EntityCache {
-    /// The cache in the Redis of these settings, over a connection of its own: it waits for less than
+    /// The cache in the Redis of these settings, over connections of its own: it waits for less than
     /// others do.
     ///
     /// # Errors
@@ -123,6 +129,7 @@ impl EntityCache {
             fences: Redis::with_timeout(settings, FENCE_TIMEOUT)?,
             lifetime: settings.cache_lifetime(),
             begin: Script::new(BEGIN),
+            of_this_run: AtomicBool::new(false),
             distrusted: Mutex::new(None),
             fill: Script::new(FILL),
             clock: Arc::default(),
@@ -142,26 +149,33 @@ impl EntityCache {
         if self.lifetime.is_zero() || self.is_distrusted() {
             return None;
         }
+        let missed = || self.misses.increment(ids.len() as u64);
+        if !self.of_this_run.load(Ordering::Acquire) && self.find_epoch().await.is_err() {
+            self.missing(ids);
+            return None;
+        }
         let mut ask = Pipeline::new();
         ask.cmd("TIME").cmd("MGET").arg(EPOCH);
         for id in ids {
             ask.arg(key(Lane { kind, id: *id }));
         }
         type Found = ((u64, u64), Vec<Option<String>>);
-        let Ok(((seconds, micros), mut entries)) = self.redis.ask::<Found>(&ask).await else {
-            self.unavailable.increment(ids.len() as u64);
+        let Ok(((seconds, micros), mut entries)) = self.redis.ask_once::<Found>(&ask).await else {
+            self.of_this_run.store(false, Ordering::Release);
+            self.missing(ids);
+            return None;
+        };
+        // Another look may have met the end of that run while this one was on its way.
+        let epoch = entries.first_mut().and_then(Option::take);
+        let (Some(epoch), true) = (epoch, self.of_this_run.load(Ordering::Acquire)) else {
+            self.of_this_run.store(false, Ordering::Release);
+            missed();
             return None;
         };
         let at = seconds * 1000 + micros / 1000;
-        let Some(epoch) = entries.first_mut().and_then(Option::take) else {
-            self.misses.increment(ids.len() as u64);
-            // Whether it has begun is seen at the next look.
-            let _ = self.begin_epoch(false).await;
-            return None;
-        };
-        let beginning = epoch.get(..BEGINNING).and_then(|text| text.parse::<u64>().ok())?;
-        if at < beginning.saturating_add(millis(COMMITTED)) {
-            self.misses.increment(ids.len() as u64);
+        let beginning = epoch.get(BEGINNING).and_then(|text| text.parse::<u64>().ok());
+        if beginning.is_none_or(|beginning| at < beginning.saturating_add(millis(COMMITTED))) {
+            missed();
             return None;
         }
         let of_now = |entry: &String| {
@@ -175,6 +189,10 @@ impl EntityCache {
         self.hits.increment(found.len() as u64);
         self.misses.increment(ids.len().saturating_sub(found.len()) as u64);
         Some(Look { found, kind, epoch, at })
+    }
+
+    fn missing(&self, ids: &[Uuid]) {
+        self.unavailable.increment(ids.len() as u64);
     }
 
     /// Puts in what PostgreSQL has told since a look. Not to be put in is what may be made again under
@@ -209,30 +227,34 @@ impl EntityCache {
     }
 
     /// Makes sure that entities are not in the cache as they were before they may have been changed.
-    /// If Redis is away, the buffer keeps in mind that everything has to go.
-    pub async fn changed(&self, fenced: Fenced, buffer: &Buffer) {
+    /// If Redis is away, the buffer keeps in mind that everything has to go. Returns false if it does not
+    /// either.
+    pub async fn changed(&self, fenced: Fenced, buffer: &Buffer) -> bool {
         let Fenced { entities, since } = fenced;
         if since.is_some_and(|since| since.elapsed() < COMMITTED)
             || self.put_up_fences(&entities).await.is_ok()
         {
-            return;
+            return true;
         }
-        self.distrust(buffer).await;
+        self.distrust(buffer).await
     }
 
     /// Has the cache emptied before any process of this host reads it again. Should the buffer not take
-    /// that, this process alone does not read it until all its entries have expired.
-    pub async fn distrust(&self, buffer: &Buffer) {
+    /// that, this process alone does not read it until all its entries have expired, and false is
+    /// returned.
+    pub async fn distrust(&self, buffer: &Buffer) -> bool {
         let kept = tokio::time::timeout(KEEPING, self.keep_in_mind(buffer)).await;
-        let Err(error) = kept.unwrap_or(Err(BufferError::Timeout)) else { return };
+        let Err(error) = kept.unwrap_or(Err(BufferError::Timeout)) else { return true };
         metrics::counter!("cache_invalidations_lost_total").increment(1);
         tracing::error!(
             %error,
             "the buffer does not keep in mind that the cache has to be emptied: other processes may read \
              what has changed as it was, until its entries expire"
         );
-        let until = Instant::now() + self.lifetime;
+        // Others may put in what they had looked up before.
+        let until = Instant::now() + FRESH + self.lifetime;
         *self.distrusted.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        false
     }
 
     fn is_distrusted(&self) -> bool {
@@ -278,14 +300,34 @@ impl EntityCache {
         if self.lifetime.is_zero() {
             return Ok(());
         }
-        self.begin_epoch(true).await
+        let (run, _) = self.run_and_epoch().await?;
+        self.begin_epoch(&run).await
     }
 
-    /// Begins an epoch; `anew`: also if there is one.
-    async fn begin_epoch(&self, anew: bool) -> Result<(), RedisAway> {
+    /// Makes sure that there is an epoch, of the run of Redis that is connected.
+    async fn find_epoch(&self) -> Result<(), RedisAway> {
+        let (run, epoch) = self.run_and_epoch().await?;
+        if epoch.as_ref().and_then(|epoch| epoch.get(RUN)) != Some(&run) {
+            self.begin_epoch(&run).await?;
+        }
+        self.of_this_run.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Which run of Redis is connected, and the epoch that it has.
+    async fn run_and_epoch(&self) -> Result<(String, Option<String>), RedisAway> {
+        let mut ask = Pipeline::new();
+        ask.cmd("INFO").arg("server").cmd("GET").arg(EPOCH);
+        let (server, epoch): (String, _) = self.redis.ask(&ask).await?;
+        let run = server.lines().find_map(|line| line.strip_prefix("run_id:")?.get(..RUN.len()));
+        Ok((run.ok_or(RedisAway)?.to_owned(), epoch))
+    }
+
+    async fn begin_epoch(&self, run: &str) -> Result<(), RedisAway> {
+        let random = Uuid::new_v4().simple().to_string();
         let mut begin = self.begin.key(EPOCH);
-        begin.arg(Uuid::new_v4().simple().to_string()).arg(u8::from(anew));
-        self.redis.run::<u8>(&begin).await.map(drop)
+        begin.arg(format!("{run}{}", &random[..EPOCH_LENGTH - RUN.end]));
+        self.redis.run::<String>(&begin).await.map(drop)
     }
 }
 

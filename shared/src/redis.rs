@@ -144,6 +144,15 @@ impl Redis {
         .await
     }
 
+    /// Sends commands once.
+    ///
+    /// # Errors
+    /// As for [`Redis::ask`], and if the connection broke.
+    pub async fn ask_once<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, RedisAway> {
+        let mut connection = self.manager.clone();
+        self.answered(commands.query_async(&mut connection)).await
+    }
+
     /// An answer, within the time that Redis has; none at all while it is left alone.
     async fn answered<T>(
         &self,

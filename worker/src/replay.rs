@@ -162,16 +162,21 @@ impl Drop for Release {
 
 /// Applies a batch and tells what is to become of each operation that PostgreSQL has dealt with.
 async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
-    if !batch.damaged.is_empty() && context.cache.empty().await.is_err() {
-        // One of them may have said that it is to be emptied.
-        context.cache.distrust(&context.buffer).await;
+    let Batch { mut entries, damaged } = batch;
+    if !damaged.is_empty() {
+        // One of them may have said that the cache is to be emptied.
+        if context.cache.empty().await.is_err() && !context.cache.distrust(&context.buffer).await {
+            tokio::time::sleep(PAUSE).await;
+            return Vec::new();
+        }
+        // Who finds two of those counts on their coming one after the other.
+        entries.retain(|entry| entry.operation.lane() != Lane::CACHE);
     }
-    let damaged = batch
-        .damaged
+    let damaged = damaged
         .into_iter()
         .map(|(place, damage)| Settlement { place, verdict: Verdict::Damaged(damage) });
     let mut settlements: Vec<Settlement> = damaged.collect();
-    let (entries, waiting) = sessions::end(context, batch.entries).await;
+    let (entries, waiting) = sessions::end(context, entries).await;
     settlements.extend(waiting);
     let (entries, waiting) = cache::empty(&context.cache, entries).await;
     settlements.extend(waiting);
@@ -182,7 +187,11 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
         entries.into_iter().map(Place::of).unzip();
     let fenced = context.cache.fence(&operations).await;
     let Applied { effects, error } = context.store.apply(&mut operations, Source::Replay).await;
-    context.cache.changed(fenced, &context.buffer).await;
+    if !context.cache.changed(fenced, &context.buffer).await {
+        // They stay in the buffer, laid over what is read, and the ledger knows them.
+        tokio::time::sleep(PAUSE).await;
+        return settlements;
+    }
     let erased = erasure::of(&operations, &effects);
     if let Err(error) = erasure::carry_out(context, &erased).await {
         tracing::error!(error = format!("{error:#}"), "a user cannot be erased yet");

@@ -1,5 +1,7 @@
 //! A user's own profile.
 
+use std::sync::Arc;
+
 use shared::buffer::Waiting;
 use shared::cache::Look;
 use shared::domain::{EntityKind, Lane, Profile, apply_to_profile};
@@ -21,9 +23,11 @@ pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>,
     let trusted = lanes.next().is_none_or(|of_cache| of_cache.number == 0);
     let look: Option<Look<Profile>> =
         if trusted { state.cache.look(EntityKind::Profile, &[user_id]).await } else { None };
-    let (base, cached) = match look.as_ref().and_then(|look| look.found.get(&user_id)) {
-        Some(profile) => (Some(Some(profile.clone())), true),
-        None => (stored(state, user_id, look.as_ref()).await, false),
+    let found = look.as_ref().and_then(|look| look.found.get(&user_id)).cloned();
+    let cached = found.is_some();
+    let base = match found {
+        Some(profile) => Some(Some(profile)),
+        None => stored(state, user_id, look).await,
     };
     let source = source(&pending, cached);
     match (base, pending.last()) {
@@ -46,15 +50,16 @@ pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>,
 async fn stored(
     state: &State,
     user_id: Uuid,
-    look: Option<&Look<Profile>>,
+    look: Option<Look<Profile>>,
 ) -> Option<Option<Profile>> {
     if !state.link.is_up() {
         return None;
     }
     let stored = state.store.profile(user_id).await;
     let stored = stored.inspect_err(|error| state.link.report(*error)).ok()?;
-    if let (Some(look), Some(profile)) = (look, &stored) {
-        state.cache.fill(look, [(user_id, profile)]).await;
+    if let (Some(look), Some(profile)) = (look, stored.clone()) {
+        let cache = Arc::clone(&state.cache);
+        state.tasks.spawn(async move { cache.fill(&look, [(user_id, &profile)]).await });
     }
     Some(stored)
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::job::Room;
+use super::job::{Purpose, Room};
 use super::layout::{BYTES, PENDING};
 use super::record::{self, Header};
 use super::tables::Tables;
 use super::{Buffer, BufferError, unix_millis};
-use crate::domain::{Clock, MAX_PRIORITY, Operation, Version};
+use crate::domain::{Clock, Lane, MAX_PRIORITY, Operation, Version};
 use crate::settings::BufferSettings;
 
 /// By how many operations (of at most a KiB each) the limits are higher for what is most urgent: what
@@ -36,28 +36,32 @@ impl Buffer {
         let keys = Arc::clone(&self.keys);
         let mut payload = record::encode_payload(&operation, &keys)?;
         let settings = Arc::clone(&self.settings);
-        let appended = self
-            .append_work(move |tables, room| {
-                // Of what has just been drawn, both the operation's id and its entity's, nothing is
-                // in the file.
-                let (waiting, newest) = if clock.is_some() && operation.opens_its_lane() {
-                    (0, None)
-                } else if tables.place(operation.id)?.is_some() {
-                    return Ok(operation.id);
-                } else {
-                    tables.lane_end(&record::lane_bytes(operation.lane()))?
-                };
+        // Bounded by who appends it, and what others have filled must not keep it out.
+        let of_cache = operation.lane() == Lane::CACHE;
+        let purpose = if of_cache { Purpose::Other } else { Purpose::Append };
+        let append = move |tables: &mut Tables<'_>, room: &Room| {
+            // Of what has just been drawn, both the operation's id and its entity's, nothing is
+            // in the file.
+            let (waiting, newest) = if clock.is_some() && operation.opens_its_lane() {
+                (0, None)
+            } else if tables.place(operation.id)?.is_some() {
+                return Ok(operation.id);
+            } else {
+                tables.lane_end(&record::lane_bytes(operation.lane()))?
+            };
+            if !of_cache {
                 admit(tables, room, &settings, &operation, payload.len(), waiting)?;
-                if let (Some(newest), Some(clock)) = (newest, &clock)
-                    && newest >= operation.id.as_uuid().as_u128()
-                {
-                    operation.id = clock.after(Version::from_uuid(uuid::Uuid::from_u128(newest)));
-                    payload = record::encode_payload(&operation, &keys)?;
-                }
-                tables.append(&Header::of(&operation, unix_millis()), &payload)?;
-                Ok(operation.id)
-            })
-            .await;
+            }
+            if let (Some(newest), Some(clock)) = (newest, &clock)
+                && newest >= operation.id.as_uuid().as_u128()
+            {
+                operation.id = clock.after(Version::from_uuid(uuid::Uuid::from_u128(newest)));
+                payload = record::encode_payload(&operation, &keys)?;
+            }
+            tables.append(&Header::of(&operation, unix_millis()), &payload)?;
+            Ok(operation.id)
+        };
+        let appended = self.request(append, purpose).await;
         match &appended {
             Ok(_) => self.appended.increment(1),
             Err(error) => {

@@ -13,7 +13,7 @@ use super::layout::{DEAD_COUNT, Place, QUARANTINED, decode_dead};
 use super::record::{self, Header};
 use super::tables::{Tables, header_at};
 use super::{Buffer, BufferError, unix_millis};
-use crate::domain::EntityKind;
+use crate::domain::{EntityKind, Lane};
 
 /// Operations that one transaction removes.
 const CHUNK: usize = 500;
@@ -119,9 +119,11 @@ fn pending(tables: &mut Tables<'_>, keys: &Keys, user: Uuid, by: &str) -> Result
     let mut places = Vec::new();
     for entry in tables.users.open()?.range((key, 0)..=(key, u64::MAX))? {
         let place = entry?.0.value().1;
-        // What an admin has ordered for others holds no content of theirs, and must take effect.
+        // What an admin has ordered for others, and what the cache is to do, holds no content of
+        // theirs, and must take effect.
         let for_others = header_at(&tables.records, place)?.is_some_and(|header| {
             header.lane.kind == EntityKind::Profile && header.lane.id != user
+                || header.lane == Lane::CACHE
         });
         if !for_others {
             places.push(place);

@@ -89,7 +89,8 @@ impl Flusher {
             None => self.notes.note(started.elapsed()),
             Some(error) => self.admission.link.report(error),
         }
-        self.cache.changed(fenced, &self.admission.buffer).await;
+        // If it was in vain, this process knows, and says so.
+        let _ = self.cache.changed(fenced, &self.admission.buffer).await;
         let mut unfinished = Vec::new();
         for ((operation, reply), effect) in operations.into_iter().zip(replies).zip(effects) {
             match verdict(&operation, effect) {

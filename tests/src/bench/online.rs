@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
@@ -115,9 +115,25 @@ async fn reads(
         let requests = of(server).iter().map(|task| Request::get(&task.path, &task.token));
         server.load(row, CONNECTIONS, requests)
     };
+    let before = lookups(pair.ours).await?;
     let (ours, other) = pair.compare(read).await?;
+    if row == "read-cached" {
+        let after = lookups(pair.ours).await?;
+        let (hits, all) = (after.0 - before.0, after.1 - before.1);
+        ensure!(hits > 0.99 * all, "of {all} tasks looked up only {hits} were in the cache");
+    }
     report.compare(row, &ours, other.as_ref(), Series::rate);
     Ok(())
+}
+
+/// Entities found in the cache so far, and looked up in it.
+async fn lookups(ours: Server<'_>) -> anyhow::Result<(f64, f64)> {
+    let metrics = reqwest::get(format!("{}/metrics", ours.url())).await?.text().await?;
+    let number = |line: &str| line.rsplit_once(' ')?.1.parse::<f64>().ok();
+    let of = |name: &str| {
+        metrics.lines().filter(|line| line.starts_with(name)).filter_map(number).sum::<f64>()
+    };
+    Ok((of("cache_requests_total{result=\"hit\"}"), of("cache_requests_total{")))
 }
 
 /// A task, and a token that may read it.

@@ -153,10 +153,14 @@ async fn what_changes_while_redis_is_away_is_not_read_as_it_was_when_redis_is_ba
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_changes_while_neither_redis_nor_the_buffer_takes_note_is_not_read_as_it_was() {
-    let world = World::builder().env("BUFFER_USER_SHARE", "0").start().await;
+    let mut world = World::start().await;
     let client = world.client(user());
     let task = create(&client, "before", 201).await;
     cached(&client, &task, "before").await;
+    world.worker.kill();
+    let (buffer, away) = (world.buffer_path(), world.folder().join("away"));
+    std::fs::rename(&buffer, away).unwrap();
+    std::fs::create_dir(&buffer).unwrap();
     world.redis_line.cut().await;
     retitle(&client, &task, "after", 200).await;
     world.redis_line.heal().await;
@@ -166,6 +170,38 @@ async fn what_changes_while_neither_redis_nor_the_buffer_takes_note_is_not_read_
         assert_eq!(seen, ("after", "database"));
     }
     assert_eq!(metric(&world, "cache_invalidations_lost_total").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_comes_back_with_what_it_had_saved_long_ago_is_not_believed() {
+    let mut world = World::start().await;
+    let client = world.client(user());
+    let task = create(&client, "before", 201).await;
+    cached(&client, &task, "before").await;
+    tell_redis(&world, "SAVE").await;
+    retitle(&client, &task, "after", 200).await;
+    world.redis.kill();
+    world.redis.start_again().await;
+    for _ in 0..20 {
+        assert_eq!(read(&client, &task).await.text("/data/title"), "after");
+    }
+    world.api.restart().await;
+    cached(&client, &task, "after").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_whose_share_of_the_buffer_is_used_up_does_not_keep_the_cache_from_being_emptied() {
+    let world = World::builder().env("BUFFER_USER_SHARE", "0").start().await;
+    let client = world.client(user());
+    let task = create(&client, "before", 201).await;
+    cached(&client, &task, "before").await;
+    world.redis_line.cut().await;
+    retitle(&client, &task, "after", 200).await;
+    let pending = world.anonymous().get("/health").await.at("/data/buffer/pending").clone();
+    assert_eq!(pending, 1);
+    world.redis_line.heal().await;
+    drained(&world).await;
+    cached(&client, &task, "after").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
