@@ -7,16 +7,13 @@
 //! operation in the buffer says so, and while one waits no process of this host reads the cache. Should
 //! the buffer not take that, this process does not read it for as long as its entries may live.
 //!
-//! Each entry begins with the epoch it was made in: the moment it began, by Redis' clock, which run of
-//! Redis it is of, and a random number. What is of another epoch than the present one is not there, so a
-//! new epoch empties the cache at once. A Redis that was started again may have lost fences, and may
-//! remember a state of long ago: whenever its connection has failed, a process looks whether the epoch
-//! is of the present run, and begins a new one if it is not. In an epoch's first moments nothing is
-//! looked up that could be put in.
+//! Each entry begins with the epoch it was made in ([`epoch`]). What is of another epoch than the present
+//! one is not there, so a new one empties the cache at once. In an epoch's first moments nothing is
+//! looked up that could be put in, since Redis may have lost fences just before.
+
+mod epoch;
 
 use std::collections::HashMap;
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,12 +28,8 @@ use crate::buffer::{Buffer, BufferError, Waiting};
 use crate::domain::{Actor, Change, Clock, EntityKind, Lane, Operation, Role};
 use crate::redis::{Redis, RedisAway};
 use crate::settings::{RedisSettings, SettingsError};
+use epoch::{EPOCH, Epochs};
 
-const EPOCH: &str = "holdfast:cache:epoch";
-/// Characters of an epoch: its beginning (Unix milliseconds), the run of Redis, and a random number.
-const EPOCH_LENGTH: usize = RUN.end + 16;
-const BEGINNING: Range<usize> = 0..13;
-const RUN: Range<usize> = 13..29;
 /// How long a connection or an answer may take: PostgreSQL is hardly slower.
 const TIMEOUT: Duration = Duration::from_millis(50);
 /// The same for fences, on which other hosts count.
@@ -56,12 +49,6 @@ const COMMITTED: Duration = Duration::from_millis(1500);
 /// Operations that wait for a new epoch at the most. The first may be on its way, so that it comes
 /// before a change of now; what stands behind it does not.
 const WAITING: usize = 2;
-
-/// KEYS: the epoch. ARGV: the run and a random number.
-const BEGIN: &str = r"
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-return redis.call('SET', KEYS[1], string.format('%013d', now) .. ARGV[1])";
 
 /// KEYS: the epoch, entities. ARGV: the epoch and the time (ms) of the look, how much later it may be
 /// (ms), lifetime (ms), entries. An empty entry is a fence.
@@ -83,10 +70,8 @@ pub struct EntityCache {
     /// A connection of their own, so that they do not wait for what others read.
     fences: Redis,
     lifetime: Duration,
-    begin: Script,
+    epochs: Epochs,
     fill: Script,
-    /// Whether the epoch is known to be of the run of Redis that is connected.
-    of_this_run: AtomicBool,
     /// Until when this process does not read it.
     distrusted: Mutex<Option<Instant>>,
     /// Its operations have their own lane, so they need no clock but their own.
@@ -124,12 +109,12 @@ impl EntityCache {
     /// If the address cannot be read.
     pub fn new(settings: &RedisSettings) -> Result<Self, SettingsError> {
         let counter = |result| metrics::counter!("cache_requests_total", "result" => result);
+        let redis = Redis::with_timeout(settings, TIMEOUT)?;
         Ok(Self {
-            redis: Redis::with_timeout(settings, TIMEOUT)?,
+            epochs: Epochs::new(redis.clone()),
+            redis,
             fences: Redis::with_timeout(settings, FENCE_TIMEOUT)?,
             lifetime: settings.cache_lifetime(),
-            begin: Script::new(BEGIN),
-            of_this_run: AtomicBool::new(false),
             distrusted: Mutex::new(None),
             fill: Script::new(FILL),
             clock: Arc::default(),
@@ -150,7 +135,7 @@ impl EntityCache {
             return None;
         }
         let missed = || self.misses.increment(ids.len() as u64);
-        if !self.of_this_run.load(Ordering::Acquire) && self.find_epoch().await.is_err() {
+        if self.epochs.find().await.is_err() {
             self.missing(ids);
             return None;
         }
@@ -161,25 +146,26 @@ impl EntityCache {
         }
         type Found = ((u64, u64), Vec<Option<String>>);
         let Ok(((seconds, micros), mut entries)) = self.redis.ask_once::<Found>(&ask).await else {
-            self.of_this_run.store(false, Ordering::Release);
+            self.epochs.doubt();
             self.missing(ids);
             return None;
         };
         // Another look may have met the end of that run while this one was on its way.
         let epoch = entries.first_mut().and_then(Option::take);
-        let (Some(epoch), true) = (epoch, self.of_this_run.load(Ordering::Acquire)) else {
-            self.of_this_run.store(false, Ordering::Release);
+        let (Some(epoch), true) = (epoch, self.epochs.is_known()) else {
+            self.epochs.doubt();
             missed();
             return None;
         };
         let at = seconds * 1000 + micros / 1000;
-        let beginning = epoch.get(BEGINNING).and_then(|text| text.parse::<u64>().ok());
-        if beginning.is_none_or(|beginning| at < beginning.saturating_add(millis(COMMITTED))) {
+        if epoch::beginning(&epoch)
+            .is_none_or(|beginning| at < beginning.saturating_add(millis(COMMITTED)))
+        {
             missed();
             return None;
         }
         let of_now = |entry: &String| {
-            let (made_in, entity) = entry.split_at_checked(EPOCH_LENGTH)?;
+            let (made_in, entity) = entry.split_at_checked(epoch::LENGTH)?;
             (made_in == epoch).then(|| serde_json::from_str(entity).ok()).flatten()
         };
         let entries = ids.iter().zip(entries.iter().skip(1));
@@ -300,34 +286,7 @@ impl EntityCache {
         if self.lifetime.is_zero() {
             return Ok(());
         }
-        let (run, _) = self.run_and_epoch().await?;
-        self.begin_epoch(&run).await
-    }
-
-    /// Makes sure that there is an epoch, of the run of Redis that is connected.
-    async fn find_epoch(&self) -> Result<(), RedisAway> {
-        let (run, epoch) = self.run_and_epoch().await?;
-        if epoch.as_ref().and_then(|epoch| epoch.get(RUN)) != Some(&run) {
-            self.begin_epoch(&run).await?;
-        }
-        self.of_this_run.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    /// Which run of Redis is connected, and the epoch that it has.
-    async fn run_and_epoch(&self) -> Result<(String, Option<String>), RedisAway> {
-        let mut ask = Pipeline::new();
-        ask.cmd("INFO").arg("server").cmd("GET").arg(EPOCH);
-        let (server, epoch): (String, _) = self.redis.ask(&ask).await?;
-        let run = server.lines().find_map(|line| line.strip_prefix("run_id:")?.get(..RUN.len()));
-        Ok((run.ok_or(RedisAway)?.to_owned(), epoch))
-    }
-
-    async fn begin_epoch(&self, run: &str) -> Result<(), RedisAway> {
-        let random = Uuid::new_v4().simple().to_string();
-        let mut begin = self.begin.key(EPOCH);
-        begin.arg(format!("{run}{}", &random[..EPOCH_LENGTH - RUN.end]));
-        self.redis.run::<String>(&begin).await.map(drop)
+        self.epochs.renew().await
     }
 }
 
