@@ -7,7 +7,7 @@
 //! operation in the buffer says so, and while one waits no process of this host reads the cache. Should
 //! the buffer not take that, this process does not read it for as long as its entries may live.
 //!
-//! Each entry begins with the epoch it was made in ([`epoch`]). What is of another epoch than the present
+//! Each entry begins with the epoch it was made in (`epoch.rs`). What is of another epoch than the present
 //! one is not there, so a new one empties the cache at once. In an epoch's first moments nothing is
 //! looked up that could be put in, since Redis may have lost fences just before.
 
