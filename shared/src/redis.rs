@@ -131,13 +131,9 @@ impl Redis {
     /// # Errors
     /// If Redis does not answer in time, or refuses one of them.
     pub async fn ask<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, RedisAway> {
-        let ask = || async {
-            let mut connection = self.manager.clone();
-            commands.query_async(&mut connection).await
-        };
         self.answered(async {
-            match ask().await {
-                Err(error) if !error.is_timeout() => ask().await,
+            match self.send(commands).await {
+                Err(error) if !error.is_timeout() => self.send(commands).await,
                 answer => answer,
             }
         })
@@ -149,8 +145,11 @@ impl Redis {
     /// # Errors
     /// As for [`Redis::ask`], and if the connection broke.
     pub async fn ask_once<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, RedisAway> {
-        let mut connection = self.manager.clone();
-        self.answered(commands.query_async(&mut connection)).await
+        self.answered(self.send(commands)).await
+    }
+
+    async fn send<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, RedisError> {
+        commands.query_async(&mut self.manager.clone()).await
     }
 
     /// An answer, within the time that Redis has; none at all while it is left alone.

@@ -1,9 +1,8 @@
-//! The cache in Redis, as replay has to do with it: what it changes in PostgreSQL is taken out, and
-//! after a Redis that was away when something changed, everything.
+//! Emptying the cache in Redis, after a Redis that was away when something changed.
 
 use shared::buffer::{Entry, Settlement};
 use shared::cache::EntityCache;
-use shared::domain::EntityKind;
+use shared::domain::Lane;
 
 use crate::sessions::wait_for_redis;
 
@@ -13,7 +12,7 @@ use crate::sessions::wait_for_redis;
 /// counts on it to be carried out later than that ([`EntityCache::changed`]).
 pub async fn empty(cache: &EntityCache, entries: Vec<Entry>) -> (Vec<Entry>, Option<Settlement>) {
     let (of_cache, mut others): (Vec<Entry>, Vec<Entry>) =
-        entries.into_iter().partition(|entry| entry.operation.lane().kind == EntityKind::Cache);
+        entries.into_iter().partition(|entry| entry.operation.lane() == Lane::CACHE);
     let Some(oldest) = of_cache.into_iter().next() else { return (others, None) };
     if cache.empty().await.is_err() {
         let waits = Settlement { place: oldest.place, verdict: wait_for_redis(&oldest) };

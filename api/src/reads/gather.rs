@@ -5,14 +5,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use shared::buffer::{Buffer, BufferError, Waiting};
+use shared::buffer::Buffer;
 use shared::cache::EntityCache;
-use shared::domain::{Base, Clock, EntityKind, Lane, Operation, Task};
+use shared::domain::{Base, Clock, EntityKind, Operation, Task};
 use shared::gather::Gatherer;
 use shared::store::{Link, Store, StoreError};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::pending_and_cached;
 use crate::http::ApiError;
 
 /// Looks on their way at once.
@@ -96,7 +97,8 @@ impl Reader {
             let distinct: HashSet<Uuid> = batch.iter().map(|ask| ask.id).collect();
             distinct.into_iter().collect()
         };
-        let (pending, trusted) = match self.pending(&ids).await {
+        let read = pending_and_cached(&self.buffer, &self.cache, EntityKind::Task, &ids).await;
+        let (pending, look) = match read {
             Ok(found) => found,
             Err(error) => {
                 let error = ApiError::from(error);
@@ -106,7 +108,7 @@ impl Reader {
                 return;
             }
         };
-        let look = if trusted { self.cache.look(EntityKind::Task, &ids).await } else { None };
+        let pending: HashMap<Uuid, Vec<Operation>> = ids.iter().copied().zip(pending).collect();
         let cached: Option<&HashMap<Uuid, Task>> = look.as_ref().map(|look| &look.found);
         let is_cached = |id: &Uuid| cached.is_some_and(|tasks| tasks.contains_key(id));
         let missing: Vec<Uuid> = ids.into_iter().filter(|id| !is_cached(id)).collect();
@@ -134,18 +136,6 @@ impl Reader {
             let there = stored.values().flatten().filter(|task| task.deleted_at.is_none());
             self.cache.fill(&look, there.map(|task| (task.id, task))).await;
         }
-    }
-
-    /// The pending operations of these tasks, and whether the cache may be read.
-    async fn pending(
-        &self,
-        ids: &[Uuid],
-    ) -> Result<(HashMap<Uuid, Vec<Operation>>, bool), BufferError> {
-        let tasks = ids.iter().map(|id| Lane { kind: EntityKind::Task, id: *id });
-        let mut pending = self.buffer.lanes(tasks.chain([Lane::CACHE]).collect()).await?;
-        let trusted = pending.pop().is_none_or(|of_cache| of_cache.number == 0);
-        let operations = pending.into_iter().map(|Waiting { operations, .. }| operations);
-        Ok((ids.iter().copied().zip(operations).collect(), trusted))
     }
 
     /// What PostgreSQL has of these tasks, if it can be asked.

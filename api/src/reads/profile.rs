@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use shared::buffer::Waiting;
 use shared::cache::Look;
-use shared::domain::{EntityKind, Lane, Profile, apply_to_profile};
+use shared::domain::{EntityKind, Profile, apply_to_profile};
 use uuid::Uuid;
 
-use super::source;
 use super::view::{Found, ProfileView};
+use super::{pending_and_cached, source};
 use crate::http::ApiError;
 use crate::state::State;
 
@@ -17,12 +16,10 @@ use crate::state::State;
 /// # Errors
 /// If none of PostgreSQL, the cache and the buffer can tell.
 pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>, ApiError> {
-    let lanes = vec![Lane { kind: EntityKind::Profile, id: user_id }, Lane::CACHE];
-    let mut lanes = state.buffer.lanes(lanes).await?.into_iter();
-    let Waiting { operations: pending, .. } = lanes.next().unwrap_or_default();
-    let trusted = lanes.next().is_none_or(|of_cache| of_cache.number == 0);
-    let look: Option<Look<Profile>> =
-        if trusted { state.cache.look(EntityKind::Profile, &[user_id]).await } else { None };
+    let kind = EntityKind::Profile;
+    let (mut pending, look) =
+        pending_and_cached(&state.buffer, &state.cache, kind, &[user_id]).await?;
+    let pending = pending.pop().unwrap_or_default();
     let found = look.as_ref().and_then(|look| look.found.get(&user_id)).cloned();
     let cached = found.is_some();
     let base = match found {

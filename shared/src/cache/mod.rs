@@ -134,51 +134,51 @@ impl EntityCache {
         if self.lifetime.is_zero() || self.is_distrusted() {
             return None;
         }
-        let missed = || self.misses.increment(ids.len() as u64);
-        if self.epochs.find().await.is_err() {
-            self.missing(ids);
+        let Ok(look) = self.look_up(kind, ids).await else {
+            self.epochs.doubt();
+            self.unavailable.increment(ids.len() as u64);
             return None;
-        }
+        };
+        let hits = look.as_ref().map_or(0, |look| look.found.len());
+        self.hits.increment(hits as u64);
+        self.misses.increment(ids.len().saturating_sub(hits) as u64);
+        look
+    }
+
+    /// What is there of entities; `None` if nothing that is there counts, nor would what is put in.
+    async fn look_up<T: DeserializeOwned>(
+        &self,
+        kind: EntityKind,
+        ids: &[Uuid],
+    ) -> Result<Option<Look<T>>, RedisAway> {
+        self.epochs.find().await?;
         let mut ask = Pipeline::new();
         ask.cmd("TIME").cmd("MGET").arg(EPOCH);
         for id in ids {
             ask.arg(key(Lane { kind, id: *id }));
         }
-        type Found = ((u64, u64), Vec<Option<String>>);
-        let Ok(((seconds, micros), mut entries)) = self.redis.ask_once::<Found>(&ask).await else {
-            self.epochs.doubt();
-            self.missing(ids);
-            return None;
-        };
+        type Entries = ((u64, u64), Vec<Option<String>>);
+        let ((seconds, micros), mut entries): Entries = self.redis.ask_once(&ask).await?;
         // Another look may have met the end of that run while this one was on its way.
         let epoch = entries.first_mut().and_then(Option::take);
         let (Some(epoch), true) = (epoch, self.epochs.is_known()) else {
             self.epochs.doubt();
-            missed();
-            return None;
+            return Ok(None);
         };
         let at = seconds * 1000 + micros / 1000;
-        if epoch::beginning(&epoch)
-            .is_none_or(|beginning| at < beginning.saturating_add(millis(COMMITTED)))
-        {
-            missed();
-            return None;
+        let counts_from = epoch::beginning(&epoch).map(|at| at.saturating_add(millis(COMMITTED)));
+        if counts_from.is_none_or(|from| at < from) {
+            return Ok(None);
         }
         let of_now = |entry: &String| {
             let (made_in, entity) = entry.split_at_checked(epoch::LENGTH)?;
             (made_in == epoch).then(|| serde_json::from_str(entity).ok()).flatten()
         };
         let entries = ids.iter().zip(entries.iter().skip(1));
-        let found: HashMap<Uuid, T> = entries
+        let found = entries
             .filter_map(|(id, entry)| Some((*id, entry.as_ref().and_then(of_now)?)))
             .collect();
-        self.hits.increment(found.len() as u64);
-        self.misses.increment(ids.len().saturating_sub(found.len()) as u64);
-        Some(Look { found, kind, epoch, at })
-    }
-
-    fn missing(&self, ids: &[Uuid]) {
-        self.unavailable.increment(ids.len() as u64);
+        Ok(Some(Look { found, kind, epoch, at }))
     }
 
     /// Puts in what PostgreSQL has told since a look. Not to be put in is what may be made again under
