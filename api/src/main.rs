@@ -51,7 +51,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command.unwrap_or(Command::Serve) {
-        Command::Serve => runtime()?.block_on(serve()),
+        Command::Serve => {
+            refuse_huge_pages();
+            runtime()?.block_on(serve())
+        }
         Command::Token { user, role, lifetime } => print(&token(user, &role, lifetime)?),
         Command::Openapi => print(&api::http::openapi_yaml()),
     }
@@ -67,6 +70,13 @@ fn runtime() -> std::io::Result<Runtime> {
         builder.worker_threads(cores.saturating_sub(1).max(1));
     }
     builder.enable_all().build()
+}
+
+/// Where the system hands out huge pages to who asks, the allocator does, and holds a fifth more memory
+/// for no gain in speed. Before there are threads: they inherit it.
+fn refuse_huge_pages() {
+    // Without it there is just that much more memory.
+    let _ = nix::sys::prctl::set_thp_disable(true);
 }
 
 async fn serve() -> anyhow::Result<()> {
