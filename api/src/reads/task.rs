@@ -64,7 +64,11 @@ pub async fn pending_create(
     });
     let Some(create) = create else { return Ok(None) };
     match see_task(Base::Unknown, &pending, viewer) {
-        Seen::Whole(task) => Ok(Some((create.id, TaskView::of(task)))),
+        // What was read may be on its way to the disk only, and the answer says that it is there.
+        Seen::Whole(task) if state.buffer.is_kept(create.id).await? => {
+            Ok(Some((create.id, TaskView::of(task))))
+        }
+        Seen::Whole(_) => Ok(None),
         Seen::Absent => Err(ApiError::TASK_DELETED),
         Seen::Part(_) | Seen::Unknown => Ok(None),
     }

@@ -58,7 +58,7 @@ impl Buffer {
                 operation.id = clock.after(Version::from_uuid(uuid::Uuid::from_u128(newest)));
                 payload = record::encode_payload(&operation, &keys)?;
             }
-            tables.append(&Header::of(&operation, unix_millis()), &payload)?;
+            tables.append(&Header::of(&operation, unix_millis()), &payload);
             Ok(operation.id)
         };
         let appended = self.request(append, purpose).await;

@@ -115,8 +115,8 @@ impl Buffer {
         limits: BatchLimits,
         busy: HashSet<Lane>,
     ) -> Result<Batch, BufferError> {
-        if self.read(|snapshot| snapshot.has_tail()).await? {
-            // Any change that is not an append has the indexes brought up to the records first.
+        if self.read(|snapshot| Ok(snapshot.tail().len() > 0)).await? {
+            // Any change that is not an append has the tables brought up to the log first.
             self.write(|_, _| Ok(())).await?;
         }
         let keys = Arc::clone(&self.keys);

@@ -2,11 +2,12 @@
 //! room is left.
 //!
 //! The file is made 0600 in a folder made 0700. A link, another owner, or modes that let others in are
-//! refused, for the files beside it as well. One of them is a ballast file that is given up when the disk is full, so
-//! that replay can still remove what it has applied.
+//! refused, for the files beside it as well. One of them is a ballast file that is given up when the disk
+//! is full, so that replay can still remove what it has applied.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use nix::fcntl::OFlag;
 use nix::sys::statvfs::statvfs;
 use redb::backends::FileBackend;
 use redb::{Builder, ConcurrencyMode, Database, DatabaseError};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use thiserror::Error;
 
 use super::keys::KeysError;
@@ -75,18 +77,53 @@ pub enum OpenError {
     Keys(#[from] KeysError),
 }
 
-/// Which file a path led to when it was opened.
+/// A path, and which file it led to when that was opened.
+#[derive(Debug)]
+pub(super) struct Located {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl Located {
+    /// A path, and the file that was opened by it.
+    pub(super) fn new(path: &Path, file: &File) -> io::Result<Self> {
+        let identity = Identity::of(file, Path::new(""), AtFlags::EMPTY_PATH)?;
+        Ok(Self { path: path.to_owned(), identity })
+    }
+
+    /// The path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// True if the path still leads to that file: if not, nothing written to it would be found again.
+    pub(super) fn is_in_place(&self) -> bool {
+        let now = Identity::of(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
+        now.is_ok_and(|now| now == self.identity)
+    }
+}
+
+/// Which file it is of all there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
-    device: u64,
+    device: (u32, u32),
     inode: u64,
+}
+
+impl Identity {
+    /// Asks for nothing but these numbers: if somebody has looked at a file's times, the next write
+    /// changes them, and the sync after it writes the inode as well (Linux since 6.13).
+    fn of(folder: impl AsFd, path: &Path, flags: AtFlags) -> io::Result<Self> {
+        let meta = statx(folder, path, flags, StatxFlags::INO)?;
+        let device = (meta.stx_dev_major, meta.stx_dev_minor);
+        Ok(Self { device, inode: meta.stx_ino })
+    }
 }
 
 /// An open buffer file.
 #[derive(Debug)]
 pub(super) struct BufferFile {
-    path: PathBuf,
-    identity: Identity,
+    located: Located,
 }
 
 impl BufferFile {
@@ -96,7 +133,7 @@ impl BufferFile {
         let at = |source| OpenError::Io { path: path.to_owned(), source };
         private_folder(path)?;
         let file = open_private(path)?;
-        let identity = identity(&file.metadata().map_err(at)?);
+        let located = Located::new(path, &file).map_err(at)?;
         let refused = |error: DatabaseError| OpenError::Database {
             path: path.to_owned(),
             source: Box::new(error.into()),
@@ -106,18 +143,17 @@ impl BufferFile {
             .set_concurrency_mode(ConcurrencyMode::MultiWriter)
             .create_with_backend(FileBackend::new(file).map_err(refused)?)
             .map_err(refused)?;
-        Ok((Self { path: path.to_owned(), identity }, database))
+        Ok((Self { located }, database))
     }
 
-    /// True if the path still leads to the file that was opened: if not, nothing written to it
-    /// would be found again.
+    /// True if the path still leads to the file that was opened.
     pub(super) fn is_in_place(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok_and(|meta| identity(&meta) == self.identity)
+        self.located.is_in_place()
     }
 
     /// Bytes free for this user on the file's filesystem.
     pub(super) fn free_bytes(&self) -> io::Result<u64> {
-        let stat = statvfs(folder_of(&self.path))?;
+        let stat = statvfs(folder_of(self.located.path()))?;
         Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
     }
 
@@ -134,7 +170,7 @@ impl BufferFile {
             return false;
         }
         // Made whole under another name first: a crash in between leaves no empty ballast.
-        let unfinished = sibling(&self.path, &format!("ballast-{}", std::process::id()));
+        let unfinished = sibling(self.located.path(), &format!("ballast-{}", std::process::id()));
         let lay = || -> io::Result<()> {
             // Left by a process of this id that was killed.
             let _ = fs::remove_file(&unfinished);
@@ -159,7 +195,7 @@ impl BufferFile {
     }
 
     fn ballast(&self) -> PathBuf {
-        sibling(&self.path, "ballast")
+        sibling(self.located.path(), "ballast")
     }
 }
 
@@ -174,6 +210,11 @@ pub fn sibling(path: &Path, suffix: &str) -> PathBuf {
 
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Has on the disk which files there are beside a file, and under which names.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
 }
 
 /// Makes sure that the folder of `path` is there, ours, and not open to everyone.
@@ -240,10 +281,6 @@ fn problem_of(meta: &fs::Metadata) -> Option<&'static str> {
         return Some("the file has several names (hard links); remove the others");
     }
     None
-}
-
-fn identity(meta: &fs::Metadata) -> Identity {
-    Identity { device: meta.dev(), inode: meta.ino() }
 }
 
 #[cfg(test)]

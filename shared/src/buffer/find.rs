@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::audit::Act;
 use super::keys::Keys;
-use super::layout::{AUDIT, DEAD, PLACES, Place, QUARANTINE, RECORDS, decode_dead};
+use super::layout::{AUDIT, DEAD, PLACES, Place, QUARANTINE, decode_dead};
 use super::record::{self, Header};
 use super::snapshot::Snapshot;
 use super::{Buffer, BufferError};
@@ -57,6 +57,15 @@ impl Buffer {
         let keys = Arc::clone(&self.keys);
         self.read(move |snapshot| find(snapshot, id, &keys)).await
     }
+
+    /// Whether an operation is pending and on the disk. What reads show may not be there yet.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub async fn is_kept(&self, id: Version) -> Result<bool, BufferError> {
+        self.append_work(move |tables, _| Ok(matches!(tables.place(id)?, Some(Place::Pending(_)))))
+            .await
+    }
 }
 
 fn find(snapshot: &Snapshot, id: Version, keys: &Keys) -> Result<Option<Found>, redb::Error> {
@@ -64,7 +73,7 @@ fn find(snapshot: &Snapshot, id: Version, keys: &Keys) -> Result<Option<Found>, 
     let indexed = snapshot.open_table(PLACES)?.get(key)?.and_then(|p| Place::decode(p.value()));
     let place = match indexed {
         Some(place) => Some(place),
-        None => snapshot.tail(|tail| tail.place(key))?.map(Place::Pending),
+        None => snapshot.tail().place(key).map(Place::Pending),
     };
     match place {
         None => Ok(None),
@@ -80,15 +89,14 @@ fn find(snapshot: &Snapshot, id: Version, keys: &Keys) -> Result<Option<Found>, 
             Ok(act.and_then(|act| serde_json::from_slice(act.value()).ok()).map(Found::Discarded))
         }
         Some(Place::Pending(place)) => {
-            let records = snapshot.open_table(RECORDS)?;
-            let record = records.get(place)?;
-            Ok(record.map(|record| match record::decode(place, record.value(), keys) {
+            let record = snapshot.records()?.get(place)?;
+            Ok(record.map(|record| match record::decode(place, &record, keys) {
                 Ok((header, operation)) => Found::Pending {
                     operation,
                     attempts: header.attempts,
                     not_before: Some(header.not_before).filter(|at| *at > 0),
                 },
-                Err(_) => unreadable(place, record.value()),
+                Err(_) => unreadable(place, &record),
             }))
         }
         Some(Place::Dead(at)) => {

@@ -16,9 +16,8 @@
 //! | `scrub` | number | filler that takes up what was free, while that is overwritten (see `scrub`) |
 //! | `counters`, `status` | name | totals; what the worker publishes, and whether replay is paused |
 //!
-//! A place is a number that grows with every append to the file: the order of acceptance. The newest
-//! records are in the `tail`: `lanes` to `user_totals` do not tell of them yet, nor do the counters of
-//! what is pending.
+//! A place is a number that grows with every append: the order of acceptance. The newest records are in
+//! the `log`, and in none of these tables yet.
 //! Integers inside values are little-endian.
 
 use redb::TableDefinition;
@@ -56,20 +55,25 @@ pub(super) const SCRUB: TableDefinition<u64, Bytes> = TableDefinition::new("scru
 ///
 /// 1 had no tail: its indexes tell of every record. In 2 the counters told of the tail as well. 3 was
 /// written by processes whose redb (before 4.5) must not share a file with later ones, 4 by such as do
-/// not know the lane of the cache and would set its records aside: one that still runs takes nothing in
-/// or out any more. The tables of 3 to 5 are the same. A table more is a format more: tables are made
-/// when a file is opened that has an earlier one.
-pub(super) const FORMAT: u64 = 5;
+/// not know the lane of the cache and would set its records aside. 2 to 5 knew no log: the newest records
+/// were in `records` alone, without indexes. A process of an earlier format that still runs takes nothing
+/// in or out any more. A table more is a format more: tables are made when a file is opened that has an
+/// earlier one.
+pub(super) const FORMAT: u64 = 6;
 pub(super) const FORMAT_KEY: &str = "format";
-/// The place from which on records are in the tail: in no index yet.
+/// The place from which on records are in the tail, and in no table yet.
 pub(super) const INDEXED: &str = "indexed";
-/// Pending operations that the indexes tell of.
+/// The generation of the log that the tail is in.
+pub(super) const LOG_GENERATION: &str = "log_generation";
+/// 1 if the log had its whole length when its generation began: only then it may have frames.
+pub(super) const LOG_LAID: &str = "log_laid";
+/// Pending operations that the tables have.
 pub(super) const PENDING: &str = "pending";
 /// Bytes of their records.
 pub(super) const BYTES: &str = "bytes";
 pub(super) const DEAD_COUNT: &str = "dead";
 pub(super) const QUARANTINED: &str = "quarantined";
-/// Pending operations that the indexes tell of, by their own priority, from 1.
+/// Pending operations that the tables have, by their own priority, from 1.
 pub(super) const BY_PRIORITY: [&str; MAX_PRIORITY as usize] =
     ["pending_1", "pending_2", "pending_3", "pending_4", "pending_5"];
 

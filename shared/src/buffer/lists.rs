@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::drain::Entry;
 use super::keys::Keys;
-use super::layout::{DEAD, RECORDS, decode_dead};
+use super::layout::{DEAD, decode_dead};
 use super::record;
 use super::snapshot::Snapshot;
 use super::{Buffer, BufferError};
@@ -103,7 +103,7 @@ fn pending_page(
     limit: usize,
     keys: &Keys,
 ) -> Result<Page<Entry, u64>, redb::Error> {
-    let records = snapshot.open_table(RECORDS)?;
+    let records = snapshot.records()?;
     let first = after.map_or(0, |after| after.saturating_add(1));
     let mut page = Page { items: Vec::new(), next: None };
     // By the narrowest index there is; each yields places in order of acceptance.
@@ -115,7 +115,7 @@ fn pending_page(
             }
             (None, Some(user)) => Box::new(snapshot.places_of_user(user, first)?),
             (None, None) => {
-                Box::new(records.range(first..)?.map(|entry| entry.map(|(key, _)| key.value())))
+                Box::new(records.from(first)?.map(|entry| entry.map(|(place, _)| place)))
             }
         };
     for (looked_at, place) in places.enumerate() {
@@ -125,7 +125,7 @@ fn pending_page(
             break;
         }
         let Some(bytes) = records.get(place)? else { continue };
-        let Ok((header, operation)) = record::decode(place, bytes.value(), keys) else { continue };
+        let Ok((header, operation)) = record::decode(place, &bytes, keys) else { continue };
         let matches = filter.user_id.is_none_or(|user| user == header.user_id)
             && filter.lane.is_none_or(|lane| lane == header.lane)
             && filter.priority.is_none_or(|priority| priority == header.priority)

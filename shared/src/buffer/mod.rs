@@ -1,14 +1,15 @@
-//! The buffer: one redb file in which operations wait for PostgreSQL, shared by the api and worker
-//! processes of one host.
+//! The buffer: one redb file, and a log beside it, in which operations wait for PostgreSQL, shared by the
+//! api and worker processes of one host.
 //!
-//! Guarantees: an operation is in the file, synced to the disk, before [`Buffer::append`] returns;
-//! inside a lane the order of acceptance is never changed; indexes and counts change in one
-//! transaction, and what they do not tell of yet (`tail`) is found and counted all the same. Everything but damage
-//! costs O(log n).
+//! Guarantees: an operation is in the log or in the file, synced to the disk, before [`Buffer::append`]
+//! returns; inside a lane the order of acceptance is never changed; tables and counts change in one
+//! transaction, and what is only in the log yet (`tail`) is found and counted all the same. Everything
+//! but damage costs O(log n).
 //!
 //! Locking: redb's multi-writer mode lets any number of processes open the file; one transaction
-//! writes at a time. Each process writes from one thread of its own, by group commit, and holds
-//! no transaction across other I/O. Reads see the last commit and never wait for a writer.
+//! writes at a time, to the tables or to the log. Each process writes from one thread of its own, by
+//! group commit, and holds no transaction across other I/O. Reads never wait for a writer. They see the
+//! last commit, and may see one to the log that is still on its way to the disk.
 
 mod append;
 mod audit;
@@ -17,10 +18,12 @@ mod drain;
 mod erase;
 mod file;
 mod find;
+mod index;
 mod job;
 mod keys;
 mod layout;
 mod lists;
+mod log;
 mod on_demand;
 mod open;
 mod operator;
@@ -30,6 +33,7 @@ mod record;
 mod rekey;
 mod remove;
 mod revoked;
+mod salvage;
 mod scrub;
 mod snapshot;
 mod sorted;
@@ -46,7 +50,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use metrics::Counter;
-use redb::Database;
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -64,7 +67,6 @@ pub use rekey::{RekeyError, Rekeyed};
 pub use verify::Verification;
 
 use crate::settings::BufferSettings;
-use file::BufferFile;
 use job::{Job, Purpose, Request, Room};
 use keys::Keys;
 use open::open_file;
@@ -145,11 +147,11 @@ impl Buffer {
     /// `BUFFER_KEYS` cannot be used.
     pub fn open(settings: &BufferSettings) -> Result<Self, OpenError> {
         let keys = Keys::parse(settings.buffer_keys.as_ref())?;
-        let (file, database) = open_file(settings)?;
-        if !file.lay_ballast(settings.buffer_min_free_bytes) {
+        let opened = open_file(settings)?;
+        if !opened.file.lay_ballast(settings.buffer_min_free_bytes) {
             tracing::error!("no room for the buffer's ballast: nothing is buffered until there is");
         }
-        Self::start(settings, keys, file, database)
+        Self::start(settings, keys, opened)
     }
 
     /// Opens the file with `open`, on a thread of its own: a process that was stopped while it wrote
@@ -175,7 +177,7 @@ impl Buffer {
         }
     }
 
-    /// Opens a file that is there, and makes nothing.
+    /// Opens a file that is there, like [`Buffer::open`], but makes none and lays no ballast.
     ///
     /// # Errors
     /// If there is none, or as for [`Buffer::open`].
@@ -184,26 +186,22 @@ impl Buffer {
         let path = &settings.buffer_path;
         std::fs::symlink_metadata(path)
             .map_err(|source| OpenError::Io { path: path.clone(), source })?;
-        let (file, database) = open_file(settings)?;
-        Self::start(settings, keys, file, database)
+        let opened = open_file(settings)?;
+        Self::start(settings, keys, opened)
     }
 
     fn start(
         settings: &BufferSettings,
         keys: Keys,
-        file: BufferFile,
-        database: Database,
+        opened: Arc<Opened>,
     ) -> Result<Self, OpenError> {
-        let handle: Handle = Arc::new(RwLock::new(Opened::new(database)));
+        let handle: Handle = Arc::new(RwLock::new(opened));
         let (queue, requests) = mpsc::channel(QUEUE);
-        let again = settings.clone();
         let writer = Writer {
-            file,
+            settings: settings.clone(),
             handle: Arc::clone(&handle),
             tail: Tail::default(),
             queue: requests,
-            min_free: settings.buffer_min_free_bytes,
-            reopen: Box::new(move || open_file(&again)),
         };
         let (ending, ended) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -286,8 +284,13 @@ impl Buffer {
         T: Send + 'static,
         F: FnOnce(&Snapshot) -> Result<T, redb::Error> + Send + 'static,
     {
-        let opened = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let reading = tokio::task::spawn_blocking(move || work(&Snapshot::take(opened)?));
+        let opened = || self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if !opened().log.is_in_place() {
+            // Others may write to another one by now. The writer opens what the paths lead to.
+            self.append_work(|_, _| Ok(())).await?;
+        }
+        let opened = opened();
+        let reading = tokio::task::spawn_blocking(move || work(&Snapshot::take(&opened)?));
         match reading.await {
             Ok(result) => Ok(result?),
             Err(_) => Err(BufferError::Unavailable("a read ended early".to_owned())),

@@ -1,59 +1,127 @@
-//! Opening the file: its tables are made if it is new, and those of an earlier format brought to this
-//! one.
+//! Opening the file and its log: tables are made if the file is new, those of an earlier format are
+//! brought to this one, and the log is looked through.
 
 use std::panic::catch_unwind;
+use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableError, WriteTransaction};
 
 use super::file::{BufferFile, OpenError};
-use super::layout::{BYTES, COUNTERS, FORMAT, FORMAT_KEY, INDEXED, PENDING, RECORDS};
+use super::layout::{
+    BYTES, COUNTERS, FORMAT, FORMAT_KEY, INDEXED, LOG_GENERATION, LOG_LAID, PENDING, RECORDS,
+};
+use super::log::Log;
+use super::salvage::{State, look_through};
+use super::snapshot::Opened;
 use super::tables::{Tables, signed};
-use super::tail::Tail;
+use super::tail::{Mark, Tail};
 use super::totals::Totals;
+use super::writer::is_full;
 use crate::settings::BufferSettings;
 
 /// The counter of formats 1 and 2 that had the place after the last record.
 const NEXT_PLACE: &str = "next_place";
 
-/// Opens the file and makes sure that all tables are there and of a format this program knows.
-pub(super) fn open_file(settings: &BufferSettings) -> Result<(BufferFile, Database), OpenError> {
+/// Opens the file and its log, and makes sure that all tables are there and of a format this program
+/// knows.
+pub(super) fn open_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenError> {
     // redb panics at some kinds of damage.
     catch_unwind(|| open_sound_file(settings))
         .unwrap_or_else(|_| Err(OpenError::Damaged { path: settings.buffer_path.clone() }))
 }
 
-fn open_sound_file(settings: &BufferSettings) -> Result<(BufferFile, Database), OpenError> {
+fn open_sound_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenError> {
     let path = &settings.buffer_path;
-    let (file, database) = BufferFile::open(path, settings.buffer_cache_bytes)?;
-    let found = prepare(&database)
-        .map_err(|error| OpenError::Database { path: path.clone(), source: Box::new(error) })?;
-    if found > FORMAT {
-        let known = FORMAT;
-        return Err(OpenError::NewerFormat { path: path.clone(), found, known });
+    loop {
+        let (file, database) = BufferFile::open(path, settings.buffer_cache_bytes)?;
+        let log = Log::open(path)?;
+        let spare = file.free_bytes().unwrap_or(0);
+        let spare = spare.saturating_sub(settings.buffer_min_free_bytes);
+        match prepare(&database, &log, spare) {
+            Ok(Prepared::Ready) => return Ok(Opened::new(file, database, log)),
+            Ok(Prepared::OtherLog) => {}
+            Ok(Prepared::NewerFormat(found)) => {
+                return Err(OpenError::NewerFormat { path: path.clone(), found, known: FORMAT });
+            }
+            // After an error redb wants to be opened anew.
+            Err(error) if is_full(&error) && file.drop_ballast() => {
+                tracing::warn!("disk full: the buffer's ballast was given up to open it");
+            }
+            Err(error) => {
+                return Err(OpenError::Database { path: path.clone(), source: Box::new(error) });
+            }
+        }
     }
-    Ok((file, database))
 }
 
-/// Makes the tables of a new file, and brings those of an earlier format to this one. Returns the
-/// file's format.
-fn prepare(database: &Database) -> Result<u64, redb::Error> {
-    if let Some(found) = format(database)?.filter(|found| *found >= FORMAT) {
-        return Ok(found);
+/// What came of preparing a file.
+enum Prepared {
+    /// It can be used, with its log.
+    Ready,
+    /// The path leads to another log, or will.
+    OtherLog,
+    /// It was written by a newer program.
+    NewerFormat(u64),
+}
+
+/// Makes the tables of a new file, brings those of an earlier format to this one, and empties a log that
+/// is damaged. `spare` bytes may be used for a log.
+fn prepare(database: &Database, log: &Log, spare: u64) -> Result<Prepared, redb::Error> {
+    let mut is_missing = false;
+    if let Some((found, mark, is_laid)) = state(database)? {
+        if found > FORMAT {
+            return Ok(Prepared::NewerFormat(found));
+        }
+        is_missing = is_laid && !log.is_laid()?;
+        let (state, _) = look_through(log, mark);
+        if found == FORMAT && state == State::Sound && !is_missing {
+            return Ok(Prepared::Ready);
+        }
     }
     let transaction = database.begin_write()?;
+    if !log.is_in_place() {
+        transaction.abort()?;
+        return Ok(Prepared::OtherLog);
+    }
     // Another process may have been first.
-    let found = take_over(&transaction)?;
-    let mut tables = Tables::open(&transaction, Tail::default())?;
+    let (found, mark) = take_over(&transaction)?;
+    if found > FORMAT {
+        transaction.abort()?;
+        return Ok(Prepared::NewerFormat(found));
+    }
+    match look_through(log, mark).0 {
+        State::Sound if is_missing => {
+            tracing::error!("the log is missing, or cut off: what was in it alone is lost");
+        }
+        State::Sound => {}
+        State::Damaged => {
+            tracing::error!("the buffer's log is damaged: what can be read of it is taken over");
+        }
+        State::Foreign => {
+            log.put_aside()?;
+            transaction.abort()?;
+            return Ok(Prepared::OtherLog);
+        }
+    }
+    let mut tables = Tables::open(&transaction, log, Tail::default())?;
     tables.make()?;
+    if found < FORMAT {
+        take_unindexed(&mut tables)?;
+    }
+    tables.index(u64::MAX)?;
+    log.lay(spare);
+    tables.begin_log();
     tables.close()?;
     transaction.commit()?;
-    Ok(found.max(FORMAT))
+    Ok(Prepared::Ready)
 }
 
-/// Brings the counters of an earlier format to this one. Returns the format before.
-fn take_over(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
+/// Brings the counters of an earlier format to this one. Returns the format before, and which tail the
+/// file had in a log.
+fn take_over(transaction: &WriteTransaction) -> Result<(u64, Mark), redb::Error> {
     let mut totals = Totals::open(transaction)?;
     let found = totals.counter(FORMAT_KEY)?;
+    let mark = mark(|name| totals.counter(name))?;
     if found < 3 {
         let next = totals.counter(NEXT_PLACE)?;
         if found < 2 {
@@ -69,14 +137,32 @@ fn take_over(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
         totals.set(FORMAT_KEY, FORMAT);
     }
     totals.close()?;
-    Ok(found)
+    Ok((found, mark))
 }
 
-/// The file's format; `None` for one that has just been made.
-fn format(database: &Database) -> Result<Option<u64>, redb::Error> {
-    match database.begin_read()?.open_table(COUNTERS) {
-        Ok(counters) => Ok(counters.get(FORMAT_KEY)?.map(|value| value.value())),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+/// Makes of what earlier formats had in `records` alone a tail.
+fn take_unindexed(tables: &mut Tables<'_>) -> Result<(), redb::Error> {
+    let Tables { records, tail, .. } = tables;
+    records.retain_in::<u64, _>(tail.next().., |place, record| {
+        tail.pad(place);
+        tail.push(record.into());
+        false
+    })?;
+    Ok(())
+}
+
+/// The file's format, which tail it has, and whether there may be something in a log; none if it has
+/// just been made.
+fn state(database: &Database) -> Result<Option<(u64, Mark, bool)>, redb::Error> {
+    let counters = match database.begin_read()?.open_table(COUNTERS) {
+        Ok(counters) => counters,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let counter = |name: &str| Ok(counters.get(name)?.map_or(0, |value| value.value()));
+    Ok(Some((counter(FORMAT_KEY)?, mark(counter)?, counter(LOG_LAID)? > 0)))
+}
+
+fn mark(counter: impl Fn(&str) -> Result<u64, redb::Error>) -> Result<Mark, redb::Error> {
+    Ok(Mark { generation: counter(LOG_GENERATION)?, from: counter(INDEXED)? })
 }

@@ -69,7 +69,7 @@ impl Buffer {
             };
             let header = Header { attempts: 0, not_before: 0, queued_at: now, ..header };
             // Sealed anew: what it was sealed with may be on its way out.
-            tables.append(&header, &record::encode_payload(&operation, &keys)?)?;
+            tables.append(&header, &record::encode_payload(&operation, &keys)?);
             note(tables, now, &by, ActKind::Retry, Some(acted_on))?;
             Ok(Ok(()))
         })

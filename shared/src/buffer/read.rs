@@ -4,17 +4,17 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use redb::{ReadableTable, ReadableTableMetadata, StorageError};
+use redb::{ReadableTableMetadata, StorageError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::keys::Keys;
 use super::layout::{
-    BY_PRIORITY, BYTES, Bytes, DEAD_COUNT, LANE_STATES, LaneState, PENDING, QUARANTINED, RECORDS,
-    STATUS, WAITING,
+    BY_PRIORITY, BYTES, DEAD_COUNT, LANE_STATES, LaneState, PENDING, QUARANTINED, STATUS, WAITING,
 };
 use super::record::{self, Header};
+use super::snapshot::Records;
 use super::tail::Tail;
 use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{EntityKind, Lane, Operation};
@@ -70,10 +70,11 @@ impl Buffer {
     pub async fn pending_lanes(&self, lanes: Vec<Lane>) -> Result<HashSet<Lane>, BufferError> {
         self.read(move |snapshot| {
             let states = snapshot.open_table(LANE_STATES)?;
-            let mut pending: HashSet<Lane> = snapshot.tail(|tail| {
+            let mut pending: HashSet<Lane> = {
+                let tail = snapshot.tail();
                 let in_tail = |lane: &&Lane| tail.lane(&record::lane_bytes(**lane)).is_some();
                 lanes.iter().filter(in_tail).copied().collect()
-            })?;
+            };
             for lane in lanes {
                 if states.get(&record::lane_bytes(lane))?.is_some() {
                     pending.insert(lane);
@@ -101,7 +102,7 @@ impl Buffer {
         let _turn = self.decoding.acquire().await;
         let keys = Arc::clone(&self.keys);
         self.read(move |snapshot| {
-            let records = snapshot.open_table(RECORDS)?;
+            let records = snapshot.records()?;
             let read = |places: Vec<u64>| {
                 let number = places.len();
                 let operations = operations_at(&records, places.into_iter().map(Ok), &keys)?;
@@ -126,13 +127,13 @@ impl Buffer {
         let keys = Arc::clone(&self.keys);
         self.read(move |snapshot| {
             let states = snapshot.open_table(LANE_STATES)?;
-            let records = snapshot.open_table(RECORDS)?;
+            let records = snapshot.records()?;
             let bound = |id: Uuid| record::lane_bytes(Lane { kind, id });
             let (first, last) = (bound(Uuid::nil()), bound(Uuid::max()));
             let mut heads = Vec::new();
             let mut look = |place: u64| {
                 if let Some(record) = records.get(place)?.filter(|_| !known.contains(&place))
-                    && let Ok((_, operation)) = record::decode(place, record.value(), &keys)
+                    && let Ok((_, operation)) = record::decode(place, &record, &keys)
                 {
                     heads.push((place, operation));
                 }
@@ -143,7 +144,8 @@ impl Buffer {
                     return Ok(heads);
                 }
             }
-            for (lane, place) in snapshot.tail(|tail| heads_of(tail, first[0]))? {
+            let in_tail = heads_of(&snapshot.tail(), first[0]);
+            for (lane, place) in in_tail {
                 if states.get(&lane)?.is_none() && !look(place)? {
                     break;
                 }
@@ -163,7 +165,7 @@ impl Buffer {
         let _turn = self.decoding.acquire().await;
         let keys = Arc::clone(&self.keys);
         self.read(move |snapshot| {
-            let records = snapshot.open_table(RECORDS)?;
+            let records = snapshot.records()?;
             operations_at(&records, snapshot.places_of_user(user_id, 0)?, &keys)
         })
         .await
@@ -175,10 +177,11 @@ impl Buffer {
     /// If the file cannot be read.
     pub async fn stats(&self) -> Result<Stats, BufferError> {
         self.read(|snapshot| {
-            let oldest = snapshot.open_table(RECORDS)?.first()?.and_then(|(place, bytes)| {
-                Header::decode(place.value(), bytes.value()).ok().map(|header| header.queued_at)
+            let first = snapshot.records()?.from(0)?.next().transpose()?;
+            let oldest = first.and_then(|(place, record)| {
+                Header::decode(place, &record).ok().map(|header| header.queued_at)
             });
-            let tail = snapshot.own_tail()?;
+            let tail = snapshot.tail();
             let mut by_priority = tail.by_priority();
             for (count, indexed) in by_priority.iter_mut().zip(snapshot.counters(BY_PRIORITY)?) {
                 *count += indexed;
@@ -236,7 +239,7 @@ fn heads_of(tail: &Tail, kind: u8) -> Vec<([u8; 17], u64)> {
 }
 
 fn operations_at(
-    records: &impl ReadableTable<u64, Bytes>,
+    records: &Records<'_>,
     places: impl Iterator<Item = Result<u64, StorageError>>,
     keys: &Keys,
 ) -> Result<Vec<Operation>, redb::Error> {
@@ -245,7 +248,7 @@ fn operations_at(
         let place = place?;
         let Some(record) = records.get(place)? else { continue };
         // A damaged record is not a reader's to set aside; here it is just not seen.
-        if let Ok((_, operation)) = record::decode(place, record.value(), keys) {
+        if let Ok((_, operation)) = record::decode(place, &record, keys) {
             operations.push(operation);
         }
     }

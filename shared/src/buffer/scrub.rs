@@ -10,6 +10,9 @@
 //! - **In free pages.** They are filled: values as large as a page are written until the file has to
 //!   grow, which it does only when no page is free. A page is handed out free of what it held.
 //!
+//! The log is overwritten behind its last frame: what was removed from the tables was in an earlier
+//! generation.
+//!
 //! A page becomes free when no process reads a state of the file in which it was used. That this is
 //! so is tested with a sentinel: a page of random bytes that is written after everything else was
 //! removed, removed itself, and must not be found in the file afterwards.
@@ -26,7 +29,7 @@ use std::time::Duration;
 use redb::{ReadableTable, Table};
 
 use super::layout::Bytes;
-use super::tables::Tables;
+use super::tables::{Logged, Tables};
 use super::{Buffer, BufferError};
 
 /// Entries that one transaction takes out and puts in again, at the most.
@@ -62,6 +65,7 @@ impl Buffer {
         self.rebuild(|tables| Ok(&mut tables.records)).await?;
         self.rebuild(|tables| tables.dead.open()).await?;
         self.rebuild(|tables| tables.quarantine.open()).await?;
+        self.chunk(wipe_log).await?;
         let sentinel = self.plant_sentinel().await?;
         let mut pauses = PAUSES.into_iter();
         while !self.fill(&sentinel).await? {
@@ -195,6 +199,13 @@ impl Buffer {
         }
         Ok(())
     }
+}
+
+/// Overwrites what earlier generations have left in the log, behind what there is of this one.
+fn wipe_log(tables: &mut Tables<'_>) -> Result<(), BufferError> {
+    let Logged { generation, next, end } = tables.logged;
+    let wiped = tables.log.wipe(generation, next, end);
+    wiped.map_err(|error| BufferError::Unavailable(error.to_string()))
 }
 
 fn rebuild<K>(

@@ -1,39 +1,87 @@
-//! A state of the file as a reader sees it: one of redb's read transactions, and the tail in it.
+//! A state of the buffer as a reader sees it: one of redb's read transactions, and the tail that belongs
+//! to it.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, StorageError};
 use uuid::Uuid;
 
-use super::layout::{COUNTERS, INDEXED, LANE_STATES, LANES, RECORDS, USERS};
+use super::file::BufferFile;
+use super::layout::{Bytes, COUNTERS, INDEXED, LANE_STATES, LANES, LOG_GENERATION, RECORDS, USERS};
+use super::log::Log;
 use super::record::lane_bytes;
-use super::tail::{Group, Tail};
+use super::tail::{Group, Mark, Tail};
 use crate::domain::Lane;
 
-/// The open database, and what this process's readers know of its tail.
+/// How often a state is taken before it is given up: one is of no use if the log was emptied, and
+/// something else written there, before it was read.
+const TRIES: usize = 100;
+
+/// The open files, and the newest tail that a reader of this process knows.
 #[derive(Debug)]
 pub(super) struct Opened {
+    pub(super) file: BufferFile,
     pub(super) database: Database,
-    tail: Mutex<Tail>,
+    pub(super) log: Log,
+    tail: Mutex<Arc<Mutex<Tail>>>,
 }
 
 impl Opened {
-    pub(super) fn new(database: Database) -> Arc<Self> {
-        Arc::new(Self { database, tail: Mutex::default() })
+    pub(super) fn new(file: BufferFile, database: Database, log: Log) -> Arc<Self> {
+        Arc::new(Self { file, database, log, tail: Mutex::default() })
+    }
+
+    /// True if the paths still lead to these files: if not, nothing written to them would be found again.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.file.is_in_place() && self.log.is_in_place()
+    }
+
+    /// The tail with a mark; none if a reader of a later state was here before. One that others hold is
+    /// only ever added to.
+    pub(super) fn tail(&self, mark: Mark) -> Option<Arc<Mutex<Tail>>> {
+        let mut newest = locked(&self.tail);
+        let (known, is_in_log) = {
+            let tail = locked(&newest);
+            (tail.mark(), tail.is_in(&self.log))
+        };
+        if (known.generation, known.from) > (mark.generation, mark.from) {
+            return None;
+        }
+        if known != mark || !is_in_log {
+            *newest = Arc::new(Mutex::new(Tail::new(mark)));
+        }
+        Some(Arc::clone(&newest))
     }
 }
 
-/// A state of the file.
+/// A place, and the record there.
+type Placed = (u64, Arc<[u8]>);
+
+/// A state of the buffer.
 pub(super) struct Snapshot {
     transaction: ReadTransaction,
-    opened: Arc<Opened>,
+    tail: Arc<Mutex<Tail>>,
 }
 
 impl Snapshot {
-    /// The last state that was committed.
-    pub(super) fn take(opened: Arc<Opened>) -> Result<Self, redb::Error> {
-        Ok(Self { transaction: opened.database.begin_read()?, opened })
+    /// A state with everything that was acknowledged before this is called.
+    pub(super) fn take(opened: &Opened) -> Result<Self, redb::Error> {
+        for _ in 0..TRIES {
+            let transaction = opened.database.begin_read()?;
+            let mark = Mark::of(&transaction)?;
+            let Some(tail) = opened.tail(mark) else { continue };
+            let begun = locked(&tail).follow(&opened.log);
+            let is_whole = match begun {
+                Some(generation) => generation <= mark.generation,
+                // There is none, or one that is just being written.
+                None => mark == Mark::of(&opened.database.begin_read()?)?,
+            };
+            if is_whole {
+                return Ok(Self { transaction, tail });
+            }
+        }
+        Err(redb::Error::Corrupted("the log is always ahead of the file".to_owned()))
     }
 
     /// Some counters; 0 for one that was never set.
@@ -41,11 +89,12 @@ impl Snapshot {
         &self,
         names: [&str; N],
     ) -> Result<[u64; N], redb::Error> {
-        let (counters, mut values) = (self.transaction.open_table(COUNTERS)?, [0; N]);
-        for (value, name) in values.iter_mut().zip(names) {
-            *value = counters.get(name)?.map_or(0, |counter| counter.value());
-        }
-        Ok(values)
+        counters(&self.transaction, names)
+    }
+
+    /// The records of all pending operations.
+    pub(super) fn records(&self) -> Result<Records<'_>, redb::Error> {
+        Ok(Records { table: self.transaction.open_table(RECORDS)?, tail: &self.tail })
     }
 
     /// The places of the operations of each of these lanes, in order.
@@ -62,11 +111,10 @@ impl Snapshot {
                 places.push(entry?.0.value().1);
             }
         }
-        self.tail(|tail| {
-            for (places, lane) in places.iter_mut().zip(lanes) {
-                places.extend(places_from(tail.lane(&lane_bytes(*lane)), 0));
-            }
-        })?;
+        let tail = self.tail();
+        for (places, lane) in places.iter_mut().zip(lanes) {
+            places.extend(places_from(tail.lane(&lane_bytes(*lane)), 0));
+        }
         Ok(places)
     }
 
@@ -80,40 +128,70 @@ impl Snapshot {
         let users = self.transaction.open_table(USERS)?;
         let indexed = users.range_owned((key, first)..=(key, u64::MAX))?;
         let indexed = indexed.map(|entry| entry.map(|(key, _)| key.value().1));
-        let in_tail = self.tail(|tail| places_from(tail.user(key), first))?;
+        let in_tail = places_from(self.tail().user(key), first);
         Ok(indexed.chain(in_tail.into_iter().map(Ok)))
     }
 
-    /// Whether there are records that no index tells of.
-    pub(super) fn has_tail(&self) -> Result<bool, redb::Error> {
-        let [from] = self.counters([INDEXED])?;
-        let records = self.transaction.open_table(RECORDS)?;
-        let last = records.last()?;
-        Ok(last.is_some_and(|(last, _)| last.value() >= from))
+    /// The tail. Besides what was in it when this state was taken, it may have what came since.
+    pub(super) fn tail(&self) -> MutexGuard<'_, Tail> {
+        locked(&self.tail)
     }
+}
 
-    /// The tail of this state and of no later one, read anew: for counts.
-    pub(super) fn own_tail(&self) -> Result<Tail, redb::Error> {
-        let [from] = self.counters([INDEXED])?;
-        let mut tail = Tail::default();
-        tail.catch_up(&self.transaction.open_table(RECORDS)?, from)?;
-        Ok(tail)
-    }
+/// The records of a state, those of the tail included.
+pub(super) struct Records<'a> {
+    table: ReadOnlyTable<u64, Bytes>,
+    tail: &'a Mutex<Tail>,
+}
 
-    /// Asks something of the tail. It may tell of operations that came after this state: there are no
-    /// records of them here.
-    pub(super) fn tail<T>(&self, ask: impl FnOnce(&Tail) -> T) -> Result<T, redb::Error> {
-        let [from] = self.counters([INDEXED])?;
-        let records = self.transaction.open_table(RECORDS)?;
-        let mut shared = self.opened.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        if shared.from() <= from {
-            shared.catch_up(&records, from)?;
-            return Ok(ask(&shared));
+impl Records<'_> {
+    /// The record at a place.
+    pub(super) fn get(&self, place: u64) -> Result<Option<Arc<[u8]>>, StorageError> {
+        match self.table.get(place)? {
+            Some(record) => Ok(Some(record.value().into())),
+            None => Ok(locked(self.tail).record(place).cloned()),
         }
-        // A reader of a later state was here before: the tail of this one is in no memory any more.
-        drop(shared);
-        Ok(ask(&self.own_tail()?))
     }
+
+    /// The records from a place on, in order.
+    pub(super) fn from(
+        &self,
+        place: u64,
+    ) -> Result<impl Iterator<Item = Result<Placed, StorageError>>, StorageError> {
+        let in_table = self.table.range(place..)?.map(|entry| {
+            let (place, record) = entry?;
+            Ok((place.value(), record.value().into()))
+        });
+        let in_tail = {
+            let tail = locked(self.tail);
+            let first = place.max(tail.mark().from);
+            (first..).zip(tail.records_from(first).to_vec())
+        };
+        Ok(in_table.chain(in_tail.map(Ok)))
+    }
+}
+
+impl Mark {
+    /// That of a state.
+    fn of(transaction: &ReadTransaction) -> Result<Self, redb::Error> {
+        let [generation, from] = counters(transaction, [LOG_GENERATION, INDEXED])?;
+        Ok(Self { generation, from })
+    }
+}
+
+fn counters<const N: usize>(
+    transaction: &ReadTransaction,
+    names: [&str; N],
+) -> Result<[u64; N], redb::Error> {
+    let (counters, mut values) = (transaction.open_table(COUNTERS)?, [0; N]);
+    for (value, name) in values.iter_mut().zip(names) {
+        *value = counters.get(name)?.map_or(0, |counter| counter.value());
+    }
+    Ok(values)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn places_from(group: Option<&Group>, first: u64) -> Vec<u64> {

@@ -3,21 +3,35 @@
 //! Each method leaves all tables consistent with one another within its transaction, but for the
 //! tail, and costs O(log n) in the number of pending operations. All but `append`, `place`, `lane_end`
 //! and `of_user` want an empty tail: they find operations by the indexes, and their records in
-//! `records`, where those of appends come last.
+//! `records`.
+
+use std::sync::Arc;
 
 use redb::{ReadableTable, StorageError, Table, WriteTransaction};
 
 use super::layout::{
-    AUDIT, BYTES, Bytes, DEAD, FORMAT, FORMAT_KEY, INDEXED, LANE_STATES, LANES, LaneKey, LaneState,
-    PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL, SCRUB, STATUS,
-    Slot, USERS, WAITING,
+    AUDIT, BYTES, Bytes, DEAD, FORMAT, FORMAT_KEY, INDEXED, LANE_STATES, LANES, LOG_GENERATION,
+    LaneKey, LaneState, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL,
+    SCRUB, STATUS, Slot, USERS, WAITING,
 };
+use super::log::Log;
 use super::on_demand::OnDemand;
 use super::record::{self, Header, Payload};
-use super::sorted::insert_sorted;
-use super::tail::Tail;
+use super::salvage::{State, look_through};
+use super::tail::{Mark, Tail};
 use super::totals::Totals;
 use crate::domain::Version;
+
+/// What a log has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Logged {
+    /// The generation of its frames.
+    pub(super) generation: u64,
+    /// Where they end.
+    pub(super) end: u64,
+    /// The place after their last record.
+    pub(super) next: u64,
+}
 
 /// All tables, for writing in one transaction. Each needs `records` and the counters.
 pub(super) struct Tables<'txn> {
@@ -36,17 +50,18 @@ pub(super) struct Tables<'txn> {
     pub(super) revoked_until: OnDemand<'txn, (i64, u128), ()>,
     pub(super) status: OnDemand<'txn, &'static str, Bytes>,
     pub(super) scrub: OnDemand<'txn, u64, Bytes>,
-    /// Records that are not in `records` yet, by place.
-    appended: Vec<(u64, Vec<u8>)>,
-    /// What the indexes do not tell of yet: nothing, but for appends.
+    /// What the other tables do not tell of yet: nothing, but for appends.
     pub(super) tail: Tail,
+    pub(super) log: &'txn Log,
+    /// What the log had when the transaction began.
+    pub(super) logged: Logged,
 }
 
 impl<'txn> Tables<'txn> {
-    /// Opens the tables, in which the newest records are the tail. `tail` is what is known of it from
-    /// before.
+    /// Opens the tables, and brings `tail`, which is what is known of it from before, up to the log.
     pub(super) fn open(
         transaction: &'txn WriteTransaction,
+        log: &'txn Log,
         mut tail: Tail,
     ) -> Result<Self, redb::Error> {
         let (records, totals) = (transaction.open_table(RECORDS)?, Totals::open(transaction)?);
@@ -54,7 +69,17 @@ impl<'txn> Tables<'txn> {
             // A newer program has taken the file over while this one had it open.
             return Err(redb::Error::Corrupted("the tables are of another format".to_owned()));
         }
-        tail.catch_up(&records, totals.counter(INDEXED)?)?;
+        let generation = totals.counter(LOG_GENERATION)?;
+        let mark = Mark { generation, from: totals.counter(INDEXED)? };
+        if tail.mark() != mark || !tail.catch_up(log, mark) {
+            let state;
+            (state, tail) = look_through(log, mark);
+            if state == State::Foreign {
+                // It is put aside when the files are opened anew.
+                return Err(redb::Error::Corrupted("the log is another file's".to_owned()));
+            }
+        }
+        let logged = Logged { generation, end: tail.end(), next: tail.next() };
         Ok(Self {
             records,
             totals,
@@ -71,8 +96,9 @@ impl<'txn> Tables<'txn> {
             revoked_until: OnDemand::new(transaction, REVOKED_UNTIL),
             status: OnDemand::new(transaction, STATUS),
             scrub: OnDemand::new(transaction, SCRUB),
-            appended: Vec::new(),
             tail,
+            log,
+            logged,
         })
     }
 
@@ -95,10 +121,14 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
+    /// What was appended in this transaction and is in the tail.
+    pub(super) fn appended(&self) -> &[Arc<[u8]>] {
+        self.tail.records_from(self.logged.next)
+    }
+
     /// Writes what is kept in memory until the end of the transaction. Returns what is known of the
     /// tail, which is true once the transaction is committed.
-    pub(super) fn close(mut self) -> Result<Tail, redb::Error> {
-        self.write_appended()?;
+    pub(super) fn close(self) -> Result<Tail, redb::Error> {
         self.totals.close()?;
         Ok(self.tail)
     }
@@ -142,21 +172,10 @@ impl<'txn> Tables<'txn> {
         })
     }
 
-    /// Puts an operation at the end of its lane. It is in the tail, and its record is kept in memory
-    /// until [`Tables::write_appended`].
-    pub(super) fn append(&mut self, header: &Header, payload: &Payload) -> Result<(), redb::Error> {
-        let seq = self.tail.next();
-        let bytes = record::encode(seq, header, payload);
-        self.tail.note(seq, header, bytes.len());
-        self.appended.push((seq, bytes));
-        Ok(())
-    }
-
-    /// Puts what was appended into `records`, where all but appends look for it.
-    pub(super) fn write_appended(&mut self) -> Result<(), redb::Error> {
-        let appended = std::mem::take(&mut self.appended);
-        let entries = appended.iter().map(|(place, record)| (*place, record.as_slice()));
-        insert_sorted(&mut self.records, entries)
+    /// Puts an operation at the end of its lane. It is in the tail.
+    pub(super) fn append(&mut self, header: &Header, payload: &Payload) {
+        let record = record::encode(self.tail.next(), header, payload);
+        self.tail.note(header, record.into());
     }
 
     /// Puts another record of the same operation, in other bytes, in the place of a pending one.

@@ -116,9 +116,9 @@ fn records(
     let [tail, pending, pending_bytes] = snapshot.counters([INDEXED, PENDING, BYTES])?;
     let mut by_priority = [0; BY_PRIORITY.len()];
     let mut indexed = Indexed::default();
-    for entry in snapshot.open_table(RECORDS)?.iter()? {
+    for entry in snapshot.records()?.from(0)? {
         let (place, record) = entry?;
-        let (place, record) = (place.value(), record.value());
+        let record = record.as_ref();
         let length = u64::try_from(record.len()).unwrap_or(u64::MAX);
         found.records += 1;
         if place < tail {

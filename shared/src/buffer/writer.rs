@@ -1,55 +1,60 @@
-//! The one thread of a process that writes to the buffer file, by group commit: everything that
-//! waits while one commit is on its way to the disk, or comes while the next is made, goes into that
-//! one, and is answered after it.
+//! The one thread of a process that writes to the buffer, by group commit: everything that waits while
+//! one commit is on its way to the disk, or comes while the next is made, goes into that one, and is
+//! answered after it.
+//!
+//! A commit of appends alone is a frame of the log, written under redb's write turn. All others are
+//! redb's, and empty the log first.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use redb::{Database, StorageError, WriteTransaction};
+use redb::{StorageError, WriteTransaction};
 use tokio::sync::mpsc;
 
-use super::file::BufferFile;
+use super::BufferError;
 use super::job::{BIT, Job, Purpose, Room, answer};
+use super::log::Log;
+use super::open::open_file;
 use super::snapshot::Opened;
-use super::tables::Tables;
+use super::tables::{Logged, Tables};
 use super::tail::Tail;
-use super::{BufferError, OpenError};
+use crate::settings::BufferSettings;
 
 /// Requests that share one commit at the most.
 const GROUP: usize = 1024;
+
+/// How often the files are opened anew in one go, because the paths lead elsewhere.
+const TRIES: usize = 3;
 
 /// The open database; replaced when the file has to be opened anew.
 pub(super) type Handle = Arc<RwLock<Arc<Opened>>>;
 
 /// The writer's state. It lives on its own thread.
 pub(super) struct Writer {
-    pub(super) file: BufferFile,
+    pub(super) settings: BufferSettings,
     pub(super) handle: Handle,
-    /// What is known of the file's tail as it was last committed.
+    /// What is known of the tail.
     pub(super) tail: Tail,
     pub(super) queue: mpsc::Receiver<Box<dyn Job>>,
-    pub(super) min_free: u64,
-    pub(super) reopen: Box<dyn Fn() -> Result<(BufferFile, Database), OpenError> + Send>,
 }
 
 impl Writer {
     /// Serves requests until the last sender is gone.
     pub(super) fn run(mut self) {
+        let mut has_written = false;
         while let Some(first) = self.queue.blocking_recv() {
             self.serve(first);
+            has_written = true;
+        }
+        // Whoever takes the file elsewhere after an orderly end finds everything in it.
+        if has_written && let Err(error) = guarded(|| self.leave_log()) {
+            tracing::warn!(error = %Chain(&error), "the log was not emptied at the end");
         }
     }
 
     fn serve(&mut self, first: Box<dyn Job>) {
         let started = Instant::now();
-        if !self.file.is_in_place() {
-            tracing::error!("the buffer file was removed or replaced: opening it anew");
-            if !self.open_anew() {
-                // What is written to the old file would not be found again.
-                return answer(vec![first], Err("the buffer file was removed".to_owned()));
-            }
-        }
         let (mut first, mut jobs) = (Some(first), Vec::new());
         let mut committed = guarded(|| self.commit(&mut first, &mut jobs, true));
         if let Err(error) = &committed {
@@ -63,7 +68,7 @@ impl Writer {
                 answer(refused, Err("the disk is full".to_owned()));
                 // The ballast is for what takes something out.
                 if !jobs.is_empty() {
-                    if self.file.drop_ballast() {
+                    if self.opened().file.drop_ballast() {
                         tracing::warn!(
                             "disk full: the buffer's ballast was given up to go on draining"
                         );
@@ -80,8 +85,8 @@ impl Writer {
             }
         }
         let outcome = match committed {
-            Ok(()) if self.file.is_in_place() => Ok(()),
-            Ok(()) => Err("the buffer file was removed or replaced".to_owned()),
+            Ok(()) if self.opened().is_in_place() => Ok(()),
+            Ok(()) => guarded(|| self.rescue()).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         metrics::histogram!("buffer_append_duration_seconds").record(started.elapsed());
@@ -99,53 +104,161 @@ impl Writer {
         jobs: &mut Vec<Box<dyn Job>>,
         lay: bool,
     ) -> Result<(), redb::Error> {
-        let opened = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
-        // Waits for other processes, without a limit of redb's own: callers have theirs.
-        let transaction = opened.database.begin_write()?;
+        let (opened, transaction) = self.turn()?;
         jobs.extend(first.take().filter(|job| job.claim()));
-        let ballast = lay && self.file.lay_ballast(self.min_free);
-        let room = Room { free_bytes: self.file.free_bytes().unwrap_or(0), ballast };
-        // Lost if the transaction is: it is read from the file then.
+        let ballast = lay && opened.file.lay_ballast(self.settings.buffer_min_free_bytes);
+        let room = Room { free_bytes: opened.file.free_bytes().unwrap_or(0), ballast };
+        // Lost if the transaction is: it is read anew then.
         let tail = std::mem::take(&mut self.tail);
-        let tail = change(&transaction, tail, &mut self.queue, jobs, &room)?;
-        if jobs.iter().all(|job| job.is_refused()) {
-            // A commit of nothing would need room as well. Nothing was appended, so what is known of
-            // the tail is still true; where it begins is looked up each time.
-            transaction.abort()?;
-        } else {
-            transaction.commit()?;
+        let mut tables = Tables::open(&transaction, &opened.log, tail)?;
+        change(&mut tables, &mut self.queue, jobs, &room)?;
+        let is_refused = jobs.iter().all(|job| job.is_refused());
+        let only_appends = jobs.iter().all(|job| job.purpose() == Purpose::Append);
+        // A commit of nothing would need room as well.
+        if is_refused || only_appends && self.has_logged(&mut tables, &room)? {
+            // If the log was emptied in vain, the tail is another one, and is read anew.
+            if tables.tail.mark().generation == tables.logged.generation {
+                self.tail = std::mem::take(&mut tables.tail);
+            }
+            drop(tables);
+            if let Err(error) = transaction.abort() {
+                // What is in the log is there all the same.
+                tracing::error!(error = %Chain(&error), "a write turn did not end well");
+            }
+            return Ok(());
         }
+        tables.index(u64::MAX)?;
+        let tail = tables.close()?;
+        transaction.commit()?;
         self.tail = tail;
         Ok(())
     }
 
-    /// Brings the indexes up to the records in small commits, each of which needs little room, and
-    /// leaves what it no longer needs to the next.
-    fn index_bit_by_bit(&mut self) -> Result<(), redb::Error> {
-        let mut end = None;
-        loop {
-            let opened = self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
-            let transaction = opened.database.begin_write()?;
-            let mut tables = Tables::open(&transaction, std::mem::take(&mut self.tail))?;
-            // Not what others append meanwhile.
-            let end = *end.get_or_insert(tables.tail.next());
-            tables.index(BIT as u64)?;
-            let tail = tables.close()?;
-            transaction.commit()?;
-            self.tail = tail;
-            if self.tail.from() >= end {
-                return Ok(());
+    /// Has what was appended in the log and on the disk. False if it has to go into the tables.
+    fn has_logged(&self, tables: &mut Tables<'_>, room: &Room) -> Result<bool, redb::Error> {
+        let Logged { generation, end, next } = tables.logged;
+        let (log, appended) = (tables.log, tables.appended());
+        if !tables.has_log()? {
+            log.lay(room.free_bytes.saturating_sub(self.settings.buffer_min_free_bytes));
+            // The generation that begins now can use it.
+            return Ok(false);
+        }
+        let fits = appended.is_empty() || Log::fits(end, appended);
+        if !fits || tables.tail.is_long() {
+            return Ok(false);
+        }
+        let logged = if appended.is_empty() {
+            // What was there before may still be on its way to the disk.
+            log.sync().map(|()| end)
+        } else {
+            log.append(end, generation, next, appended)
+        };
+        match logged {
+            Ok(end) => tables.tail.logged(end),
+            Err(error) => {
+                tracing::error!(%error, "the buffer's log cannot be written");
+                return Ok(false);
             }
         }
+        Ok(true)
+    }
+
+    /// Waits for this process's turn to write, without a limit of redb's own: callers have theirs. What
+    /// is returned is what the paths lead to while it lasts: who wrote elsewhere would take places that
+    /// others give out.
+    fn turn(&mut self) -> Result<(Arc<Opened>, WriteTransaction), redb::Error> {
+        for _ in 0..TRIES {
+            let opened = self.opened();
+            let transaction = opened.database.begin_write()?;
+            if opened.is_in_place() {
+                return Ok((opened, transaction));
+            }
+            tracing::error!(
+                "the buffer file or its log was removed or replaced: opening them anew"
+            );
+            // What only the log had is still known; and whoever moved the file has all of it then.
+            if let Err(error) = self.index_in(&opened, transaction, u64::MAX) {
+                tracing::error!(error = %Chain(&error), "what the log had was lost with it");
+            }
+            if !self.open_anew() {
+                break;
+            }
+        }
+        Err(redb::Error::Corrupted("the buffer file was removed".to_owned()))
+    }
+
+    /// Whether what was just committed is in the file at the path although that, or the log's, leads
+    /// elsewhere now.
+    fn rescue(&mut self) -> Result<(), redb::Error> {
+        let gone = || redb::Error::Corrupted("the buffer file or its log was replaced".to_owned());
+        let (opened, generation) = (self.opened(), self.tail.mark().generation);
+        let transaction = opened.database.begin_write()?;
+        let was = self.index_in(&opened, transaction, u64::MAX)?.generation;
+        // If another process has emptied the log since, it may have been another log.
+        let is_saved = opened.file.is_in_place() && was == generation;
+        self.open_anew();
+        if is_saved { Ok(()) } else { Err(gone()) }
+    }
+
+    fn leave_log(&mut self) -> Result<(), redb::Error> {
+        let (opened, transaction) = self.turn()?;
+        let mut tables = Tables::open(&transaction, &opened.log, std::mem::take(&mut self.tail))?;
+        tables.leave_log()?;
+        tables.close()?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Brings the tables up to the log, or over so many operations of it. Returns what the log had.
+    fn index(&mut self, most: u64) -> Result<Logged, redb::Error> {
+        let (opened, transaction) = self.turn()?;
+        self.index_in(&opened, transaction, most)
+    }
+
+    fn index_in(
+        &mut self,
+        opened: &Opened,
+        transaction: WriteTransaction,
+        most: u64,
+    ) -> Result<Logged, redb::Error> {
+        let mut tables = Tables::open(&transaction, &opened.log, std::mem::take(&mut self.tail))?;
+        let logged = tables.logged;
+        if tables.tail.len() == 0 {
+            self.tail = std::mem::take(&mut tables.tail);
+            drop(tables);
+            transaction.abort()?;
+            return Ok(logged);
+        }
+        tables.index(most)?;
+        let tail = tables.close()?;
+        transaction.commit()?;
+        self.tail = tail;
+        Ok(logged)
+    }
+
+    /// Empties the log in small commits, each of which needs little room, and leaves what it no longer
+    /// needs to the next. What others append meanwhile may stay.
+    fn index_bit_by_bit(&mut self) -> Result<(), redb::Error> {
+        let end = self.index(BIT as u64)?.next;
+        let mut from = self.tail.mark().from;
+        while from < end {
+            self.index(BIT as u64)?;
+            let before = std::mem::replace(&mut from, self.tail.mark().from);
+            if from == before {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn opened(&self) -> Arc<Opened> {
+        self.handle.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn open_anew(&mut self) -> bool {
-        match (self.reopen)() {
-            Ok((file, database)) => {
-                self.file = file;
-                *self.handle.write().unwrap_or_else(PoisonError::into_inner) =
-                    Opened::new(database);
+        match open_file(&self.settings) {
+            Ok(opened) => {
                 self.tail = Tail::default();
+                *self.handle.write().unwrap_or_else(PoisonError::into_inner) = opened;
                 true
             }
             Err(error) => {
@@ -157,22 +270,19 @@ impl Writer {
 }
 
 /// Makes the changes of `jobs`, and of those that come meanwhile, which are in `jobs` afterwards.
-/// Returns what is known of the tail once all this is committed.
 fn change(
-    transaction: &WriteTransaction,
-    tail: Tail,
+    tables: &mut Tables<'_>,
     queue: &mut mpsc::Receiver<Box<dyn Job>>,
     jobs: &mut Vec<Box<dyn Job>>,
     room: &Room,
-) -> Result<Tail, redb::Error> {
-    let mut tables = Tables::open(transaction, tail)?;
+) -> Result<(), redb::Error> {
     let mut done = 0;
     loop {
         for job in &mut jobs[done..] {
             if job.purpose() == Purpose::Other {
                 tables.index(u64::MAX)?;
             }
-            job.run(&mut tables, room)?;
+            job.run(tables, room)?;
         }
         done = jobs.len();
         // Without a ballast one at a time: each uses as much room as there may be.
@@ -180,13 +290,9 @@ fn change(
         let come = std::iter::from_fn(|| queue.try_recv().ok());
         jobs.extend(come.take(most.saturating_sub(done)).filter(|job| job.claim()));
         if jobs.len() == done {
-            break;
+            return Ok(());
         }
     }
-    if tables.tail.is_long() {
-        tables.index(u64::MAX)?;
-    }
-    tables.close()
 }
 
 /// Makes an error of a panic, which must not end the only thread that writes: redb panics at some
@@ -196,7 +302,7 @@ fn guarded<T>(change: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb
         .unwrap_or_else(|_| Err(redb::Error::Corrupted("a change panicked".to_owned())))
 }
 
-fn is_full(error: &redb::Error) -> bool {
+pub(super) fn is_full(error: &redb::Error) -> bool {
     matches!(error, redb::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull)
 }
 

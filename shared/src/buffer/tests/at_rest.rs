@@ -286,7 +286,7 @@ async fn a_user_is_not_erased_before_nobody_reads_an_old_state_of_the_file() {
     for number in 0..60 {
         buffer.append(operation(&clock, 1, marked(number, 3000)), None).await.unwrap();
     }
-    let reading = Snapshot::take(peer.handle.read().unwrap().clone()).unwrap();
+    let reading = Snapshot::take(&peer.handle.read().unwrap()).unwrap();
     let length = || std::fs::metadata(&buffer.settings().buffer_path).unwrap().len();
     let before = length();
     let erasing = tokio::spawn({

@@ -15,11 +15,6 @@ pub(super) async fn flip(buffer: &Buffer, place: u64, offset: usize) {
     buffer.write(move |tables, _| flip_at(tables, place, offset)).await.unwrap();
 }
 
-/// Flips a bit of the record at `place`, and leaves the tail as it is.
-pub(super) async fn flip_in_tail(buffer: &Buffer, place: u64, offset: usize) {
-    buffer.append_work(move |tables, _| flip_at(tables, place, offset)).await.unwrap();
-}
-
 fn flip_at(tables: &mut Tables<'_>, place: u64, offset: usize) -> Result<(), BufferError> {
     let mut bytes = tables.records.get(place).unwrap().unwrap().value().to_vec();
     bytes[offset] ^= 4;
@@ -27,8 +22,8 @@ fn flip_at(tables: &mut Tables<'_>, place: u64, offset: usize) -> Result<(), Buf
     Ok(())
 }
 
-/// How many operations the indexes do not tell of.
-pub(super) fn tail(buffer: &Buffer) -> u64 {
-    let snapshot = Snapshot::take(buffer.handle.read().unwrap().clone()).unwrap();
-    snapshot.tail(Tail::len).unwrap()
+/// Asks something of the tail.
+pub(super) fn tail<T>(buffer: &Buffer, ask: impl FnOnce(&Tail) -> T) -> T {
+    let opened = buffer.handle.read().unwrap().clone();
+    ask(&Snapshot::take(&opened).unwrap().tail())
 }

@@ -50,13 +50,29 @@ impl Drop for SmallDisk {
     }
 }
 
+/// A create with a description of this length.
+fn described(task: u128, length: usize) -> Change {
+    let fields = TaskFields {
+        title: Title::stored("title".to_owned()),
+        description: Some(Description::stored("x".repeat(length))),
+        status: TaskStatus::Pending,
+    };
+    Change::TaskCreate { task_id: Uuid::from_u128(task), fields }
+}
+
 /// Appends until nothing is taken in any more; how many were.
-async fn append_until_full(buffer: &Buffer, clock: &Arc<Clock>, at_once: usize) -> u64 {
+async fn append_until_full(
+    buffer: &Buffer,
+    clock: &Arc<Clock>,
+    at_once: usize,
+    length: usize,
+) -> u64 {
     let mut kept = 0;
     loop {
         let appends = (0..2000).map(async |_| {
             let number = Uuid::new_v4().as_u128() % SPREAD;
-            let change = if number.is_multiple_of(3) { delete(number) } else { create(number) };
+            let change =
+                if number.is_multiple_of(3) { delete(number) } else { described(number, length) };
             buffer.append(operation(clock, number, change), Some(Arc::clone(clock))).await.is_ok()
         });
         let taken = stream::iter(appends).buffer_unordered(at_once);
@@ -70,7 +86,7 @@ async fn append_until_full(buffer: &Buffer, clock: &Arc<Clock>, at_once: usize) 
 
 #[tokio::test]
 async fn a_buffer_on_a_disk_that_others_have_filled_can_be_drained_to_its_end() {
-    for at_once in [16, 1000] {
+    for (at_once, length) in [(16, 10), (1000, 10), (16, 9000), (300, 9000)] {
         let Some(disk) = SmallDisk::mount(12) else {
             return eprintln!("not tested: a tmpfs cannot be mounted here");
         };
@@ -80,9 +96,9 @@ async fn a_buffer_on_a_disk_that_others_have_filled_can_be_drained_to_its_end() 
             ..settings(disk.0.path())
         })
         .unwrap();
-        let kept = append_until_full(&buffer, &clock, at_once).await;
+        let kept = append_until_full(&buffer, &clock, at_once, length).await;
         disk.fill();
-        assert!(kept > 1000, "{kept}");
+        assert!(kept > 100, "{kept}");
         buffer.append(operation(&clock, 1, create(1)), None).await.unwrap_err();
         assert_eq!(buffer.stats().await.unwrap().pending, kept);
         let limits = BatchLimits { operations: 1000, ..LIMITS };

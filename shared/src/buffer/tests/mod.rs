@@ -7,6 +7,8 @@ mod disk;
 mod golden;
 mod histories;
 mod limits;
+mod log;
+mod power;
 mod tail;
 
 use std::collections::HashSet;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::file::BufferFile;
 use super::*;
 use crate::domain::{
     Actor, Change, Clock, Description, EntityKind, Lane, Operation, Preferences, Role, TaskFields,
@@ -64,6 +67,11 @@ fn delete(task: u128) -> Change {
 
 fn prefer() -> Change {
     Change::ProfilePut { preferences: Preferences::default() }
+}
+
+/// Leaves a buffer as a killed process does: nothing more is written.
+fn killed(buffer: Buffer) {
+    std::mem::forget(buffer);
 }
 
 async fn batch(buffer: &Buffer) -> Vec<Entry> {

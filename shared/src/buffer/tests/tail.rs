@@ -2,7 +2,11 @@
 
 use futures::future::join_all;
 
-use super::super::layout::{BYTES, COUNTERS, FORMAT, FORMAT_KEY, INDEXED, PENDING};
+use redb::ReadableTable;
+
+use super::super::layout::{
+    BYTES, COUNTERS, FORMAT, FORMAT_KEY, INDEXED, LOG_GENERATION, PENDING, RECORDS,
+};
 use super::super::snapshot::Snapshot;
 use super::*;
 
@@ -73,7 +77,7 @@ async fn what_no_index_tells_of_is_seen_as_if_they_did() {
         let appended = operation(&clock, user, change);
         ids.push(buffer.append(appended, Some(Arc::clone(&clock))).await.unwrap());
     }
-    assert_eq!(audit::tail(&one), 4);
+    assert_eq!(audit::tail(&one, Tail::len), 4);
     let seen = view(&one, &ids).await;
     assert_eq!(seen.lane, [ids[0], ids[2]]);
     assert_eq!(seen.user, [ids[0], ids[2], ids[3]]);
@@ -85,7 +89,7 @@ async fn what_no_index_tells_of_is_seen_as_if_they_did() {
     assert_eq!(seen.stats.by_priority, [0, 1, 3, 2, 0]);
     assert_eq!(view(&other, &ids).await, seen);
     assert_eq!(batch(&other).await.len(), 6);
-    assert_eq!(audit::tail(&one), 0);
+    assert_eq!(audit::tail(&one, Tail::len), 0);
     assert_eq!(view(&one, &ids).await, seen);
     audit::check(&one).await;
 }
@@ -96,12 +100,13 @@ async fn a_reader_of_an_old_state_sees_the_tail_of_that_state() {
     let clock = Clock::default();
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     let first = buffer.append(operation(&clock, 1, create(1)), None).await.unwrap();
-    let old = Snapshot::take(buffer.handle.read().unwrap().clone()).unwrap();
+    let old = Snapshot::take(&buffer.handle.read().unwrap()).unwrap();
     assert_eq!(batch(&buffer).await.len(), 1);
     let second = buffer.append(operation(&clock, 1, create(2)), None).await.unwrap();
     assert!(buffer.find(second).await.unwrap().is_some());
-    let in_tail = |id: Version| old.tail(|tail| tail.place(id.as_uuid().as_u128())).unwrap();
+    let in_tail = |id: Version| old.tail().place(id.as_uuid().as_u128());
     assert_eq!((in_tail(first), in_tail(second)), (Some(0), None));
+    assert!(old.records().unwrap().get(0).unwrap().is_some());
 }
 
 #[tokio::test]
@@ -113,7 +118,7 @@ async fn limits_count_what_no_index_tells_of() {
     let peer = Buffer::open(&limited).unwrap();
     for number in 0..4 {
         if number == 2 {
-            assert_eq!(batch(&peer).await.len(), 2);
+            assert_eq!(batch(&buffer).await.len(), 2);
         }
         let by = if number % 2 == 0 { &buffer } else { &peer };
         by.append(operation(&clock, 1, create(number)), None).await.unwrap();
@@ -122,7 +127,7 @@ async fn limits_count_what_no_index_tells_of() {
         let fifth = buffer.append(operation(&clock, 1, create(9)), None).await;
         assert!(matches!(fifth, Err(BufferError::UserShare)), "{fifth:?}");
     }
-    assert_eq!(audit::tail(&buffer), 2);
+    assert_eq!(audit::tail(&buffer, Tail::len), 2);
 }
 
 #[tokio::test]
@@ -137,7 +142,7 @@ async fn a_long_tail_gets_its_indexes_without_being_asked() {
             tasks.map(|task| buffer.append(operation(&clock, task % 7, create(task)), None));
         assert!(join_all(appended).await.iter().all(Result::is_ok));
     }
-    let tail = audit::tail(&buffer);
+    let tail = audit::tail(&buffer, Tail::len);
     assert!(tail < super::super::tail::LONGEST, "{tail}");
     assert_eq!(buffer.stats().await.unwrap().pending, 7000);
     audit::check(&buffer).await;
@@ -159,8 +164,13 @@ async fn indexes_that_follow_bit_by_bit_agree_at_every_step() {
         ids.push(buffer.append(operation(&clock, task % 2, change), None).await.unwrap());
     }
     for left in [3, 1, 0] {
-        buffer.append_work(|tables, _| Ok(tables.index(2)?)).await.unwrap();
-        assert_eq!(audit::tail(&buffer), left);
+        let opened = buffer.handle.read().unwrap().clone();
+        let transaction = opened.database.begin_write().unwrap();
+        let mut tables = Tables::open(&transaction, &opened.log, Tail::default()).unwrap();
+        tables.index(2).unwrap();
+        tables.close().unwrap();
+        transaction.commit().unwrap();
+        assert_eq!(audit::tail(&buffer, Tail::len), left);
         audit::check(&buffer).await;
         let order = buffer.lane(task(1)).await.unwrap();
         let order: Vec<Version> = order.iter().map(|operation| operation.id).collect();
@@ -168,38 +178,25 @@ async fn indexes_that_follow_bit_by_bit_agree_at_every_step() {
     }
 }
 
-#[tokio::test]
-async fn a_record_that_was_damaged_before_any_index_told_of_it_is_set_aside() {
-    for (offset, readable, known) in [(3_usize, false, false), (3, false, true), (90, true, true)] {
-        let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::default();
-        let buffer = Buffer::open(&settings(folder.path())).unwrap();
-        let mut ids = Vec::new();
-        for change in [create(1), delete(1), delete(2)] {
-            ids.push(buffer.append(operation(&clock, 1, change), None).await.unwrap());
-        }
-        audit::flip_in_tail(&buffer, 0, offset).await;
-        assert_eq!(audit::tail(&buffer), 3);
-        // A process that has read it before it was damaged still knows whose it was.
-        let buffer = if known { buffer } else { reopened(buffer, folder.path()) };
-        let damaged = set_damaged_aside(&buffer).await;
-        assert_eq!(damaged.len(), usize::from(readable), "else it was set aside before");
-        let stats = buffer.stats().await.unwrap();
-        assert_eq!((stats.pending, stats.quarantined), (2, 1));
-        let found = buffer.find(ids[0]).await.unwrap();
-        assert_eq!(matches!(found, Some(Found::Quarantined { .. })), known, "{found:?}");
-        assert_eq!(ids_of_batch(&buffer).await, HashSet::from([ids[1], ids[2]]));
-        audit::check(&buffer).await;
-    }
-}
-
-/// Makes what the counters say what an earlier format would have them say.
-async fn put_back(buffer: Buffer, format: u64) {
-    let handle = buffer.handle.read().unwrap().clone();
+/// Makes of a buffer what an earlier format would have: the newest records in the tables, without
+/// indexes, and no log.
+async fn put_back(buffer: Buffer, format: u64, damaged: Option<u64>) {
+    let opened = buffer.handle.read().unwrap().clone();
     let Stats { pending, bytes, .. } = buffer.stats().await.unwrap();
-    drop(buffer);
-    let transaction = handle.database.begin_write().unwrap();
+    let tail = audit::tail(&buffer, |tail| tail.records_from(0).to_vec());
+    let log = sibling(&buffer.settings().buffer_path, "log");
+    killed(buffer);
+    std::fs::remove_file(log).unwrap();
+    let transaction = opened.database.begin_write().unwrap();
     let mut counters = transaction.open_table(COUNTERS).unwrap();
+    let from = counters.get(INDEXED).unwrap().map_or(0, |from| from.value());
+    let mut records = transaction.open_table(RECORDS).unwrap();
+    for (place, record) in (from..).zip(tail) {
+        let mut record = record.to_vec();
+        record[3] ^= u8::from(damaged == Some(place));
+        records.insert(place, record.as_slice()).unwrap();
+    }
+    counters.remove(LOG_GENERATION).unwrap();
     if format == 1 {
         // No counter of where the tail begins.
         counters.remove(INDEXED).unwrap();
@@ -210,13 +207,13 @@ async fn put_back(buffer: Buffer, format: u64) {
         counters.insert("next_place", pending).unwrap();
     }
     counters.insert(FORMAT_KEY, format).unwrap();
-    drop(counters);
+    drop((counters, records));
     transaction.commit().unwrap();
 }
 
 #[tokio::test]
 async fn files_of_earlier_formats_are_taken_over() {
-    for format in [1, 2, 3, 4] {
+    for format in [1, 2, 3, 4, 5] {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::default();
         let buffer = Buffer::open(&settings(folder.path())).unwrap();
@@ -231,10 +228,10 @@ async fn files_of_earlier_formats_are_taken_over() {
             buffer.write(|_, _| Ok(())).await.unwrap();
         }
         let before = buffer.stats().await.unwrap();
-        put_back(buffer, format).await;
+        put_back(buffer, format, None).await;
         for _ in 0..2 {
             let buffer = Buffer::open(&settings(folder.path())).unwrap();
-            assert_eq!(audit::tail(&buffer), if format == 1 { 0 } else { 3 });
+            assert_eq!(audit::tail(&buffer, Tail::len), 0);
             assert_eq!(buffer.stats().await.unwrap(), before);
             audit::check(&buffer).await;
         }
@@ -244,6 +241,22 @@ async fn files_of_earlier_formats_are_taken_over() {
         audit::check(&buffer).await;
         assert_eq!(batch(&buffer).await.len(), 6);
     }
+}
+
+#[tokio::test]
+async fn a_record_that_was_damaged_before_a_file_is_taken_over_is_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    for task in 1..4 {
+        buffer.append(operation(&clock, 1, create(task)), None).await.unwrap();
+    }
+    put_back(buffer, 5, Some(0)).await;
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let stats = buffer.stats().await.unwrap();
+    assert_eq!((stats.pending, stats.quarantined), (2, 1));
+    assert!(stats.oldest_queued_at.is_some());
+    audit::check(&buffer).await;
 }
 
 /// The place after the last is kept when nothing is left to tell of it.

@@ -1,0 +1,331 @@
+//! The log: a file beside the buffer file that has the newest operations until they go into its tables.
+//!
+//! To put a few records into tables rewrites pages of each, and the books that redb keeps of them. To
+//! put them at the end of a file that is there in its whole length already takes one write and one
+//! sync. So appends go to the log, and into the tables in one go when there are many (see `tail`).
+//!
+//! ```text
+//! frame    head · body · zeros up to a multiple of 4,096
+//! head     magic 8 · generation u64 · place of the first record u64 · number of records u32
+//!          · length of the body u32 · CRC-32 of the body · CRC-32 of the head so far
+//! body     for each record: its length u32, the record
+//! ```
+//! Integers are little-endian. Frames follow each other; a commit of appends is one frame.
+//!
+//! A **generation** is what the log holds between two times that it was emptied into the tables. The
+//! counter `log_generation` names it, and grows in the very transaction that empties the log, so what
+//! an older generation has left there counts for nothing. Its lower 24 bits tell the logs of different
+//! files apart. It begins with a frame without records, which
+//! is written before anything else of it: who reads an older one sees there that it was overtaken.
+//!
+//! Only who has the write turn writes. Of a frame the first page is written last, so that one whose
+//! writer was killed has no head; after a loss of power a frame may have a head and a body that does not
+//! match it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::file::{Located, OpenError, open_private, sibling, sync_folder};
+
+/// The length of the file, in bytes. It bounds what has to be put into tables on a full disk, with what
+/// room the ballast leaves.
+pub(super) const LENGTH: u64 = 2 << 20;
+
+/// Frames begin at multiples of this: no write touches a page with what was acknowledged before.
+pub(super) const PAGE: u64 = 4096;
+
+const PAGE_BYTES: usize = 4096;
+const MAGIC: [u8; 8] = *b"\xffHFLOG\x00\x01";
+/// The length of a head, in bytes.
+pub(super) const HEAD: usize = 8 + 8 + 8 + 4 + 4 + 4 + 4;
+const CHECK: usize = 4;
+
+/// The head of a frame whose checksum holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The generation it belongs to.
+    pub(super) generation: u64,
+    /// The place of its first record; others follow without a gap.
+    pub(super) first: u64,
+    /// How many records it has.
+    pub(super) count: u32,
+    length: u32,
+    body_check: [u8; CHECK],
+}
+
+impl Head {
+    fn new(generation: u64, first: u64, count: u32, body: &[u8]) -> Option<Self> {
+        let length = u32::try_from(body.len()).ok()?;
+        let body_check = crc32fast::hash(body).to_le_bytes();
+        Some(Self { generation, first, count, length, body_check })
+    }
+
+    fn encode(&self) -> [u8; HEAD] {
+        let mut bytes = [0; HEAD];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..16].copy_from_slice(&self.generation.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.first.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.count.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.length.to_le_bytes());
+        bytes[32..36].copy_from_slice(&self.body_check);
+        let check = crc32fast::hash(&bytes[..HEAD - CHECK]).to_le_bytes();
+        bytes[HEAD - CHECK..].copy_from_slice(&check);
+        bytes
+    }
+
+    /// The head with which a frame begins, if it is sound.
+    pub(super) fn decode(frame: &[u8]) -> Option<Self> {
+        let bytes = frame.first_chunk::<HEAD>()?;
+        let (content, check) = bytes.split_last_chunk::<CHECK>()?;
+        let sound = bytes.starts_with(&MAGIC) && crc32fast::hash(content).to_le_bytes() == *check;
+        sound.then(|| Self {
+            generation: u64::from_le_bytes(array(&bytes[8..16])),
+            first: u64::from_le_bytes(array(&bytes[16..24])),
+            count: u32::from_le_bytes(array(&bytes[24..28])),
+            length: u32::from_le_bytes(array(&bytes[28..32])),
+            body_check: array(&bytes[32..36]),
+        })
+    }
+
+    /// Where the frame ends that begins at `at`.
+    pub(super) fn end(&self, at: u64) -> u64 {
+        at + (HEAD as u64 + u64::from(self.length)).next_multiple_of(PAGE)
+    }
+
+    /// The place after its last record.
+    pub(super) fn next(&self) -> u64 {
+        self.first.saturating_add(u64::from(self.count))
+    }
+}
+
+/// A frame as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    pub(super) head: Head,
+    /// Its body: what the head says it is, if `is_sound`.
+    pub(super) body: Vec<u8>,
+    pub(super) is_sound: bool,
+}
+
+impl Frame {
+    /// Its records, and last, where a length does not fit into what is left of the body, that rest.
+    pub(super) fn records(&self) -> impl Iterator<Item = &[u8]> {
+        records_of(&self.body).take(usize::try_from(self.head.count).unwrap_or(usize::MAX))
+    }
+}
+
+/// The records of a body, or of what may be one.
+pub(super) fn records_of(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = body;
+    std::iter::from_fn(move || {
+        let whole = rest.split_first_chunk::<4>().and_then(|(length, after)| {
+            after.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
+        });
+        let record;
+        (record, rest) = whole.unwrap_or((rest, &[]));
+        Some(record).filter(|record| !record.is_empty())
+    })
+}
+
+/// The open log.
+#[derive(Debug)]
+pub(super) struct Log {
+    located: Located,
+    pub(super) file: File,
+}
+
+impl Log {
+    /// Opens the log of a buffer file; makes an empty one if there is none.
+    pub(super) fn open(buffer_path: &Path) -> Result<Self, OpenError> {
+        let path = sibling(buffer_path, "log");
+        let file = open_private(&path)?;
+        let located = Located::new(&path, &file);
+        let located = located.map_err(|source| OpenError::Io { path: path.clone(), source })?;
+        Ok(Self { located, file })
+    }
+
+    /// True if the path still leads to this file.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.located.is_in_place()
+    }
+
+    /// The head at an offset, if there is a sound one.
+    pub(super) fn head(&self, at: u64) -> Option<Head> {
+        let mut bytes = [0; HEAD];
+        self.read(at, &mut bytes).then(|| Head::decode(&bytes)).flatten()
+    }
+
+    /// The frame at an offset, if there is a sound head.
+    pub(super) fn frame(&self, at: u64) -> Option<Frame> {
+        let head = self.head(at).filter(|head| head.end(at) <= LENGTH)?;
+        let mut body = vec![0; usize::try_from(head.length).unwrap_or(0)];
+        let is_whole = self.read(at + HEAD as u64, &mut body);
+        let is_sound = is_whole && crc32fast::hash(&body).to_le_bytes() == head.body_check;
+        Some(Frame { head, body, is_sound })
+    }
+
+    /// All of it; zeros where there is nothing, or nothing can be read.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; LENGTH as usize];
+        if !self.read(0, &mut bytes) {
+            for (page, at) in bytes.chunks_mut(PAGE_BYTES).zip((0..).step_by(PAGE_BYTES)) {
+                if !self.read(at, page) {
+                    page.fill(0);
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Fills `bytes`. False if the file ends before, or cannot be read there: a page that the disk has
+    /// lost must not keep the tables from being used.
+    fn read(&self, at: u64, bytes: &mut [u8]) -> bool {
+        match self.file.read_exact_at(bytes, at) {
+            Ok(()) => true,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::UnexpectedEof {
+                    tracing::error!(%error, at, "the buffer's log cannot be read");
+                }
+                false
+            }
+        }
+    }
+
+    /// The file's length.
+    pub(super) fn length(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Whether the file has its whole length.
+    pub(super) fn is_laid(&self) -> io::Result<bool> {
+        Ok(self.length()? >= LENGTH)
+    }
+
+    /// Gives the file its whole length, in real blocks, so that no later write needs any: if so many bytes
+    /// may be used, and it does not have it yet.
+    pub(super) fn lay(&self, spare: u64) {
+        let length = self.length().unwrap_or(LENGTH);
+        if length >= LENGTH || spare < LENGTH {
+            return;
+        }
+        if let Err(error) = self.lay_from(length) {
+            tracing::error!(%error, "the buffer's log cannot be laid down");
+            // What could not be laid in full is of use to others.
+            let _ = self.file.set_len(length);
+        }
+    }
+
+    fn lay_from(&self, from: u64) -> io::Result<()> {
+        let zeros = vec![0; usize::try_from(LENGTH.saturating_sub(from)).unwrap_or(0)];
+        self.file.write_all_at(&zeros, from)?;
+        self.file.sync_all()?;
+        sync_folder(self.located.path())
+    }
+
+    /// Whether a frame of these records fits behind `at`.
+    pub(super) fn fits(at: u64, records: &[Arc<[u8]>]) -> bool {
+        let body: u64 = records.iter().map(|record| 4 + record.len() as u64).sum();
+        at.max(PAGE) + (HEAD as u64 + body).next_multiple_of(PAGE) <= LENGTH
+    }
+
+    /// Writes a frame at `at`, where the frames of the generation end, and has it on the disk when it
+    /// returns. Returns where it ends. After an error nobody finds a frame there, if anything can be
+    /// written at all.
+    pub(super) fn append(
+        &self,
+        at: u64,
+        generation: u64,
+        first: u64,
+        records: &[Arc<[u8]>],
+    ) -> io::Result<u64> {
+        if at == 0 {
+            self.write_frame(0, generation, first, &[])?;
+        }
+        let at = at.max(PAGE);
+        let written = self.write_frame(at, generation, first, records);
+        written.and_then(|end| self.sync().map(|()| end)).inspect_err(|_| {
+            let _ = self.file.write_all_at(&[0; PAGE_BYTES], at).and_then(|()| self.sync());
+        })
+    }
+
+    /// Writes a frame, and does not wait until it is on the disk. Returns where it ends.
+    pub(super) fn write_frame(
+        &self,
+        at: u64,
+        generation: u64,
+        first: u64,
+        records: &[Arc<[u8]>],
+    ) -> io::Result<u64> {
+        let too_long = || io::Error::from(io::ErrorKind::InvalidInput);
+        let length: usize = records.iter().map(|record| 4 + record.len()).sum();
+        let mut frame = Vec::with_capacity((HEAD + length).next_multiple_of(PAGE_BYTES));
+        frame.resize(HEAD, 0);
+        for record in records {
+            let length = u32::try_from(record.len()).map_err(|_| too_long())?;
+            frame.extend_from_slice(&length.to_le_bytes());
+            frame.extend_from_slice(record);
+        }
+        let count = u32::try_from(records.len()).map_err(|_| too_long())?;
+        let head = Head::new(generation, first, count, &frame[HEAD..]).ok_or_else(too_long)?;
+        frame[..HEAD].copy_from_slice(&head.encode());
+        frame.resize(frame.len().next_multiple_of(PAGE_BYTES), 0);
+        let (first_page, others) = frame.split_at(PAGE_BYTES);
+        if !others.is_empty() {
+            self.file.write_all_at(others, at + PAGE)?;
+        }
+        self.file.write_all_at(first_page, at)?;
+        Ok(head.end(at))
+    }
+
+    /// Has on the disk what was written.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Overwrites everything behind what a generation has written up to `end`, and begins it if that is
+    /// nothing: who reads an older one must see that it was overtaken.
+    pub(super) fn wipe(&self, generation: u64, next: u64, end: u64) -> io::Result<()> {
+        if end == 0 {
+            self.write_frame(0, generation, next, &[])?;
+        }
+        let from = end.max(PAGE);
+        let length = self.length()?.min(LENGTH).saturating_sub(from);
+        self.file.write_all_at(&vec![0; usize::try_from(length).unwrap_or(0)], from)?;
+        self.sync()
+    }
+
+    /// Gives the file another name, so that it is no buffer file's log any more.
+    pub(super) fn put_aside(&self) -> io::Result<()> {
+        let aside = sibling(self.located.path(), &super::unix_millis().to_string());
+        fs::rename(self.located.path(), &aside)?;
+        tracing::error!(path = %aside.display(), "a log of another buffer file was put aside");
+        sync_folder(self.located.path())
+    }
+}
+
+/// The generation after another, or a first one.
+pub(super) fn next_generation(generation: u64) -> u64 {
+    if generation > 0 {
+        return generation + (1 << 24);
+    }
+    let mut random = [0; 3];
+    // Without a random number it is a generation all the same.
+    let _ = getrandom::fill(&mut random);
+    let [a, b, c] = random;
+    1 << 24 | u64::from(u32::from_le_bytes([a, b, c, 0]))
+}
+
+/// Whether two generations are of the log of one buffer file.
+pub(super) fn is_of_same_file(one: u64, other: u64) -> bool {
+    (one ^ other).trailing_zeros() >= 24
+}
+
+/// Copies a slice whose length the caller took from the layout above.
+fn array<const N: usize>(slice: &[u8]) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(slice);
+    bytes
+}
