@@ -481,12 +481,7 @@ async fn damage_in_a_frame_that_is_half_in_the_tables_is_found() {
     let clock = Clock::default();
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     let ids = logged_at_once(&buffer, &clock, 5).await;
-    let opened = buffer.handle.read().unwrap().clone();
-    let transaction = opened.database.begin_write().unwrap();
-    let mut tables = Tables::open(&transaction, &opened.log, Tail::default()).unwrap();
-    tables.index(2).unwrap();
-    tables.close().unwrap();
-    transaction.commit().unwrap();
+    audit::index(&buffer, 2);
     let record = audit::tail(&buffer, |tail| tail.record(3).unwrap().to_vec());
     let log = path_of_log(&buffer);
     killed(buffer);
