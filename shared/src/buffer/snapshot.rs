@@ -68,20 +68,28 @@ impl Snapshot {
     /// A state with everything that was acknowledged before this is called.
     pub(super) fn take(opened: &Opened) -> Result<Self, redb::Error> {
         for _ in 0..TRIES {
-            let transaction = opened.database.begin_read()?;
-            let mark = Mark::of(&transaction)?;
-            let Some(tail) = opened.tail(mark) else { continue };
-            let begun = locked(&tail).follow(&opened.log);
-            let is_whole = match begun {
-                Some(generation) => generation <= mark.generation,
-                // There is none, or one that is just being written.
-                None => mark == Mark::of(&opened.database.begin_read()?)?,
-            };
-            if is_whole {
-                return Ok(Self { transaction, tail });
+            if let Some(state) = Self::of(opened, opened.database.begin_read()?)? {
+                return Ok(state);
             }
         }
         Err(redb::Error::Corrupted("the log is always ahead of the file".to_owned()))
+    }
+
+    /// The state of a transaction, with its tail; none if the log may have been emptied since, and
+    /// something else written there.
+    pub(super) fn of(
+        opened: &Opened,
+        transaction: ReadTransaction,
+    ) -> Result<Option<Self>, redb::Error> {
+        let mark = Mark::of(&transaction)?;
+        let Some(tail) = opened.tail(mark) else { return Ok(None) };
+        let begun = locked(&tail).follow(&opened.log);
+        let is_whole = match begun {
+            Some(generation) => generation <= mark.generation,
+            // There is none, or one that is just being written.
+            None => mark == Mark::of(&opened.database.begin_read()?)?,
+        };
+        Ok(is_whole.then_some(Self { transaction, tail }))
     }
 
     /// Some counters; 0 for one that was never set.

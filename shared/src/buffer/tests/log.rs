@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use futures::future::join_all;
+use redb::ReadableDatabase;
 
 use super::super::log::{LENGTH, PAGE};
 use super::*;
@@ -450,6 +451,24 @@ async fn i4_a_state_keeps_its_tail_when_another_reader_was_overtaken() {
         assert!(state.tail().place(id.as_uuid().as_u128()).is_some());
         assert!(state.records().unwrap().get(0).unwrap().is_some());
     }
+}
+
+#[tokio::test]
+async fn i4_a_reader_that_was_overtaken_takes_another_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    buffer.append(operation(&clock, 1, create(1)), None).await.unwrap();
+    let opened = buffer.handle.read().unwrap().clone();
+    let begin = || opened.database.begin_read().unwrap();
+    let [early, late] = [begin(), begin()];
+    buffer.write(|_, _| Ok(())).await.unwrap();
+    let early = Snapshot::of(&opened, early).unwrap().expect("all of it is still there");
+    assert!(early.records().unwrap().get(0).unwrap().is_some());
+    buffer.append(operation(&clock, 1, create(2)), None).await.unwrap();
+    assert!(Snapshot::of(&opened, late).unwrap().is_none());
+    let now = Snapshot::take(&opened).unwrap();
+    assert_eq!(now.records().unwrap().from(0).unwrap().count(), 2);
 }
 
 /// A frame that could not be synced is taken back, and another comes in its place.
