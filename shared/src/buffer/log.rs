@@ -15,8 +15,8 @@
 //! A **generation** is what the log holds between two times that it was emptied into the tables. The
 //! counter `log_generation` names it, and grows in the very transaction that empties the log, so what
 //! an older generation has left there counts for nothing. Its lower 24 bits tell the logs of different
-//! files apart. It begins with a frame without records, which
-//! is written before anything else of it: who reads an older one sees there that it was overtaken.
+//! files apart. It begins with a frame without records, which is written before anything else of it: who
+//! reads an older one sees there that it was overtaken.
 //!
 //! Only who has the write turn writes. Of a frame the first page is written last, so that one whose
 //! writer was killed has no head; after a loss of power a frame may have a head and a body that does not
@@ -99,6 +99,17 @@ impl Head {
     pub(super) fn next(&self) -> u64 {
         self.first.saturating_add(u64::from(self.count))
     }
+}
+
+/// What a log has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Logged {
+    /// The generation of its frames.
+    pub(super) generation: u64,
+    /// Where they end.
+    pub(super) end: u64,
+    /// The place after their last record.
+    pub(super) next: u64,
 }
 
 /// A frame as it was read.
@@ -231,34 +242,26 @@ impl Log {
         at.max(PAGE) + (HEAD as u64 + body).next_multiple_of(PAGE) <= LENGTH
     }
 
-    /// Writes a frame at `at`, where the frames of the generation end, and has it on the disk when it
-    /// returns. Returns where it ends. After an error nobody finds a frame there, if anything can be
-    /// written at all.
-    pub(super) fn append(
-        &self,
-        at: u64,
-        generation: u64,
-        first: u64,
-        records: &[Arc<[u8]>],
-    ) -> io::Result<u64> {
-        if at == 0 {
-            self.write_frame(0, generation, first, &[])?;
-        }
-        let at = at.max(PAGE);
-        let written = self.write_frame(at, generation, first, records);
+    /// Writes a frame behind what the log has, and has it on the disk when it returns. Returns where it
+    /// ends. After an error nobody finds a frame there, if anything can be written at all.
+    pub(super) fn append(&self, logged: Logged, records: &[Arc<[u8]>]) -> io::Result<u64> {
+        let logged = self.begun(logged)?;
+        let written = self.write_frame(logged, records);
         written.and_then(|end| self.sync().map(|()| end)).inspect_err(|_| {
-            let _ = self.file.write_all_at(&[0; PAGE_BYTES], at).and_then(|()| self.sync());
+            let _ = self.file.write_all_at(&[0; PAGE_BYTES], logged.end).and_then(|()| self.sync());
         })
     }
 
-    /// Writes a frame, and does not wait until it is on the disk. Returns where it ends.
-    pub(super) fn write_frame(
-        &self,
-        at: u64,
-        generation: u64,
-        first: u64,
-        records: &[Arc<[u8]>],
-    ) -> io::Result<u64> {
+    /// Writes a generation's first frame if it has none. Returns what the log has then.
+    fn begun(&self, logged: Logged) -> io::Result<Logged> {
+        let end = if logged.end == 0 { self.write_frame(logged, &[])? } else { logged.end };
+        Ok(Logged { end, ..logged })
+    }
+
+    /// Writes a frame behind what the log has, and does not wait until it is on the disk. Returns where
+    /// it ends.
+    pub(super) fn write_frame(&self, logged: Logged, records: &[Arc<[u8]>]) -> io::Result<u64> {
+        let Logged { generation, end: at, next } = logged;
         let too_long = || io::Error::from(io::ErrorKind::InvalidInput);
         let length: usize = records.iter().map(|record| 4 + record.len()).sum();
         let mut frame = Vec::with_capacity((HEAD + length).next_multiple_of(PAGE_BYTES));
@@ -269,7 +272,7 @@ impl Log {
             frame.extend_from_slice(record);
         }
         let count = u32::try_from(records.len()).map_err(|_| too_long())?;
-        let head = Head::new(generation, first, count, &frame[HEAD..]).ok_or_else(too_long)?;
+        let head = Head::new(generation, next, count, &frame[HEAD..]).ok_or_else(too_long)?;
         frame[..HEAD].copy_from_slice(&head.encode());
         frame.resize(frame.len().next_multiple_of(PAGE_BYTES), 0);
         let (first_page, others) = frame.split_at(PAGE_BYTES);
@@ -285,13 +288,10 @@ impl Log {
         self.file.sync_data()
     }
 
-    /// Overwrites everything behind what a generation has written up to `end`, and begins it if that is
-    /// nothing: who reads an older one must see that it was overtaken.
-    pub(super) fn wipe(&self, generation: u64, next: u64, end: u64) -> io::Result<()> {
-        if end == 0 {
-            self.write_frame(0, generation, next, &[])?;
-        }
-        let from = end.max(PAGE);
+    /// Overwrites everything behind what a generation has written, and begins it if that is nothing: who
+    /// reads an older one must see that it was overtaken.
+    pub(super) fn wipe(&self, logged: Logged) -> io::Result<()> {
+        let from = self.begun(logged)?.end;
         let length = self.length()?.min(LENGTH).saturating_sub(from);
         self.file.write_all_at(&vec![0; usize::try_from(length).unwrap_or(0)], from)?;
         self.sync()

@@ -29,7 +29,7 @@ use std::time::Duration;
 use redb::{ReadableTable, Table};
 
 use super::layout::Bytes;
-use super::tables::{Logged, Tables};
+use super::tables::Tables;
 use super::{Buffer, BufferError};
 
 /// Entries that one transaction takes out and puts in again, at the most.
@@ -203,8 +203,7 @@ impl Buffer {
 
 /// Overwrites what earlier generations have left in the log, behind what there is of this one.
 fn wipe_log(tables: &mut Tables<'_>) -> Result<(), BufferError> {
-    let Logged { generation, next, end } = tables.logged;
-    let wiped = tables.log.wipe(generation, next, end);
+    let wiped = tables.log.wipe(tables.logged);
     wiped.map_err(|error| BufferError::Unavailable(error.to_string()))
 }
 

@@ -14,24 +14,13 @@ use super::layout::{
     LaneKey, LaneState, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL,
     SCRUB, STATUS, Slot, USERS, WAITING,
 };
-use super::log::Log;
+use super::log::{Log, Logged};
 use super::on_demand::OnDemand;
 use super::record::{self, Header, Payload};
 use super::salvage::{State, look_through};
 use super::tail::{Mark, Tail};
 use super::totals::Totals;
 use crate::domain::Version;
-
-/// What a log has.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Logged {
-    /// The generation of its frames.
-    pub(super) generation: u64,
-    /// Where they end.
-    pub(super) end: u64,
-    /// The place after their last record.
-    pub(super) next: u64,
-}
 
 /// All tables, for writing in one transaction. Each needs `records` and the counters.
 pub(super) struct Tables<'txn> {

@@ -14,10 +14,10 @@ use tokio::sync::mpsc;
 
 use super::BufferError;
 use super::job::{BIT, Job, Purpose, Room, answer};
-use super::log::Log;
+use super::log::{Log, Logged};
 use super::open::open_file;
 use super::snapshot::Opened;
-use super::tables::{Logged, Tables};
+use super::tables::Tables;
 use super::tail::Tail;
 use crate::settings::BufferSettings;
 
@@ -136,24 +136,23 @@ impl Writer {
 
     /// Has what was appended in the log and on the disk. False if it has to go into the tables.
     fn has_logged(&self, tables: &mut Tables<'_>, room: &Room) -> Result<bool, redb::Error> {
-        let Logged { generation, end, next } = tables.logged;
-        let (log, appended) = (tables.log, tables.appended());
+        let (log, logged, appended) = (tables.log, tables.logged, tables.appended());
         if !tables.has_log()? {
             log.lay(room.free_bytes.saturating_sub(self.settings.buffer_min_free_bytes));
             // The generation that begins now can use it.
             return Ok(false);
         }
-        let fits = appended.is_empty() || Log::fits(end, appended);
+        let fits = appended.is_empty() || Log::fits(logged.end, appended);
         if !fits || tables.tail.is_long() {
             return Ok(false);
         }
-        let logged = if appended.is_empty() {
+        let written = if appended.is_empty() {
             // What was there before may still be on its way to the disk.
-            log.sync().map(|()| end)
+            log.sync().map(|()| logged.end)
         } else {
-            log.append(end, generation, next, appended)
+            log.append(logged, appended)
         };
-        match logged {
+        match written {
             Ok(end) => tables.tail.logged(end),
             Err(error) => {
                 tracing::error!(%error, "the buffer's log cannot be written");

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::super::log::Logged;
 use super::*;
 
 /// A disk, in a file.
@@ -109,11 +110,12 @@ async fn i1_what_is_said_to_be_kept_survives_the_loss_of_power() {
     let buffer = Buffer::open(&disk.settings()).unwrap();
     let first = buffer.append(operation(&clock, 1, create(1)), None).await.unwrap();
     let (mark, end) = audit::tail(&buffer, |tail| (tail.mark(), tail.end()));
+    let logged = Logged { generation: mark.generation, end, next: 1 };
     let unsynced = operation(&clock, 1, create(2));
     let payload = record::encode_payload(&unsynced, &Keys::default()).unwrap();
     let written = record::encode(1, &record::Header::of(&unsynced, unix_millis()), &payload);
     let log = &buffer.handle.read().unwrap().clone().log;
-    log.write_frame(end, mark.generation, 1, &[written.into()]).unwrap();
+    log.write_frame(logged, &[written.into()]).unwrap();
     check(&disk, &[first], "before the sync").await;
     assert!(buffer.is_kept(unsynced.id).await.unwrap());
     check(&disk, &[first, unsynced.id], "after it").await;
