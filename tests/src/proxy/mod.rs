@@ -102,16 +102,20 @@ impl Proxy {
         self.switch(Line::Mute).await;
     }
 
-    /// The next `times` writes that a program (by its `application_name`) sends are committed, and
-    /// the acknowledgement is lost: the program gets everything up to it, and then `ending`. The
-    /// line itself stays whole. What was left of an earlier call is forgotten;
-    /// [`LineCounts::acknowledgements_lost`] tells what has been lost.
+    /// The next writes that a program (by its `application_name`) sends are committed, and their
+    /// acknowledgements are lost, one for each of `endings`: the program gets everything up to it,
+    /// and then that ending. The line itself stays whole. What was left of an earlier call is
+    /// forgotten; [`LineCounts::acknowledgements_lost`] tells what has been lost.
     ///
     /// # Panics
     /// When the line does not read PostgreSQL's protocol.
-    pub fn lose_acknowledgements(&self, application: &str, times: u64, ending: Ending) {
+    pub fn lose_acknowledgements(
+        &self,
+        application: &str,
+        endings: impl IntoIterator<Item = Ending>,
+    ) {
         let trap = self.trap.as_ref().expect("a line to PostgreSQL");
-        trap.arm(application, times, ending);
+        trap.arm(application, endings);
     }
 
     /// Makes the line whole again.

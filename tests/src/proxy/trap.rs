@@ -1,5 +1,6 @@
 //! Which acknowledgements are to be lost on a line, and how.
 
+use std::collections::VecDeque;
 use std::sync::Mutex;
 
 /// How a connection ends whose acknowledgement was lost.
@@ -21,21 +22,21 @@ pub(super) struct Trap {
 #[derive(Debug)]
 struct Armed {
     application: String,
-    left: u64,
-    ending: Ending,
+    endings: VecDeque<Ending>,
 }
 
 impl Trap {
-    pub(super) fn arm(&self, application: &str, times: u64, ending: Ending) {
+    /// Each of `endings` is for one acknowledgement, in their order.
+    pub(super) fn arm(&self, application: &str, endings: impl IntoIterator<Item = Ending>) {
         let application = application.to_owned();
-        *self.armed.lock().unwrap() = Some(Armed { application, left: times, ending });
+        let endings = endings.into_iter().collect();
+        *self.armed.lock().unwrap() = Some(Armed { application, endings });
     }
 
     /// Whether the acknowledgement that has just come to `application` is to be lost.
     pub(super) fn catch(&self, application: &str) -> Option<Ending> {
         let mut armed = self.armed.lock().unwrap();
         let armed = armed.as_mut().filter(|armed| armed.application == application)?;
-        armed.left = armed.left.checked_sub(1)?;
-        Some(armed.ending)
+        armed.endings.pop_front()
     }
 }

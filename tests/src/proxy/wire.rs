@@ -194,7 +194,7 @@ mod tests {
         let wire = session(&trap);
         let whole = run(&wire, "w", b"SELECT 1\0");
         assert_eq!(whole.ending, None);
-        trap.arm("shop", 1, Ending::Fin);
+        trap.arm("shop", [Ending::Fin]);
         for (statement, tag) in [("r", &b"SELECT 1\0"[..]), ("w", NOTHING_WRITTEN)] {
             assert_eq!(run(&wire, statement, tag).ending, None, "{statement}");
         }
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn others_keep_their_acknowledgements() {
         let trap = Arc::new(Trap::default());
-        trap.arm("somebody else", 1, Ending::Reset);
+        trap.arm("somebody else", [Ending::Reset]);
         assert_eq!(run(&session(&trap), "w", b"SELECT 1\0").ending, None);
     }
 }

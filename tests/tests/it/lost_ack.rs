@@ -2,7 +2,7 @@
 //! by silence. The client has its answer, and the write its effect, once.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::future::join_all;
 use reqwest::Method;
@@ -308,7 +308,7 @@ async fn i2_five_hundred_lost_acknowledgements_online_leave_nothing_lost_and_not
         // One that is not lost, if the line has recovered by now.
         let wishes = users.volley(turn);
         users.ask(wishes).await;
-        world.postgres_line.lose_acknowledgements(API, 1, ending(loss));
+        world.postgres_line.lose_acknowledgements(API, [ending(loss)]);
         while lost(&world) <= loss {
             assert!(started.elapsed() < DRAIN, "{} acknowledgements were lost", lost(&world));
             let wishes = users.volley(turn);
@@ -354,17 +354,10 @@ async fn i2_five_hundred_lost_acknowledgements_in_replay_leave_nothing_lost_and_
     assert_eq!(users.buffered as u64, users.accepted.values().sum::<u64>());
 
     let started = Instant::now();
-    world.postgres_line.lose_acknowledgements(WORKER, 1, ending(0));
+    // All at once: between one loss and the next wish replay would get batches through.
+    world.postgres_line.lose_acknowledgements(WORKER, (0..LOSSES).map(ending));
     world.postgres_line.heal().await;
-    for loss in 0..LOSSES {
-        wait_until(Duration::from_secs(10), "an acknowledgement is lost", async || {
-            lost(&world) > loss
-        })
-        .await;
-        if loss + 1 < LOSSES {
-            world.postgres_line.lose_acknowledgements(WORKER, 1, ending(loss + 1));
-        }
-    }
+    wait_until(DRAIN, "the acknowledgements are lost", async || lost(&world) >= LOSSES).await;
     let took = started.elapsed();
     drained(&world).await;
     let again = met_again(&world).await;
@@ -386,7 +379,7 @@ async fn i2_a_committed_write_whose_answer_was_lost_is_buffered_and_stays_as_it_
             world.anonymous().get("/health").await.text("/data/postgres") == "up"
         })
         .await;
-        world.postgres_line.lose_acknowledgements(API, 1, ending);
+        world.postgres_line.lose_acknowledgements(API, [ending]);
         let answer = client.post("/api/v1/tasks", &json!({ "title": "once" })).await.expect(202);
         assert_eq!(lost(&world), before + 1, "{ending:?}");
         let (task, operation) = (answer.text("/data/id"), answer.text("/meta/sync/operation_id"));
