@@ -7,7 +7,7 @@ NEEDS_DEV = test -x $(DEV) || { echo "make dev is not running: start it in anoth
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-fuzz build dev outage recover clean-dev test fuzz bench fmt lint doc
+.PHONY: help setup setup-test setup-fuzz build dev outage recover clean-dev test fuzz bench fmt lint doc
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,8 +30,11 @@ recover: ## Start that PostgreSQL again
 clean-dev: build ## Remove the data of `make dev`
 	@$(DEV) clean
 
-test: setup build ## Run all tests, with PostgreSQL and Redis servers of their own
+test: setup-test build ## Run all tests, with PostgreSQL and Redis servers of their own
 	$(CARGO) test --workspace --locked
+
+setup-test:
+	@scripts/setup.sh test
 
 setup-fuzz:
 	@scripts/setup.sh fuzz

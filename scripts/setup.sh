@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes sure that this machine has what `make dev` and `make test` need: a C compiler, the
-# PostgreSQL server programs (15 or later), redis-server, libfaketime (tests let a clock jump) and
-# openssl (tests make keys).
-# With the argument `bench` also what `make bench` needs: wrk and pgbench. With `fuzz` what `make fuzz`
-# needs: Python with venv (schemathesis itself comes from PyPI).
+# Makes sure that this machine has what `make dev` needs: a C compiler, the PostgreSQL server programs
+# (15 or later) and redis-server.
+# With the argument `test` also what `make test` needs: libfaketime (tests let a clock jump), libfiu (they
+# let a disk fail) and openssl (they make keys). With `bench` what `make bench` needs: wrk and pgbench.
+# With `fuzz` what `make fuzz` needs: Python with venv (schemathesis itself comes from PyPI).
 #
 # On Debian and Ubuntu, as root or where sudo asks no password, what is missing is installed from
 # the distribution's packages. No server of the system is created, started, stopped or changed:
@@ -16,9 +16,9 @@ readonly NO_CLUSTER=/etc/postgresql-common/createcluster.d/holdfast-setup.conf
 
 main() {
     case ${1-} in
-        "" | bench | fuzz) part=${1-} ;;
+        "" | test | bench | fuzz) part=${1-} ;;
         *)
-            say "usage: scripts/setup.sh [bench|fuzz]"
+            say "usage: scripts/setup.sh [test|bench|fuzz]"
             exit 2
             ;;
     esac
@@ -49,8 +49,11 @@ find_missing() {
     command -v cc >/dev/null || missing+=("C compiler")
     has_postgres || missing+=("PostgreSQL server $OLDEST_POSTGRES or later")
     has_program redis-server || missing+=("redis-server")
-    has_faketime || missing+=("libfaketime")
-    has_program openssl || missing+=("openssl")
+    if [[ $part == test ]]; then
+        has_library faketime/libfaketimeMT.so.1 || missing+=("libfaketime")
+        has_library fiu/fiu_posix_preload.so && has_program fiu-ctrl || missing+=("libfiu")
+        has_program openssl || missing+=("openssl")
+    fi
     if [[ $part == bench ]]; then
         has_program wrk || missing+=("wrk")
         has_postgres_program pgbench || missing+=("pgbench")
@@ -89,10 +92,10 @@ has_postgres() {
     return 1
 }
 
-# Debian puts it below the folder of the architecture, others below /usr/lib, /usr/lib64 or /usr/local/lib.
-has_faketime() {
+# Debian puts some below the folder of the architecture, others below /usr/lib, /usr/lib64 or /usr/local/lib.
+has_library() {
     local library
-    for library in /usr/{lib,lib64,local/lib}/{,*/}faketime/libfaketimeMT.so.1; do
+    for library in /usr/{lib,lib64,local/lib}/{,*/}"$1"; do
         if [[ -e $library ]]; then
             return 0
         fi
@@ -121,6 +124,7 @@ install_with_apt() {
             PostgreSQL*) packages+=(postgresql) ;;
             redis-server) packages+=(redis-server) && redis_is_new=yes ;;
             libfaketime) packages+=(faketime) ;;
+            libfiu) packages+=(fiu-utils) ;;
             openssl) packages+=(openssl) ;;
             wrk) packages+=(wrk) ;;
             Python*) packages+=(python3 python3-venv) ;;
@@ -166,7 +170,10 @@ leave_no_trace() {
 }
 
 advise() {
-    say "please install a C compiler, PostgreSQL $OLDEST_POSTGRES or later, Redis, OpenSSL and libfaketime, then try again:"
+    say "please install a C compiler, PostgreSQL $OLDEST_POSTGRES or later and Redis, then try again:"
+    if [[ $part == test ]]; then
+        say "and, for \`make test\`, OpenSSL, libfaketime and libfiu (\`openssl faketime fiu-utils\`)"
+    fi
     if [[ $part == bench ]]; then
         say "and, for \`make bench\`, wrk and pgbench (\`wrk\`; \`postgresql\` or \`postgresql-contrib\`)"
     fi
@@ -174,11 +181,11 @@ advise() {
         say "and, for \`make fuzz\`, Python 3.10 or later with venv (\`python3-venv\`)"
     fi
     cat >&2 <<'END'
-  Debian, Ubuntu   sudo apt-get install gcc libc6-dev postgresql redis-server openssl faketime
+  Debian, Ubuntu   sudo apt-get install gcc libc6-dev postgresql redis-server
                    (for an older release: https://www.postgresql.org/download/linux)
-  Fedora, RHEL     sudo dnf install gcc postgresql-server redis openssl libfaketime
-  Arch             sudo pacman -S gcc postgresql redis openssl libfaketime
-  openSUSE         sudo zypper install gcc postgresql-server redis openssl libfaketime
+  Fedora, RHEL     sudo dnf install gcc postgresql-server redis
+  Arch             sudo pacman -S gcc postgresql redis
+  openSUSE         sudo zypper install gcc postgresql-server redis
   macOS            brew install postgresql@17 redis
                    (`make dev` and `make test` need Linux: run them in a virtual machine)
 END

@@ -206,6 +206,13 @@ impl ApiError {
         "no answer could be given in time; the request may or may not have been carried out",
     );
 
+    /// What the write was sent to failed in the middle of it.
+    pub const OUTCOME_UNKNOWN: Self = Self::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "OUTCOME_UNKNOWN",
+        "it is not known whether this was carried out; look before you repeat it",
+    );
+
     /// A mistake of this program.
     pub const INTERNAL: Self =
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "this should not have happened");
@@ -270,11 +277,7 @@ impl From<WriteError> for ApiError {
             WriteError::Buffer(error) => error.into(),
             WriteError::Unknown(error) => {
                 tracing::error!(%error, "a write of unknown outcome could not be buffered");
-                Self::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "OUTCOME_UNKNOWN",
-                    "it is not known whether this was carried out; look before you repeat it",
-                )
+                Self::OUTCOME_UNKNOWN
             }
             WriteError::Overloaded => Self::OVERLOADED,
         }
@@ -323,6 +326,10 @@ impl ApiError {
                 "LANE_BUFFER_QUOTA",
                 "the database is away and too many changes of this task are waiting",
             ),
+            BufferError::OutcomeUnknown(_) => {
+                tracing::error!(%error, "the buffer failed in mid-write");
+                Self::OUTCOME_UNKNOWN
+            }
             BufferError::LowDisk
             | BufferError::Timeout
             | BufferError::Unavailable(_)

@@ -10,12 +10,14 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::statvfs::statvfs;
 use redb::backends::FileBackend;
 use redb::{Builder, ConcurrencyMode, Database, DatabaseError};
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::fs::{Advice, AtFlags, CWD, StatxFlags, fadvise, statx};
 use thiserror::Error;
 
 use super::keys::KeysError;
@@ -210,6 +212,22 @@ pub fn sibling(path: &Path, suffix: &str) -> PathBuf {
 
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Drops what the kernel has of files in memory. After a sync that failed it takes pages for written that
+/// are not, and does not write them again (wiki.postgresql.org/wiki/Fsync_Errors); ext4 even takes
+/// blocks for begun that it reads as zeros later. Who read that would build on what the disk does not
+/// have.
+pub(super) fn forget_cached(paths: &[&Path]) {
+    let files: Vec<_> = paths.iter().filter_map(|path| open_private_existing(path).ok()).collect();
+    // A page that somebody holds at that moment stays.
+    for pause in [Duration::ZERO, Duration::from_millis(2)] {
+        thread::sleep(pause);
+        for file in &files {
+            // What stays is read as it is.
+            let _ = fadvise(file, 0, None, Advice::DontNeed);
+        }
+    }
 }
 
 /// Has on the disk which files there are beside a file, and under which names.

@@ -74,7 +74,16 @@ pub(super) trait Job: Send {
     /// Where its caller runs.
     fn runtime(&self) -> &Handle;
     /// Answers the caller, once it is known what became of the commit.
-    fn finish(self: Box<Self>, committed: Result<(), String>);
+    fn finish(self: Box<Self>, committed: Result<(), Failed>);
+}
+
+/// What became of a commit that failed, and why it did.
+#[derive(Clone, Debug)]
+pub(super) enum Failed {
+    /// Nothing of it was kept.
+    NothingKept(String),
+    /// It may have been kept, or may be yet.
+    Unknown(String),
 }
 
 impl<T, F> Job for Request<T, F>
@@ -108,11 +117,13 @@ where
         &self.runtime
     }
 
-    fn finish(self: Box<Self>, committed: Result<(), String>) {
+    fn finish(self: Box<Self>, committed: Result<(), Failed>) {
         let result = match (committed, self.result) {
             (Ok(()), Some(result)) => result,
             (Ok(()), None) => Err(BufferError::Unavailable("not run".to_owned())),
-            (Err(problem), _) => Err(BufferError::Unavailable(problem)),
+            (Err(_), Some(Err(refusal))) => Err(refusal),
+            (Err(Failed::NothingKept(problem)), _) => Err(BufferError::Unavailable(problem)),
+            (Err(Failed::Unknown(problem)), _) => Err(BufferError::OutcomeUnknown(problem)),
         };
         // A caller that has gone needs no answer.
         let _ = self.reply.send(result);
@@ -121,7 +132,7 @@ where
 
 /// Answers the callers of jobs where they run: to wake each of them from the writer's thread takes a
 /// lock and a system call, and keeps it from the next commit.
-pub(super) fn answer(jobs: Vec<Box<dyn Job>>, committed: Result<(), String>) {
+pub(super) fn answer(jobs: Vec<Box<dyn Job>>, committed: Result<(), Failed>) {
     let Some(runtime) = jobs.first().map(|job| job.runtime().clone()) else { return };
     runtime.spawn(async move {
         for job in jobs {

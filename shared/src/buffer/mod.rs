@@ -102,12 +102,15 @@ pub enum BufferError {
     /// It was not this process's turn within `BUFFER_TIMEOUT_MS`; nothing was kept.
     #[error("the buffer did not answer in time")]
     Timeout,
-    /// The file cannot be used; nothing was acknowledged.
+    /// The file cannot be used; nothing was kept.
     #[error("the buffer cannot be used: {0}")]
     Unavailable(String),
+    /// The disk failed while a commit was on its way there: it may have been kept, or not.
+    #[error("a commit to the buffer may have been lost: {0}")]
+    OutcomeUnknown(String),
     /// redb refused.
-    #[error("the buffer file")]
-    Redb(#[source] Box<redb::Error>),
+    #[error("the buffer file cannot be used: {0}")]
+    Redb(Box<redb::Error>),
 }
 
 impl From<redb::Error> for BufferError {
@@ -201,6 +204,7 @@ impl Buffer {
             settings: settings.clone(),
             handle: Arc::clone(&handle),
             tail: Tail::default(),
+            may_be_there: false,
             queue: requests,
         };
         let (ending, ended) = std::sync::mpsc::channel();
@@ -285,16 +289,33 @@ impl Buffer {
         F: FnOnce(&Snapshot) -> Result<T, redb::Error> + Send + 'static,
     {
         let opened = || self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
-        if !opened().log.is_in_place() {
-            // Others may write to another one by now. The writer opens what the paths lead to.
-            self.append_work(|_, _| Ok(())).await?;
+        let (mut work, mut is_anew) = (work, !opened().log.is_in_place());
+        if is_anew {
+            // Others may write to another one by now.
+            self.open_anew().await?;
         }
-        let opened = opened();
-        let reading = tokio::task::spawn_blocking(move || work(&Snapshot::take(&opened)?));
-        match reading.await {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(BufferError::Unavailable("a read ended early".to_owned())),
+        loop {
+            let opened = opened();
+            let reading = tokio::task::spawn_blocking(move || match Snapshot::take(&opened) {
+                Ok(snapshot) => Ok(work(&snapshot)),
+                Err(error) => Err((error, work)),
+            });
+            match reading.await {
+                Ok(Ok(result)) => return Ok(result?),
+                // When the disk failed, the file could not be opened anew.
+                Ok(Err((redb::Error::PreviousIo, not_done))) if !is_anew => {
+                    (work, is_anew) = (not_done, true);
+                    self.open_anew().await?;
+                }
+                Ok(Err((error, _))) => return Err(error.into()),
+                Err(_) => return Err(BufferError::Unavailable("a read ended early".to_owned())),
+            }
         }
+    }
+
+    /// Has the writer open what the paths lead to, if it has to.
+    async fn open_anew(&self) -> Result<(), BufferError> {
+        self.append_work(|_, _| Ok(())).await
     }
 }
 

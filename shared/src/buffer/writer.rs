@@ -13,7 +13,8 @@ use redb::{StorageError, WriteTransaction};
 use tokio::sync::mpsc;
 
 use super::BufferError;
-use super::job::{BIT, Job, Purpose, Room, answer};
+use super::file::{forget_cached, sibling};
+use super::job::{BIT, Failed, Job, Purpose, Room, answer};
 use super::log::{Log, Logged};
 use super::open::open_file;
 use super::snapshot::Opened;
@@ -36,7 +37,20 @@ pub(super) struct Writer {
     pub(super) handle: Handle,
     /// What is known of the tail.
     pub(super) tail: Tail,
+    /// Whether something of the last commit may be in the files although it failed.
+    pub(super) may_be_there: bool,
     pub(super) queue: mpsc::Receiver<Box<dyn Job>>,
+}
+
+/// Which try of a commit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Try {
+    First,
+    /// After an error, with the files opened anew. What is in the log is written once more, into the
+    /// tables: a sync that failed leaves pages behind that look written and are not.
+    Again,
+    /// After the disk was full: with what room the ballast left, if it was given up.
+    Full,
 }
 
 impl Writer {
@@ -56,57 +70,70 @@ impl Writer {
     fn serve(&mut self, first: Box<dyn Job>) {
         let started = Instant::now();
         let (mut first, mut jobs) = (Some(first), Vec::new());
-        let mut committed = guarded(|| self.commit(&mut first, &mut jobs, true));
+        let mut committed = guarded(|| self.commit(&mut first, &mut jobs, Try::First));
+        let mut may_be_there = self.may_be_there;
         if let Err(error) = &committed {
             tracing::error!(error = %Chain(error), "a commit to the buffer file failed");
-            let full = is_full(error);
+            let is_full = is_full(error);
             // After an I/O error redb refuses everything until the file is opened anew.
-            let opened = self.open_anew();
-            if opened && full {
-                let is_append = |job: &mut Box<dyn Job>| job.purpose() == Purpose::Append;
-                let refused = jobs.extract_if(.., is_append).collect();
-                answer(refused, Err("the disk is full".to_owned()));
-                // The ballast is for what takes something out.
-                if !jobs.is_empty() {
-                    if self.opened().file.drop_ballast() {
-                        tracing::warn!(
-                            "disk full: the buffer's ballast was given up to go on draining"
-                        );
-                    }
-                    committed = guarded(|| {
-                        self.index_bit_by_bit()?;
-                        self.commit(&mut first, &mut jobs, false)
-                    });
-                    if let Err(error) = &committed {
-                        tracing::error!(error = %Chain(error), "without the ballast it failed as well");
-                        self.open_anew();
-                    }
-                }
+            if self.open_anew() {
+                committed = guarded(|| self.commit_again(&mut first, &mut jobs, is_full));
+                may_be_there |= self.may_be_there;
+            }
+            if let Err(error) = &committed {
+                tracing::error!(error = %Chain(error), "it was not made good with the file opened anew");
+                self.open_anew();
             }
         }
+        let failed = |error: redb::Error| match may_be_there {
+            true => Failed::Unknown(error.to_string()),
+            false => Failed::NothingKept(error.to_string()),
+        };
         let outcome = match committed {
             Ok(()) if self.opened().is_in_place() => Ok(()),
-            Ok(()) => guarded(|| self.rescue()).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+            Ok(()) => guarded(|| self.rescue()).map_err(|error| Failed::Unknown(error.to_string())),
+            Err(error) => Err(failed(error)),
         };
         metrics::histogram!("buffer_append_duration_seconds").record(started.elapsed());
         jobs.extend(first);
         answer(jobs, outcome);
     }
 
+    /// Makes a commit that failed again, in which each job finds what the first try has left.
+    fn commit_again(
+        &mut self,
+        first: &mut Option<Box<dyn Job>>,
+        jobs: &mut Vec<Box<dyn Job>>,
+        is_full: bool,
+    ) -> Result<(), redb::Error> {
+        if !is_full {
+            return self.commit(first, jobs, Try::Again);
+        }
+        // The ballast is for what takes something out.
+        if jobs.iter().chain(first.as_ref()).any(|job| job.purpose() == Purpose::Other) {
+            if self.opened().file.drop_ballast() {
+                tracing::warn!("disk full: the buffer's ballast was given up to go on draining");
+            }
+            self.index_bit_by_bit()?;
+        }
+        self.commit(first, jobs, Try::Full)
+    }
+
     /// Runs `jobs`, then `first` and all others that wait by the time it is this process's turn to
     /// write, or come while those run, in one durable transaction. Those that were claimed for it are
-    /// in `jobs` afterwards; `first` is left if it never was this process's turn. `lay` says whether
-    /// there may be a ballast: not just after it had to be given up.
+    /// in `jobs` afterwards; `first` is left if it never was this process's turn.
     fn commit(
         &mut self,
         first: &mut Option<Box<dyn Job>>,
         jobs: &mut Vec<Box<dyn Job>>,
-        lay: bool,
+        which: Try,
     ) -> Result<(), redb::Error> {
+        self.may_be_there = false;
         let (opened, transaction) = self.turn()?;
         jobs.extend(first.take().filter(|job| job.claim()));
-        let ballast = lay && opened.file.lay_ballast(self.settings.buffer_min_free_bytes);
+        // Not just after it had to be given up.
+        let ballast =
+            which != Try::Full && opened.file.lay_ballast(self.settings.buffer_min_free_bytes);
         let room = Room { free_bytes: opened.file.free_bytes().unwrap_or(0), ballast };
         // Lost if the transaction is: it is read anew then.
         let tail = std::mem::take(&mut self.tail);
@@ -114,8 +141,9 @@ impl Writer {
         change(&mut tables, &mut self.queue, jobs, &room)?;
         let is_refused = jobs.iter().all(|job| job.is_refused());
         let only_appends = jobs.iter().all(|job| job.purpose() == Purpose::Append);
+        let may_log = only_appends && which == Try::First;
         // A commit of nothing would need room as well.
-        if is_refused || only_appends && self.has_logged(&mut tables, &room)? {
+        if is_refused || may_log && self.has_logged(&mut tables, &room)? {
             // If the log was emptied in vain, the tail is another one, and is read anew.
             if tables.tail.mark().generation == tables.logged.generation {
                 self.tail = std::mem::take(&mut tables.tail);
@@ -129,13 +157,14 @@ impl Writer {
         }
         tables.index(u64::MAX)?;
         let tail = tables.close()?;
+        self.may_be_there = true;
         transaction.commit()?;
         self.tail = tail;
         Ok(())
     }
 
     /// Has what was appended in the log and on the disk. False if it has to go into the tables.
-    fn has_logged(&self, tables: &mut Tables<'_>, room: &Room) -> Result<bool, redb::Error> {
+    fn has_logged(&mut self, tables: &mut Tables<'_>, room: &Room) -> Result<bool, redb::Error> {
         let (log, logged, appended) = (tables.log, tables.logged, tables.appended());
         if !tables.has_log()? {
             log.lay(room.free_bytes.saturating_sub(self.settings.buffer_min_free_bytes));
@@ -156,6 +185,8 @@ impl Writer {
             Ok(end) => tables.tail.logged(end),
             Err(error) => {
                 tracing::error!(%error, "the buffer's log cannot be written");
+                // If it could not be taken back either.
+                self.may_be_there = true;
                 return Ok(false);
             }
         }
@@ -254,6 +285,8 @@ impl Writer {
     }
 
     fn open_anew(&mut self) -> bool {
+        let path = &self.settings.buffer_path;
+        forget_cached(&[path, &sibling(path, "log")]);
         match open_file(&self.settings) {
             Ok(opened) => {
                 self.tail = Tail::default();

@@ -15,10 +15,10 @@ use super::*;
 const SPREAD: u128 = 100_000;
 
 /// A filesystem of some megabytes.
-struct SmallDisk(TempDir);
+pub(super) struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    fn mount(megabytes: u32) -> Option<Self> {
+    pub(super) fn mount(megabytes: u32) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m,mode=700"), "tmpfs"])
@@ -29,13 +29,17 @@ impl SmallDisk {
     }
 
     /// Takes all room that is left, as another program.
-    fn fill(&self) {
+    pub(super) fn fill(&self) {
         let mut file = File::create(self.neighbour()).unwrap();
         while file.write_all(&[7; 4096]).is_ok() {}
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         std::fs::remove_file(self.neighbour()).unwrap();
+    }
+
+    pub(super) fn path(&self) -> &std::path::Path {
+        self.0.path()
     }
 
     fn neighbour(&self) -> std::path::PathBuf {
@@ -51,7 +55,7 @@ impl Drop for SmallDisk {
 }
 
 /// A create with a description of this length.
-fn described(task: u128, length: usize) -> Change {
+pub(super) fn described(task: u128, length: usize) -> Change {
     let fields = TaskFields {
         title: Title::stored("title".to_owned()),
         description: Some(Description::stored("x".repeat(length))),
