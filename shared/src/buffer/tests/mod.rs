@@ -3,12 +3,15 @@
 
 mod at_rest;
 mod audit;
+mod damage;
 mod disk;
+mod failure;
 mod golden;
 mod histories;
 mod limits;
 mod log;
 mod power;
+mod readers;
 mod tail;
 
 use std::collections::HashSet;

@@ -1,0 +1,50 @@
+//! A commit that fails: it is made good elsewhere or once more, and finds what the first try left.
+
+use futures::future::join;
+use redb::StorageError;
+
+use super::log::{logged, path_of_log, pending};
+use super::*;
+
+#[tokio::test]
+async fn what_a_log_does_not_take_goes_into_the_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let mut ids = logged(&buffer, &clock, 1, 2).await;
+    let mut opened = Arc::into_inner(open_file(buffer.settings()).unwrap()).unwrap();
+    opened.log.file = std::fs::File::open(path_of_log(&buffer)).unwrap();
+    *buffer.handle.write().unwrap() = Arc::new(opened);
+    ids.push(buffer.append(operation(&clock, 1, create(3)), None).await.unwrap());
+    assert_eq!(audit::tail(&buffer, Tail::len), 0);
+    assert_eq!(pending(&buffer).await, ids.into_iter().collect());
+    audit::check(&buffer).await;
+}
+
+#[tokio::test]
+async fn i2_what_a_commit_that_failed_has_left_is_there_once_when_it_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Clock::default());
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let before = logged(&buffer, &clock, 1, 1).await[0];
+    let turn = BufferFile::open(&buffer.settings().buffer_path, 1 << 20).unwrap().1;
+    let turn = turn.begin_write().unwrap();
+    let append = buffer.append(operation(&clock, 1, create(2)), Some(Arc::clone(&clock)));
+    // Comes after it in the same commit, and fails it when the frame has been written.
+    let mut has_failed = false;
+    let fail = buffer.append_work(move |tables, _| {
+        if std::mem::replace(&mut has_failed, true) {
+            return Ok(());
+        }
+        tables.log.write_frame(tables.logged, tables.appended()).unwrap();
+        Err(redb::Error::from(StorageError::Io(std::io::ErrorKind::Other.into())).into())
+    });
+    let mut both = std::pin::pin!(join(append, fail));
+    assert!(futures::poll!(&mut both).is_pending());
+    turn.abort().unwrap();
+    let (appended, failed) = both.await;
+    failed.unwrap();
+    assert_eq!(pending(&buffer).await, HashSet::from([before, appended.unwrap()]));
+    assert_eq!(buffer.stats().await.unwrap().pending, 2);
+    audit::check(&buffer).await;
+}
