@@ -29,7 +29,9 @@ async fn i2_what_a_commit_that_failed_has_left_is_there_once_when_it_is_made_aga
     let before = logged(&buffer, &clock, 1, 1).await[0];
     let turn = BufferFile::open(&buffer.settings().buffer_path, 1 << 20).unwrap().1;
     let turn = turn.begin_write().unwrap();
-    let append = buffer.append(operation(&clock, 1, create(2)), Some(Arc::clone(&clock)));
+    // Nothing is looked for, usually, of a task whose id was just drawn.
+    let new = create(clock.next().as_uuid().as_u128());
+    let append = buffer.append(operation(&clock, 1, new), Some(Arc::clone(&clock)));
     // Comes after it in the same commit, and fails it when the frame has been written.
     let mut has_failed = false;
     let fail = buffer.append_work(move |tables, _| {
