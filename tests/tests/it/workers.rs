@@ -171,8 +171,9 @@ async fn a_batch_that_neither_progresses_nor_fails_is_let_go_and_comes_again() {
 /// The median time of creates by one client, one after another, that are committed online; they go
 /// on until `enough` says so.
 async fn median_online(client: &Client, mut enough: impl AsyncFnMut(usize) -> bool) -> Duration {
-    let mut took = Vec::new();
+    let (started, mut took) = (Instant::now(), Vec::new());
     while !enough(took.len()).await {
+        assert!(started.elapsed() < 15 * DRAIN, "it never was enough");
         let answer = client.post("/api/v1/tasks", &json!({ "title": "online" })).await.expect(201);
         took.push(answer.took);
     }
