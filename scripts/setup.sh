@@ -51,7 +51,7 @@ find_missing() {
     has_program redis-server || missing+=("redis-server")
     if [[ $part == test ]]; then
         has_library faketime/libfaketimeMT.so.1 || missing+=("libfaketime")
-        has_library fiu/fiu_posix_preload.so && has_program fiu-ctrl || missing+=("libfiu")
+        has_fiu || missing+=("libfiu")
         has_program openssl || missing+=("openssl")
     fi
     if [[ $part == bench ]]; then
@@ -92,10 +92,14 @@ has_postgres() {
     return 1
 }
 
-# Debian puts some below the folder of the architecture, others below /usr/lib, /usr/lib64 or /usr/local/lib.
+has_fiu() {
+    has_library fiu/fiu_run_preload.so && has_library fiu/fiu_posix_preload.so && has_program fiu-ctrl
+}
+
+# Debian puts some below the folder of the architecture.
 has_library() {
     local library
-    for library in /usr/{lib,lib64,local/lib}/{,*/}"$1"; do
+    for library in /usr/lib/{,*/}"$1" /usr/lib64/"$1" /usr/local/lib/"$1"; do
         if [[ -e $library ]]; then
             return 0
         fi
@@ -172,7 +176,8 @@ leave_no_trace() {
 advise() {
     say "please install a C compiler, PostgreSQL $OLDEST_POSTGRES or later and Redis, then try again:"
     if [[ $part == test ]]; then
-        say "and, for \`make test\`, OpenSSL, libfaketime and libfiu (\`openssl faketime fiu-utils\`)"
+        say "and, for \`make test\`, OpenSSL, libfaketime and libfiu (Debian: \`openssl faketime fiu-utils\`;"
+        say "elsewhere mostly: \`openssl libfaketime libfiu\`, or from https://blitiri.com.ar/p/libfiu)"
     fi
     if [[ $part == bench ]]; then
         say "and, for \`make bench\`, wrk and pgbench (\`wrk\`; \`postgresql\` or \`postgresql-contrib\`)"

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Finds a library: Debian has some below the folder of the architecture, others have them below one of
-/// the first three.
+/// Finds a library, below one of the usual folders or, as Debian has it, that of the architecture.
 ///
 /// # Panics
 /// When it is not installed.

@@ -39,13 +39,10 @@ impl Buffer {
         // Bounded by who appends it, and what others have filled must not keep it out.
         let of_cache = operation.lane() == Lane::CACHE;
         let purpose = if of_cache { Purpose::Other } else { Purpose::Append };
-        let mut has_run = false;
         let append = move |tables: &mut Tables<'_>, room: &Room| {
             // Of what has just been drawn, both the operation's id and its entity's, nothing is
-            // in the file, unless a commit that failed has left it there.
-            let is_first_run = !std::mem::replace(&mut has_run, true);
-            let is_new = is_first_run && clock.is_some() && operation.opens_its_lane();
-            let (waiting, newest) = if is_new {
+            // in the file.
+            let (waiting, newest) = if clock.is_some() && operation.opens_its_lane() {
                 (0, None)
             } else if tables.place(operation.id)?.is_some() {
                 return Ok(operation.id);

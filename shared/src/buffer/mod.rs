@@ -263,12 +263,16 @@ impl Buffer {
         let queue = self.queue.as_ref().ok_or_else(gone)?;
         queue.try_send(Box::new(request)).map_err(|_| BufferError::Timeout)?;
         let limit = Duration::from_millis(self.settings.buffer_timeout_ms);
-        match tokio::time::timeout(limit, &mut result).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(gone())),
-            Err(_) if !claimed.swap(true, Ordering::AcqRel) => Err(BufferError::Timeout),
+        let answer = match tokio::time::timeout(limit, &mut result).await {
+            Ok(answer) => answer,
+            Err(_) if !claimed.swap(true, Ordering::AcqRel) => return Err(BufferError::Timeout),
             // Its commit is on the way to the disk: only the outcome of that is the truth.
-            Err(_) => result.await.unwrap_or_else(|_| Err(gone())),
-        }
+            Err(_) => result.await,
+        };
+        answer.unwrap_or_else(|_| match claimed.load(Ordering::Acquire) {
+            true => Err(BufferError::OutcomeUnknown("its writer has ended".to_owned())),
+            false => Err(gone()),
+        })
     }
 
     /// Reads in one transaction, off the async threads.
@@ -315,7 +319,8 @@ impl Buffer {
 
     /// Has the writer open what the paths lead to, if it has to.
     async fn open_anew(&self) -> Result<(), BufferError> {
-        self.append_work(|_, _| Ok(())).await
+        let looked = self.append_work(|_, _| Ok(())).await;
+        looked.map_err(|error| BufferError::Unavailable(error.to_string()))
     }
 }
 

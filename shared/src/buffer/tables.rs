@@ -60,7 +60,7 @@ impl<'txn> Tables<'txn> {
         }
         let generation = totals.counter(LOG_GENERATION)?;
         let mark = Mark { generation, from: totals.counter(INDEXED)? };
-        if tail.mark() != mark || !tail.catch_up(log, mark) {
+        if tail.mark() != mark || !tail.is_in(log) || !tail.catch_up(log, mark) {
             let state;
             (state, tail) = look_through(log, mark);
             if state == State::Foreign {

@@ -42,17 +42,6 @@ pub(super) struct Writer {
     pub(super) queue: mpsc::Receiver<Box<dyn Job>>,
 }
 
-/// Which try of a commit it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Try {
-    First,
-    /// After an error, with the files opened anew. What is in the log is written once more, into the
-    /// tables: a sync that failed leaves pages behind that look written and are not.
-    Again,
-    /// After the disk was full: with what room the ballast left, if it was given up.
-    Full,
-}
-
 impl Writer {
     /// Serves requests until the last sender is gone.
     pub(super) fn run(mut self) {
@@ -70,70 +59,75 @@ impl Writer {
     fn serve(&mut self, first: Box<dyn Job>) {
         let started = Instant::now();
         let (mut first, mut jobs) = (Some(first), Vec::new());
-        let mut committed = guarded(|| self.commit(&mut first, &mut jobs, Try::First));
-        let mut may_be_there = self.may_be_there;
+        let mut committed = guarded(|| self.commit(&mut first, &mut jobs, true));
         if let Err(error) = &committed {
             tracing::error!(error = %Chain(error), "a commit to the buffer file failed");
             let is_full = is_full(error);
             // After an I/O error redb refuses everything until the file is opened anew.
             if self.open_anew() {
-                committed = guarded(|| self.commit_again(&mut first, &mut jobs, is_full));
-                may_be_there |= self.may_be_there;
-            }
-            if let Err(error) = &committed {
-                tracing::error!(error = %Chain(error), "it was not made good with the file opened anew");
-                self.open_anew();
+                let is_repeatable = if is_full {
+                    let is_append = |job: &mut Box<dyn Job>| job.purpose() == Purpose::Append;
+                    let refused = jobs.extract_if(.., is_append).collect();
+                    answer(refused, Err(self.failed("the disk is full".to_owned())));
+                    // What takes something out may find it gone.
+                    !jobs.is_empty()
+                } else {
+                    !self.may_be_there
+                };
+                if is_repeatable {
+                    committed = guarded(|| self.commit_again(&mut first, &mut jobs, is_full));
+                }
+                if is_repeatable && let Err(error) = &committed {
+                    tracing::error!(error = %Chain(error), "it failed again");
+                    self.open_anew();
+                }
             }
         }
-        let failed = |error: redb::Error| match may_be_there {
-            true => Failed::Unknown(error.to_string()),
-            false => Failed::NothingKept(error.to_string()),
-        };
         let outcome = match committed {
             Ok(()) if self.opened().is_in_place() => Ok(()),
             Ok(()) => guarded(|| self.rescue()).map_err(|error| Failed::Unknown(error.to_string())),
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(self.failed(error.to_string())),
         };
         metrics::histogram!("buffer_append_duration_seconds").record(started.elapsed());
         jobs.extend(first);
         answer(jobs, outcome);
     }
 
-    /// Makes a commit that failed again, in which each job finds what the first try has left.
+    fn failed(&self, problem: String) -> Failed {
+        if self.may_be_there { Failed::Unknown(problem) } else { Failed::NothingKept(problem) }
+    }
+
+    /// Makes a commit that failed once more, on a full disk with the room that the ballast leaves.
     fn commit_again(
         &mut self,
         first: &mut Option<Box<dyn Job>>,
         jobs: &mut Vec<Box<dyn Job>>,
         is_full: bool,
     ) -> Result<(), redb::Error> {
-        if !is_full {
-            return self.commit(first, jobs, Try::Again);
-        }
-        // The ballast is for what takes something out.
-        if jobs.iter().chain(first.as_ref()).any(|job| job.purpose() == Purpose::Other) {
+        if is_full {
+            // It is for what takes something out.
             if self.opened().file.drop_ballast() {
                 tracing::warn!("disk full: the buffer's ballast was given up to go on draining");
             }
             self.index_bit_by_bit()?;
         }
-        self.commit(first, jobs, Try::Full)
+        self.commit(first, jobs, !is_full)
     }
 
     /// Runs `jobs`, then `first` and all others that wait by the time it is this process's turn to
     /// write, or come while those run, in one durable transaction. Those that were claimed for it are
-    /// in `jobs` afterwards; `first` is left if it never was this process's turn.
+    /// in `jobs` afterwards; `first` is left if it never was this process's turn. `lay` says whether
+    /// there may be a ballast: not just after it had to be given up.
     fn commit(
         &mut self,
         first: &mut Option<Box<dyn Job>>,
         jobs: &mut Vec<Box<dyn Job>>,
-        which: Try,
+        lay: bool,
     ) -> Result<(), redb::Error> {
         self.may_be_there = false;
         let (opened, transaction) = self.turn()?;
         jobs.extend(first.take().filter(|job| job.claim()));
-        // Not just after it had to be given up.
-        let ballast =
-            which != Try::Full && opened.file.lay_ballast(self.settings.buffer_min_free_bytes);
+        let ballast = lay && opened.file.lay_ballast(self.settings.buffer_min_free_bytes);
         let room = Room { free_bytes: opened.file.free_bytes().unwrap_or(0), ballast };
         // Lost if the transaction is: it is read anew then.
         let tail = std::mem::take(&mut self.tail);
@@ -141,9 +135,8 @@ impl Writer {
         change(&mut tables, &mut self.queue, jobs, &room)?;
         let is_refused = jobs.iter().all(|job| job.is_refused());
         let only_appends = jobs.iter().all(|job| job.purpose() == Purpose::Append);
-        let may_log = only_appends && which == Try::First;
         // A commit of nothing would need room as well.
-        if is_refused || may_log && self.has_logged(&mut tables, &room)? {
+        if is_refused || only_appends && self.has_logged(&mut tables, &room)? {
             // If the log was emptied in vain, the tail is another one, and is read anew.
             if tables.tail.mark().generation == tables.logged.generation {
                 self.tail = std::mem::take(&mut tables.tail);
@@ -287,17 +280,26 @@ impl Writer {
     fn open_anew(&mut self) -> bool {
         let path = &self.settings.buffer_path;
         forget_cached(&[path, &sibling(path, "log")]);
-        match open_file(&self.settings) {
-            Ok(opened) => {
-                self.tail = Tail::default();
-                *self.handle.write().unwrap_or_else(PoisonError::into_inner) = opened;
-                true
-            }
+        let opened = match open_file(&self.settings) {
+            Ok(opened) => opened,
             Err(error) => {
                 tracing::error!(error = %Chain(&error), "the buffer file cannot be opened");
-                false
+                return false;
             }
+        };
+        self.tail = Tail::default();
+        let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *handle, opened);
+        // To close it may take long, and readers wait for the handle.
+        drop(handle);
+        let closed = guarded(|| {
+            drop(before);
+            Ok(())
+        });
+        if let Err(error) = closed {
+            tracing::error!(error = %Chain(&error), "the buffer file was not closed well");
         }
+        true
     }
 }
 

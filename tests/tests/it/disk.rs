@@ -15,7 +15,7 @@ const CALLS: [DiskCall; 2] = [DiskCall::Sync, DiskCall::Write];
 
 /// A world whose PostgreSQL is away, its api's disk in the test's hands.
 async fn world() -> (World, Disk) {
-    let mut world = World::start().await;
+    let mut world = World::builder().env("BUFFER_TIMEOUT_MS", "4000").start().await;
     world.worker.kill();
     let folder = world.folder().to_path_buf();
     let disk = Disk::of(&mut world.api, &folder);
@@ -121,7 +121,7 @@ async fn i1_i2_a_disk_that_fails_now_and_then_loses_and_doubles_nothing() {
         }
         world.api.restart().await;
     }
-    assert!(!told.accepted.is_empty());
+    assert!(!told.accepted.is_empty() && !told.unknown.is_empty());
     assert!(
         world.api.log().contains("a commit to the buffer file failed"),
         "the disk never failed"
