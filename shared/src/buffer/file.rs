@@ -214,19 +214,17 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Drops what the kernel has of files in memory. After a sync that failed it takes pages for written that
+/// Drops what the kernel has of a file in memory. After a sync that failed it takes pages for written that
 /// are not, and does not write them again (wiki.postgresql.org/wiki/Fsync_Errors); ext4 even takes
 /// blocks for begun that it reads as zeros later. Who read that would build on what the disk does not
 /// have.
-pub(super) fn forget_cached(paths: &[&Path]) {
-    let files: Vec<_> = paths.iter().filter_map(|path| open_private_existing(path).ok()).collect();
+pub(super) fn forget_cached(path: &Path) {
+    // What stays, for any reason, is read as it is.
+    let Ok(file) = open_private_existing(path) else { return };
     // A page that somebody holds at that moment stays.
     for pause in [Duration::ZERO, Duration::from_millis(2)] {
         thread::sleep(pause);
-        for file in &files {
-            // What stays is read as it is.
-            let _ = fadvise(file, 0, None, Advice::DontNeed);
-        }
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
     }
 }
 

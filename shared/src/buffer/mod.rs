@@ -205,6 +205,7 @@ impl Buffer {
             handle: Arc::clone(&handle),
             tail: Tail::default(),
             may_be_there: false,
+            has_log_failed: false,
             queue: requests,
         };
         let (ending, ended) = std::sync::mpsc::channel();

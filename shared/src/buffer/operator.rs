@@ -18,7 +18,7 @@ use crate::domain::{Operation, Version};
 /// The name in `status` under which a pause is kept.
 const PAUSED: &str = "paused";
 
-/// Why an operator's wish was not carried out; nothing was changed.
+/// Why an operator's wish was not carried out; nothing was changed, unless the buffer does not know.
 #[derive(Debug, Error)]
 pub enum OperatorError {
     /// The buffer does not know the operation.

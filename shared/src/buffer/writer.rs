@@ -13,7 +13,7 @@ use redb::{StorageError, WriteTransaction};
 use tokio::sync::mpsc;
 
 use super::BufferError;
-use super::file::{forget_cached, sibling};
+use super::file::forget_cached;
 use super::job::{BIT, Failed, Job, Purpose, Room, answer};
 use super::log::{Log, Logged};
 use super::open::open_file;
@@ -39,6 +39,8 @@ pub(super) struct Writer {
     pub(super) tail: Tail,
     /// Whether something of the last commit may be in the files although it failed.
     pub(super) may_be_there: bool,
+    /// Whether a write to the log, or a sync of it, has failed since it was last emptied.
+    pub(super) has_log_failed: bool,
     pub(super) queue: mpsc::Receiver<Box<dyn Job>>,
 }
 
@@ -75,7 +77,9 @@ impl Writer {
                     !self.may_be_there
                 };
                 if is_repeatable {
+                    let may_be_there = self.may_be_there;
                     committed = guarded(|| self.commit_again(&mut first, &mut jobs, is_full));
+                    self.may_be_there |= may_be_there;
                 }
                 if is_repeatable && let Err(error) = &committed {
                     tracing::error!(error = %Chain(error), "it failed again");
@@ -152,6 +156,7 @@ impl Writer {
         let tail = tables.close()?;
         self.may_be_there = true;
         transaction.commit()?;
+        self.has_log_failed = false;
         self.tail = tail;
         Ok(())
     }
@@ -164,8 +169,10 @@ impl Writer {
             // The generation that begins now can use it.
             return Ok(false);
         }
+        // A sync says nothing about what one before it has failed to write.
+        let is_sure = !appended.is_empty() || !self.has_log_failed;
         let fits = appended.is_empty() || Log::fits(logged.end, appended);
-        if !fits || tables.tail.is_long() {
+        if !fits || !is_sure || tables.tail.is_long() {
             return Ok(false);
         }
         let written = if appended.is_empty() {
@@ -179,7 +186,7 @@ impl Writer {
             Err(error) => {
                 tracing::error!(%error, "the buffer's log cannot be written");
                 // If it could not be taken back either.
-                self.may_be_there = true;
+                (self.may_be_there, self.has_log_failed) = (true, true);
                 return Ok(false);
             }
         }
@@ -278,8 +285,7 @@ impl Writer {
     }
 
     fn open_anew(&mut self) -> bool {
-        let path = &self.settings.buffer_path;
-        forget_cached(&[path, &sibling(path, "log")]);
+        forget_cached(&self.settings.buffer_path);
         let opened = match open_file(&self.settings) {
             Ok(opened) => opened,
             Err(error) => {
