@@ -62,30 +62,8 @@ impl Writer {
         let started = Instant::now();
         let (mut first, mut jobs) = (Some(first), Vec::new());
         let mut committed = guarded(|| self.commit(&mut first, &mut jobs, true));
-        if let Err(error) = &committed {
-            tracing::error!(error = %Chain(error), "a commit to the buffer file failed");
-            let is_full = is_full(error);
-            // After an I/O error redb refuses everything until the file is opened anew.
-            if self.open_anew() {
-                let is_repeatable = if is_full {
-                    let is_append = |job: &mut Box<dyn Job>| job.purpose() == Purpose::Append;
-                    let refused = jobs.extract_if(.., is_append).collect();
-                    answer(refused, Err(self.failed("the disk is full".to_owned())));
-                    // What takes something out may find it gone.
-                    !jobs.is_empty()
-                } else {
-                    !self.may_be_there
-                };
-                if is_repeatable {
-                    let may_be_there = self.may_be_there;
-                    committed = guarded(|| self.commit_again(&mut first, &mut jobs, is_full));
-                    self.may_be_there |= may_be_there;
-                }
-                if is_repeatable && let Err(error) = &committed {
-                    tracing::error!(error = %Chain(error), "it failed again");
-                    self.open_anew();
-                }
-            }
+        if let Err(error) = committed {
+            committed = self.make_good(error, &mut first, &mut jobs);
         }
         let outcome = match committed {
             Ok(()) if self.opened().is_in_place() => Ok(()),
@@ -101,21 +79,51 @@ impl Writer {
         if self.may_be_there { Failed::Unknown(problem) } else { Failed::NothingKept(problem) }
     }
 
-    /// Makes a commit that failed once more, on a full disk with the room that the ballast leaves.
-    fn commit_again(
+    /// Opens the files anew after a commit has failed, and makes it once more if it has left nothing; on a
+    /// full disk what takes something out of it, with the room that the ballast leaves.
+    fn make_good(
         &mut self,
+        error: redb::Error,
         first: &mut Option<Box<dyn Job>>,
         jobs: &mut Vec<Box<dyn Job>>,
-        is_full: bool,
     ) -> Result<(), redb::Error> {
-        if is_full {
-            // It is for what takes something out.
-            if self.opened().file.drop_ballast() {
-                tracing::warn!("disk full: the buffer's ballast was given up to go on draining");
-            }
-            self.index_bit_by_bit()?;
+        tracing::error!(error = %Chain(&error), "a commit to the buffer file failed");
+        let (is_full, may_be_there) = (is_full(&error), self.may_be_there);
+        // After an I/O error redb refuses everything until the file is opened anew.
+        if !self.open_anew() {
+            return Err(error);
         }
-        self.commit(first, jobs, !is_full)
+        if is_full {
+            let is_append = |job: &mut Box<dyn Job>| job.purpose() == Purpose::Append;
+            let refused = jobs.extract_if(.., is_append).collect();
+            answer(refused, Err(self.failed("the disk is full".to_owned())));
+        }
+        // What takes something out may find it gone.
+        let is_repeatable = if is_full { !jobs.is_empty() } else { !may_be_there };
+        if !is_repeatable {
+            return Err(error);
+        }
+        let again = guarded(|| {
+            if is_full {
+                self.make_room()?;
+            }
+            self.commit(first, jobs, !is_full)
+        });
+        self.may_be_there |= may_be_there;
+        if let Err(error) = &again {
+            tracing::error!(error = %Chain(error), "it failed again");
+            self.open_anew();
+        }
+        again
+    }
+
+    /// Gives the ballast up, which is for what takes something out, and empties the log into the room it
+    /// leaves.
+    fn make_room(&mut self) -> Result<(), redb::Error> {
+        if self.opened().file.drop_ballast() {
+            tracing::warn!("disk full: the buffer's ballast was given up to go on draining");
+        }
+        self.index_bit_by_bit()
     }
 
     /// Runs `jobs`, then `first` and all others that wait by the time it is this process's turn to

@@ -56,6 +56,19 @@ async fn i1_a_torn_frame_takes_nothing_with_it() {
     }
 }
 
+/// A buffer with three creates in its log, a frame each, that was damaged while nobody had it open.
+async fn with_three(
+    folder: &Path,
+    clock: &Clock,
+    damage: impl FnOnce(&mut Vec<u8>),
+) -> (Buffer, Vec<Version>) {
+    let buffer = Buffer::open(&settings(folder)).unwrap();
+    let ids = logged(&buffer, clock, 1, 3).await;
+    let log = path_of_log(&buffer);
+    killed(buffer);
+    (reopened_with(folder, &log, damage).await, ids)
+}
+
 #[tokio::test]
 async fn damage_in_the_log_is_found_and_costs_only_what_it_hit() {
     let page = usize::try_from(PAGE).unwrap();
@@ -74,11 +87,7 @@ async fn damage_in_the_log_is_found_and_costs_only_what_it_hit() {
     for (what, at, hit) in flips {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::default();
-        let buffer = Buffer::open(&settings(folder.path())).unwrap();
-        let ids = logged(&buffer, &clock, 1, 3).await;
-        let log = path_of_log(&buffer);
-        killed(buffer);
-        let buffer = reopened_with(folder.path(), &log, |bytes| bytes[at] ^= 4).await;
+        let (buffer, ids) = with_three(folder.path(), &clock, |bytes| bytes[at] ^= 4).await;
         while !set_damaged_aside(&buffer).await.is_empty() {}
         let stats = buffer.stats().await.unwrap();
         assert_eq!((stats.pending, stats.quarantined), (3 - hit, hit), "{what}");
@@ -95,13 +104,8 @@ async fn a_page_of_zeros_in_the_log_costs_only_what_was_on_it() {
     let page = usize::try_from(PAGE).unwrap();
     for (number, hit) in [(0, 0), (1, 1), (2, 1)] {
         let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::default();
-        let buffer = Buffer::open(&settings(folder.path())).unwrap();
-        let ids = logged(&buffer, &clock, 1, 3).await;
-        let log = path_of_log(&buffer);
-        killed(buffer);
         let zeros = |bytes: &mut Vec<u8>| bytes[number * page..(number + 1) * page].fill(0);
-        let buffer = reopened_with(folder.path(), &log, zeros).await;
+        let (buffer, ids) = with_three(folder.path(), &Clock::default(), zeros).await;
         let stats = buffer.stats().await.unwrap();
         assert_eq!((stats.pending, stats.quarantined), (3 - hit, hit), "page {number}");
         assert!(pending(&buffer).await.contains(&ids[2]));

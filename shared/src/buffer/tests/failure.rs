@@ -3,7 +3,7 @@
 use futures::future::join;
 use redb::StorageError;
 
-use super::log::{logged, path_of_log, pending};
+use super::log::{in_one_commit, logged, path_of_log, pending};
 use super::*;
 
 #[tokio::test]
@@ -27,8 +27,6 @@ async fn i2_a_commit_that_left_nothing_is_made_again() {
     let clock = Arc::new(Clock::default());
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     let before = logged(&buffer, &clock, 1, 1).await[0];
-    let turn = BufferFile::open(&buffer.settings().buffer_path, 1 << 20).unwrap().1;
-    let turn = turn.begin_write().unwrap();
     let append = buffer.append(operation(&clock, 1, create(2)), Some(Arc::clone(&clock)));
     // Comes after it in the same commit, and fails it.
     let mut has_failed = false;
@@ -36,10 +34,7 @@ async fn i2_a_commit_that_left_nothing_is_made_again() {
         true => Ok(()),
         false => Err(redb::Error::from(StorageError::PreviousIo).into()),
     });
-    let mut both = std::pin::pin!(join(append, fail));
-    assert!(futures::poll!(&mut both).is_pending());
-    turn.abort().unwrap();
-    let (appended, failed) = both.await;
+    let (appended, failed) = in_one_commit(&buffer, join(append, fail)).await;
     failed.unwrap();
     assert_eq!(pending(&buffer).await, HashSet::from([before, appended.unwrap()]));
     assert_eq!(buffer.stats().await.unwrap().pending, 2);

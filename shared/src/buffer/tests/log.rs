@@ -27,18 +27,22 @@ pub(super) async fn logged(
     ids
 }
 
-/// Several creates in one frame of several pages.
-pub(super) async fn logged_at_once(buffer: &Buffer, clock: &Clock, count: u128) -> Vec<Version> {
+/// Has all that a future asks of a buffer done in one commit.
+pub(super) async fn in_one_commit<F: Future>(buffer: &Buffer, asked: F) -> F::Output {
     let turn = BufferFile::open(&buffer.settings().buffer_path, 1 << 20).unwrap().1;
     let turn = turn.begin_write().unwrap();
-    let appends: Vec<_> = (0..count)
-        .map(|task| buffer.append(operation(clock, 1, create(1000 + task)), None))
-        .map(Box::pin)
-        .collect();
-    let mut appends = join_all(appends);
-    assert!(futures::poll!(&mut appends).is_pending());
+    let mut asked = std::pin::pin!(asked);
+    assert!(futures::poll!(&mut asked).is_pending());
     turn.abort().unwrap();
-    appends.await.into_iter().map(Result::unwrap).collect()
+    asked.await
+}
+
+/// Several creates in one frame of several pages.
+pub(super) async fn logged_at_once(buffer: &Buffer, clock: &Clock, count: u128) -> Vec<Version> {
+    let appends =
+        (0..count).map(|task| buffer.append(operation(clock, 1, create(1000 + task)), None));
+    let appended = in_one_commit(buffer, join_all(appends)).await;
+    appended.into_iter().map(Result::unwrap).collect()
 }
 
 pub(super) async fn pending(buffer: &Buffer) -> HashSet<Version> {
