@@ -257,9 +257,8 @@ async fn what_replay_changes_is_not_read_as_it_was_on_any_node() {
     .await;
     retitle(&here, &task, "after", 202).await;
     assert_eq!(read(&here, &task).await.text("/data/title"), "after");
-    let elsewhere = read(&there, &task).await;
-    let seen = (elsewhere.text("/data/title"), elsewhere.text("/meta/source"));
-    assert_eq!(seen, ("before", "cache"));
+    // A read that Redis does not answer in time goes to the database, which is as it was as well.
+    cached(&there, &task, "before").await;
     first.postgres_line.heal().await;
     drained(&first).await;
     for client in [&here, &there] {
