@@ -20,7 +20,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use moka::future::Cache;
 use shared::buffer::Buffer;
 use shared::cache::EntityCache;
-use shared::domain::Clock;
+use shared::host_clock::HostClock;
 use shared::redis::Redis;
 use shared::sessions::Sessions;
 use shared::settings::{BufferSettings, RedisSettings, StoreSettings, load};
@@ -77,7 +77,7 @@ pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSett
     };
     let store = Arc::new(Store::new(&store_settings, usage).await?);
     let (buffer, link) = (Arc::new(buffer), Arc::new(Link::default()));
-    let clock = Arc::new(Clock::default());
+    let clock = Arc::new(HostClock::open(Arc::clone(&buffer))?);
     let cache = Arc::new(EntityCache::new(&redis_settings)?);
     let writes = Writes::start(
         Arc::clone(&store),
@@ -92,12 +92,18 @@ pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSett
         link: Arc::clone(&link),
         cache: Arc::clone(&cache),
         clock: Arc::clone(&clock),
+        known: writes.known().clone(),
     });
     let redis = Redis::new(&redis_settings)?;
     let state = State {
         server,
         sessions: Sessions::new(redis.clone()),
-        standings: Standings::new(Arc::clone(&store), Arc::clone(&buffer), Arc::clone(&link)),
+        standings: Standings::new(
+            Arc::clone(&store),
+            Arc::clone(&buffer),
+            Arc::clone(&link),
+            Arc::clone(&clock),
+        ),
         routes: Arc::new(http::documented_routes()),
         cors,
         limits: Arc::new(limits),
@@ -159,7 +165,8 @@ pub async fn run(
             let condensing = ended.run_until_cancelled(keep_condensing(&state.metrics));
             let sweeping = ended.run_until_cancelled(state.limits.keep_sweeping());
             let reading = ended.run_until_cancelled(state.tokens.keep_reading());
-            tokio::join!(probing, condensing, sweeping, reading);
+            let marking = ended.run_until_cancelled(state.clock.keep_marks());
+            tokio::join!(probing, condensing, sweeping, reading, marking);
         }
     });
     let tasks = state.tasks.clone();

@@ -12,6 +12,7 @@ use std::time::Duration;
 use moka::future::Cache;
 use shared::buffer::Buffer;
 use shared::domain::{EntityKind, Lane, Preferences, Profile, Role, Standing, apply_to_profile};
+use shared::host_clock::{HostClock, version_of_profile};
 use shared::store::{Link, Store};
 use uuid::Uuid;
 
@@ -37,6 +38,7 @@ pub struct Standings {
     store: Arc<Store>,
     buffer: Arc<Buffer>,
     link: Arc<Link>,
+    clock: Arc<HostClock>,
     fresh: Cache<Uuid, Arc<Profile>>,
     last: Cache<Uuid, Arc<Profile>>,
 }
@@ -44,11 +46,17 @@ pub struct Standings {
 impl Standings {
     /// Knows nobody yet.
     #[must_use]
-    pub fn new(store: Arc<Store>, buffer: Arc<Buffer>, link: Arc<Link>) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        buffer: Arc<Buffer>,
+        link: Arc<Link>,
+        clock: Arc<HostClock>,
+    ) -> Self {
         Self {
             store,
             buffer,
             link,
+            clock,
             fresh: Cache::builder().max_capacity(USERS).time_to_live(FRESH).build(),
             last: Cache::builder().max_capacity(USERS).build(),
         }
@@ -95,6 +103,7 @@ impl Standings {
                 Ok(found) => {
                     let unseen = || Profile::first_seen(user_id, chrono::Utc::now());
                     let profile = found.unwrap_or_else(unseen);
+                    self.clock.saw([version_of_profile(&profile)]).await;
                     let profile =
                         Arc::new(Profile { preferences: Preferences::default(), ..profile });
                     self.last.insert(user_id, Arc::clone(&profile)).await;

@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use moka::future::Cache;
 use shared::buffer::Buffer;
 use shared::cache::EntityCache;
-use shared::domain::Clock;
+use shared::host_clock::HostClock;
 use shared::redis::Redis;
 use shared::sessions::Sessions;
 use shared::store::{Link, Store};
@@ -34,7 +34,7 @@ pub struct State {
     /// Whose tokens are accepted.
     pub tokens: Arc<Tokens>,
     /// The clock that draws versions.
-    pub clock: Arc<Clock>,
+    pub clock: Arc<HostClock>,
     /// PostgreSQL.
     pub store: Arc<Store>,
     /// The buffer file.

@@ -159,7 +159,7 @@ impl TasksApi {
         let fields = body.0.parse()?;
         let task_id = match key {
             Some(key) => Uuid::new_v5(&user.0.user_id, key.as_bytes()),
-            None => state.clock.next().as_uuid(),
+            None => state.clock.of_process().next().as_uuid(),
         };
         if key.is_some()
             && let Some((operation, view)) =
@@ -169,6 +169,9 @@ impl TasksApi {
             let meta = WriteMeta::now(request.0, SyncState::Buffered, operation);
             let body = Ready::from(TaskWritten { data: view, meta });
             return Ok(Created::Buffered(body, location, Some("true".to_owned()), etag));
+        }
+        if !state.link.is_up() && state.writes.known().is_deleted(task_id) {
+            return Err(ApiError::TASK_DELETED);
         }
         let change = Change::TaskCreate { task_id, fields };
         let operation = super::operation(&state, user.0, change, request, trace);

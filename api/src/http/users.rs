@@ -11,6 +11,7 @@ use shared::domain::{
     Actor, Change, EntityKind, Invalid, Lane, Operation, Outcome, Profile, ProfileVersions, Role,
     Standing, Version, apply_to_profile,
 };
+use shared::host_clock::version_of_profile;
 use shared::store::Entity;
 use shared::writes::Written;
 use uuid::Uuid;
@@ -219,6 +220,7 @@ impl UsersApi {
         let after = cursor.0.unwrap_or(Uuid::nil());
         let found = state.store.profiles(after, role, standing, limit + 1).await;
         let mut found = found.inspect_err(|error| state.link.report(*error))?;
+        state.clock.saw(found.iter().map(version_of_profile).collect::<Vec<_>>()).await;
         let more = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
         if more {
             found.pop();
@@ -321,7 +323,9 @@ async fn find(state: &State, user_id: Uuid) -> Result<UserView, ApiError> {
     let pending = state.buffer.lane(Lane { kind: EntityKind::Profile, id: user_id }).await?;
     let stored = if state.link.is_up() {
         let found = state.store.profile(user_id).await;
-        Some(found.inspect_err(|error| state.link.report(*error))?)
+        let found = found.inspect_err(|error| state.link.report(*error))?;
+        state.clock.saw(found.iter().map(version_of_profile).collect::<Vec<_>>()).await;
+        Some(found)
     } else {
         None
     };

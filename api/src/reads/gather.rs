@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use shared::buffer::Buffer;
 use shared::cache::EntityCache;
-use shared::domain::{Base, Clock, EntityKind, Operation, Task};
+use shared::domain::{Base, EntityKind, Operation, Task};
 use shared::gather::Gatherer;
+use shared::host_clock::{HostClock, version_of_task};
 use shared::store::{Link, Store, StoreError};
+use shared::writes::KnownTasks;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -85,7 +87,9 @@ pub struct Reader {
     /// The cache.
     pub cache: Arc<EntityCache>,
     /// Takes note of the versions that are read.
-    pub clock: Arc<Clock>,
+    pub clock: Arc<HostClock>,
+    /// Tasks as this process last committed them.
+    pub known: KnownTasks,
 }
 
 impl Reader {
@@ -114,10 +118,13 @@ impl Reader {
         let missing: Vec<Uuid> = ids.into_iter().filter(|id| !is_cached(id)).collect();
         let stored = if missing.is_empty() { None } else { self.stored(missing).await };
         let away = !self.link.is_up();
+        let of_stored = stored.iter().flat_map(HashMap::values).flatten();
+        let of_cache = cached.iter().flat_map(|tasks| tasks.values());
+        let versions: Vec<_> = of_stored.chain(of_cache).map(version_of_task).collect();
+        self.clock.saw(versions).await;
         for Ask { id, reply } in batch {
             let pending = pending.get(&id).cloned().unwrap_or_default();
             let known = if let Some(task) = cached.and_then(|tasks| tasks.get(&id)) {
-                self.clock.observe(task.versions.newest());
                 let base = Base::Read(Some(task.clone()));
                 Known { pending, base, cached: true, stale: away }
             } else {
@@ -127,6 +134,8 @@ impl Reader {
                     Some(Some(Err(_))) | None => Base::Unknown,
                 };
                 let stale = matches!(base, Base::Unknown);
+                let base =
+                    if stale && !pending.is_empty() { last_known(&self.known, id) } else { base };
                 Known { pending, base, cached: false, stale }
             };
             answer(reply, Ok(known));
@@ -146,9 +155,8 @@ impl Reader {
         match self.store.tasks(ids).await {
             Ok(tasks) => {
                 for task in tasks.values() {
-                    match task {
-                        Ok(task) => self.clock.observe(task.versions.newest()),
-                        Err(error) => self.link.report(*error),
+                    if let Err(error) = task {
+                        self.link.report(*error);
                     }
                 }
                 Some(tasks)
@@ -159,6 +167,12 @@ impl Reader {
             }
         }
     }
+}
+
+/// What is known of a task that PostgreSQL cannot be asked for: what this process has committed, if a
+/// create of it may be repeated.
+pub(super) fn last_known(known: &KnownTasks, id: Uuid) -> Base {
+    known.get(id).map_or(Base::Unknown, |task| Base::Read(Some(task)))
 }
 
 fn answer(reply: oneshot::Sender<Result<Known, ApiError>>, known: Result<Known, ApiError>) {

@@ -11,9 +11,11 @@ use std::collections::HashMap;
 
 use chrono::DateTime;
 use shared::domain::{Base, EntityKind, Operation, Seen, Task, see_task};
+use shared::host_clock::version_of_task;
 use shared::store::{PageStart, StoreError, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
 use uuid::Uuid;
 
+use super::gather::last_known;
 use super::view::TaskView;
 use crate::http::{ApiError, Source};
 use crate::state::State;
@@ -52,7 +54,11 @@ pub async fn task_list(state: &State, query: &TaskQuery) -> Result<Listed, ApiEr
     let stale = stored.is_none();
     let stored = stored.unwrap_or_default();
     let seen = pending.iter().filter_map(|(id, operations)| {
-        let base = if stale { Base::Unknown } else { Base::Read(stored.bases.get(id).cloned()) };
+        let base = if stale {
+            last_known(state.writes.known(), *id)
+        } else {
+            Base::Read(stored.bases.get(id).cloned())
+        };
         Entry::seen(see_task(base, operations, query.user_id))
     });
     let mut entries: Vec<Entry> =
@@ -133,7 +139,11 @@ async fn stored(
     let _turn = state.listing.acquire().await;
     let rest = state.store.task_page(&asked, ids.clone());
     match tokio::try_join!(bases, rest, total(state, query)) {
-        Ok((bases, rest, total)) => Some(Stored { bases, rest, total }),
+        Ok((bases, rest, total)) => {
+            let versions: Vec<_> = bases.values().chain(&rest).map(version_of_task).collect();
+            state.clock.saw(versions).await;
+            Some(Stored { bases, rest, total })
+        }
         // A list of very many tasks may take too long by itself: whether it did, a probe tells.
         Err(StoreError::TimedOut) => {
             let _ = state.link.probe(&state.store).await;
@@ -189,7 +199,10 @@ impl Entry {
     fn seen(seen: Seen) -> Option<Self> {
         match seen {
             Seen::Whole(task) => Some(Self::stored(task)),
-            Seen::Part(part) => Some(Self { order: (0, part.id), view: TaskView::part(part) }),
+            Seen::Part(part) => {
+                let begun = part.created_at.map_or(0, |at| at.timestamp_micros());
+                Some(Self { order: (begun, part.id), view: TaskView::part(part) })
+            }
             Seen::Absent | Seen::Unknown => None,
         }
     }

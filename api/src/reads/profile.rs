@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use shared::cache::Look;
-use shared::domain::{EntityKind, Profile, apply_to_profile};
+use shared::domain::{Change, EntityKind, Operation, Profile, apply_to_profile};
+use shared::host_clock::version_of_profile;
 use uuid::Uuid;
 
 use super::view::{Found, ProfileView};
@@ -27,20 +28,30 @@ pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>,
         None => stored(state, user_id, look).await,
     };
     let source = source(&pending, cached);
-    match (base, pending.last()) {
+    match (base, newest(&pending)) {
         (Some(stored), _) => {
             let first_seen = || Profile::first_seen(user_id, chrono::Utc::now());
             let mut profile = stored.unwrap_or_else(first_seen);
             for operation in &pending {
                 apply_to_profile(&mut profile, operation);
             }
-            state.clock.observe(profile.versions.newest());
+            state.clock.saw([version_of_profile(&profile)]).await;
             let stale = cached && !state.link.is_up();
             Ok(Found { view: ProfileView::of(&profile), source, stale })
         }
         (None, Some(newest)) => Ok(Found { view: ProfileView::asked(newest), source, stale: true }),
         (None, None) => Err(ApiError::DATABASE_UNAVAILABLE),
     }
+}
+
+/// The operation that counts where nothing but what is pending is known: the newest that sets the
+/// preferences, whatever the order, or one that sets none.
+fn newest(pending: &[Operation]) -> Option<&Operation> {
+    pending.iter().max_by_key(|operation| {
+        let sets_preferences =
+            matches!(operation.change, Change::ProfilePut { .. } | Change::ProfilePatch { .. });
+        (sets_preferences, operation.id)
+    })
 }
 
 /// What PostgreSQL has of a profile, if it can be asked; it is put into the cache.

@@ -1,9 +1,9 @@
 //! One task, as one user sees it.
 
-use shared::domain::{Base, Change, EntityKind, Lane, Operation, Seen, Version, see_task};
+use shared::domain::{Change, EntityKind, Lane, Operation, Seen, Version, see_task};
 use uuid::Uuid;
 
-use super::gather::Known;
+use super::gather::{Known, last_known};
 use super::source;
 use super::view::{Found, TaskView};
 use crate::http::ApiError;
@@ -63,13 +63,12 @@ pub async fn pending_create(
         matches!(operation.change, Change::TaskCreate { .. }) && operation.actor.user_id == viewer
     });
     let Some(create) = create else { return Ok(None) };
-    match see_task(Base::Unknown, &pending, viewer) {
-        // What was read may be on its way to the disk only, and the answer says that it is there.
-        Seen::Whole(task) if state.buffer.is_kept(create.id).await? => {
-            Ok(Some((create.id, TaskView::of(task))))
-        }
-        Seen::Whole(_) => Ok(None),
-        Seen::Absent => Err(ApiError::TASK_DELETED),
-        Seen::Part(_) | Seen::Unknown => Ok(None),
-    }
+    let view = match see_task(last_known(state.writes.known(), id), &pending, viewer) {
+        Seen::Whole(task) => TaskView::of(task),
+        Seen::Part(part) => TaskView::part(part),
+        Seen::Absent => return Err(ApiError::TASK_DELETED),
+        Seen::Unknown => return Ok(None),
+    };
+    // What was read may be on its way to the disk only, and the answer says that it is there.
+    Ok(state.buffer.is_kept(create.id).await?.then_some((create.id, view)))
 }

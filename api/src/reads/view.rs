@@ -62,12 +62,12 @@ impl TaskView {
     #[must_use]
     pub fn part(part: TaskPart) -> Self {
         Self {
+            version: part.version().as_uuid(),
             id: part.id,
             title: part.title.map(String::from).into(),
             description: part.description.flatten().map(String::from).into(),
             status: part.status.map(TaskStatus::as_str).map(str::to_owned).into(),
-            version: part.version.as_uuid(),
-            created_at: None.into(),
+            created_at: part.created_at.into(),
             updated_at: Some(part.updated_at).into(),
         }
     }

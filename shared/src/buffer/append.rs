@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::job::{Purpose, Room};
-use super::layout::{BYTES, PENDING};
+use super::layout::{BYTES, LaneState, PENDING};
 use super::record::{self, Header};
 use super::tables::Tables;
+use super::tail::Group;
 use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{Clock, Lane, MAX_PRIORITY, Operation, Version};
 use crate::settings::BufferSettings;
@@ -17,12 +20,33 @@ const RESERVE: u64 = 1000;
 /// Pending operations of one entity at the most: what is laid over a read grows with them.
 const LANE_LIMIT: u64 = 1000;
 
+/// How far a lane goes, as a reader saw it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneEnd {
+    /// How many operations are pending.
+    pub(super) count: u64,
+    /// The newest of their ids.
+    pub(super) newest: Option<Version>,
+}
+
+impl LaneEnd {
+    /// The end of a lane that has this state in the tables, and these operations in the tail.
+    pub(super) fn of(indexed: Option<&LaneState>, tail: Option<&Group>) -> Self {
+        let newest = indexed.map(|state| state.newest).max(tail.map(|group| group.newest));
+        Self {
+            count: indexed.map_or(0, LaneState::len) + tail.map_or(0, Group::count),
+            newest: newest.map(|id| Version::from_uuid(Uuid::from_u128(id))),
+        }
+    }
+}
+
 impl Buffer {
     /// Puts an operation at the end of its lane, durably. With a clock, the operation is one that has
-    /// just been drawn, and if it would be older than the lane's newest it is first given a version
-    /// past it (two processes of one host draw versions side by side); without one, its id is known
-    /// elsewhere and stays, and it is kept once however often it comes. Returns the operation's final
-    /// id.
+    /// just been drawn, and if it would not be the newest it is first given a version past the lane's
+    /// newest (two processes of one host draw versions side by side), past the one that its client
+    /// asserts, and past the one that this host remembers of the entity (`ahead`); without a clock, its id
+    /// is known elsewhere and stays, and it is kept once however often it comes. Returns the operation's
+    /// final id.
     ///
     /// # Errors
     /// `Full`, `UserShare`, `LaneFull`, `LowDisk`: a limit is reached. `Timeout`, `Unavailable`: the file
@@ -32,6 +56,31 @@ impl Buffer {
         operation: Operation,
         clock: Option<Arc<Clock>>,
     ) -> Result<Version, BufferError> {
+        let gone = || BufferError::Unavailable("an operation was not appended".to_owned());
+        self.append_behind(operation, clock, None).await?.ok_or_else(gone)
+    }
+
+    /// Like [`Buffer::append`] with a clock, if the lane still ends where a reader saw it end. Returns
+    /// `None`, and keeps nothing, if it does not: so that a check of what is pending and the append are
+    /// one step.
+    ///
+    /// # Errors
+    /// As for [`Buffer::append`].
+    pub async fn append_at(
+        &self,
+        operation: Operation,
+        clock: Arc<Clock>,
+        end: LaneEnd,
+    ) -> Result<Option<Version>, BufferError> {
+        self.append_behind(operation, Some(clock), Some(end)).await
+    }
+
+    async fn append_behind(
+        &self,
+        operation: Operation,
+        clock: Option<Arc<Clock>>,
+        seen: Option<LaneEnd>,
+    ) -> Result<Option<Version>, BufferError> {
         let mut operation = operation;
         let keys = Arc::clone(&self.keys);
         let mut payload = record::encode_payload(&operation, &keys)?;
@@ -40,30 +89,34 @@ impl Buffer {
         let of_cache = operation.lane() == Lane::CACHE;
         let purpose = if of_cache { Purpose::Other } else { Purpose::Append };
         let append = move |tables: &mut Tables<'_>, room: &Room| {
+            let lane = record::lane_bytes(operation.lane());
             // Of what has just been drawn, both the operation's id and its entity's, nothing is
             // in the file.
-            let (waiting, newest) = if clock.is_some() && operation.opens_its_lane() {
-                (0, None)
-            } else if tables.place(operation.id)?.is_some() {
-                return Ok(operation.id);
-            } else {
-                tables.lane_end(&record::lane_bytes(operation.lane()))?
-            };
-            if !of_cache {
-                admit(tables, room, &settings, &operation, payload.len(), waiting)?;
+            let is_new = clock.is_some() && operation.opens_its_lane();
+            if !is_new && tables.place(operation.id)?.is_some() {
+                return Ok(Some(operation.id));
             }
-            if let (Some(newest), Some(clock)) = (newest, &clock)
-                && newest >= operation.id.as_uuid().as_u128()
-            {
-                operation.id = clock.after(Version::from_uuid(uuid::Uuid::from_u128(newest)));
-                payload = record::encode_payload(&operation, &keys)?;
+            let end = if is_new { LaneEnd::default() } else { tables.lane_end(&lane)? };
+            if seen.is_some_and(|seen| seen != end) {
+                return Ok(None);
+            }
+            if !of_cache {
+                admit(tables, room, &settings, &operation, payload.len(), end.count)?;
+            }
+            if let Some(clock) = clock.as_deref().filter(|_| !is_new) {
+                let known = end.newest.max(operation.if_match()).max(tables.ahead(&lane)?);
+                if let Some(known) = known.filter(|known| *known >= operation.id) {
+                    operation.id = clock.past(known);
+                    payload = record::encode_payload(&operation, &keys)?;
+                }
             }
             tables.append(&Header::of(&operation, unix_millis()), &payload);
-            Ok(operation.id)
+            Ok(Some(operation.id))
         };
         let appended = self.request(append, purpose).await;
         match &appended {
-            Ok(_) => self.appended.increment(1),
+            Ok(Some(_)) => self.appended.increment(1),
+            Ok(None) => {}
             Err(error) => {
                 metrics::counter!("buffer_refused_total", "reason" => reason(error)).increment(1);
             }

@@ -12,7 +12,7 @@ use super::layout::{LANES, READY, RECORDS, Slot, WAITING};
 use super::record::{self, Damage, Header};
 use super::snapshot::Snapshot;
 use super::{Buffer, BufferError, unix_millis};
-use crate::domain::{Lane, MAX_PRIORITY, Operation, OperationState, aged_priority};
+use crate::domain::{HybridTime, Lane, MAX_PRIORITY, Operation, OperationState, aged_priority};
 
 /// Changes that one transaction makes at the most when something is swept.
 const SWEEP: usize = 1000;
@@ -148,6 +148,7 @@ impl Buffer {
         settlements: Arc<[Settlement]>,
         part: Range<usize>,
     ) -> Result<Option<usize>, BufferError> {
+        let marks = Arc::clone(&self.marks);
         self.write(move |tables, room| {
             let (now, most) = (unix_millis(), room.most(part.len()));
             if most < part.len() {
@@ -156,7 +157,8 @@ impl Buffer {
             let settlements = &settlements[part.clone()];
             let done =
                 settlements.iter().filter(|settled| matches!(settled.verdict, Verdict::Done));
-            tables.remove_all(done.map(|settled| settled.place).collect())?;
+            let gone = tables.remove_all(done.map(|settled| settled.place).collect())?;
+            tables.remember_settled(&gone, marks.highest().max(HybridTime::now()))?;
             for Settlement { place, verdict } in settlements {
                 match verdict {
                     Verdict::Done => {}

@@ -13,6 +13,7 @@
 //! | `quarantine` | place | the bytes of a record that cannot be read |
 //! | `audit` | time, operation id | what an operator did, and who it was |
 //! | `revoked`, `revoked_until` | session; until, session | until when it must not be forgotten |
+//! | `ahead` | entity | the version it is known to have, if that is past this host's clocks |
 //! | `scrub` | number | filler that takes up what was free, while that is overwritten (see `scrub`) |
 //! | `counters`, `status` | name | totals; what the worker publishes, and whether replay is paused |
 //!
@@ -47,6 +48,7 @@ pub(super) const AUDIT: TableDefinition<(i64, u128), Bytes> = TableDefinition::n
 pub(super) const REVOKED: TableDefinition<u128, i64> = TableDefinition::new("revoked");
 pub(super) const REVOKED_UNTIL: TableDefinition<(i64, u128), ()> =
     TableDefinition::new("revoked_until");
+pub(super) const AHEAD: TableDefinition<LaneKey, u128> = TableDefinition::new("ahead");
 pub(super) const COUNTERS: TableDefinition<&'static str, u64> = TableDefinition::new("counters");
 pub(super) const STATUS: TableDefinition<&'static str, Bytes> = TableDefinition::new("status");
 pub(super) const SCRUB: TableDefinition<u64, Bytes> = TableDefinition::new("scrub");
@@ -56,10 +58,10 @@ pub(super) const SCRUB: TableDefinition<u64, Bytes> = TableDefinition::new("scru
 /// 1 had no tail: its indexes tell of every record. In 2 the counters told of the tail as well. 3 was
 /// written by processes whose redb (before 4.5) must not share a file with later ones, 4 by such as do
 /// not know the lane of the cache and would set its records aside. 2 to 5 knew no log: the newest records
-/// were in `records` alone, without indexes. A process of an earlier format that still runs takes nothing
+/// were in `records` alone, without indexes. 6 had no table `ahead`. A process of an earlier format that still runs takes nothing
 /// in or out any more. A table more is a format more: tables are made when a file is opened that has an
 /// earlier one.
-pub(super) const FORMAT: u64 = 6;
+pub(super) const FORMAT: u64 = 7;
 pub(super) const FORMAT_KEY: &str = "format";
 /// The place from which on records are in the tail, and in no table yet.
 pub(super) const INDEXED: &str = "indexed";
@@ -71,6 +73,8 @@ pub(super) const LOG_LAID: &str = "log_laid";
 pub(super) const PENDING: &str = "pending";
 /// Bytes of their records.
 pub(super) const BYTES: &str = "bytes";
+/// Entries of `ahead`.
+pub(super) const AHEAD_COUNT: &str = "ahead";
 pub(super) const DEAD_COUNT: &str = "dead";
 pub(super) const QUARANTINED: &str = "quarantined";
 /// Pending operations that the tables have, by their own priority, from 1.

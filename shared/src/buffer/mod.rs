@@ -11,6 +11,7 @@
 //! group commit, and holds no transaction across other I/O. Reads never wait for a writer. They see the
 //! last commit, and may see one to the log that is still on its way to the disk.
 
+mod ahead;
 mod append;
 mod audit;
 mod dead;
@@ -24,6 +25,7 @@ mod keys;
 mod layout;
 mod lists;
 mod log;
+mod marks;
 mod on_demand;
 mod open;
 mod operator;
@@ -53,6 +55,7 @@ use metrics::Counter;
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub use append::LaneEnd;
 pub use audit::{Act, ActKind, ActedOn};
 pub use drain::{Batch, BatchLimits, Entry, Settlement, Verdict};
 pub use erase::Erased;
@@ -60,6 +63,7 @@ pub use file::{OpenError, open_private, open_private_existing, private_folder, s
 pub use find::{Found, Letter};
 pub use keys::KeysError;
 pub use lists::{DeadEntry, DeadFilter, Page, PendingFilter};
+pub use marks::ClockSlot;
 pub use operator::{OperatorError, Paused};
 pub use read::{Stats, Waiting};
 pub use record::Damage;
@@ -69,6 +73,7 @@ pub use verify::Verification;
 use crate::settings::BufferSettings;
 use job::{Job, Purpose, Request, Room};
 use keys::Keys;
+use marks::Marks;
 use open::open_file;
 use snapshot::{Opened, Snapshot};
 use tables::Tables;
@@ -124,6 +129,8 @@ impl From<redb::Error> for BufferError {
 pub struct Buffer {
     settings: Arc<BufferSettings>,
     keys: Arc<Keys>,
+    /// The clocks of this host.
+    marks: Arc<Marks>,
     handle: Handle,
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
     /// Kept, since looking a metric up costs more than counting.
@@ -198,6 +205,7 @@ impl Buffer {
         keys: Keys,
         opened: Arc<Opened>,
     ) -> Result<Self, OpenError> {
+        let marks = Arc::new(Marks::open(&settings.buffer_path)?);
         let handle: Handle = Arc::new(RwLock::new(opened));
         let (queue, requests) = mpsc::channel(QUEUE);
         let writer = Writer {
@@ -220,6 +228,7 @@ impl Buffer {
         Ok(Self {
             settings: Arc::new(settings.clone()),
             keys: Arc::new(keys),
+            marks,
             handle,
             queue: Some(queue),
             appended: metrics::counter!("buffer_appends_total"),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::append::LaneEnd;
 use super::keys::Keys;
 use super::layout::{
     BY_PRIORITY, BYTES, DEAD_COUNT, LANE_STATES, LaneState, PENDING, QUARANTINED, STATUS, WAITING,
@@ -91,6 +92,27 @@ impl Buffer {
     /// If the file cannot be read.
     pub async fn lane(&self, lane: Lane) -> Result<Vec<Operation>, BufferError> {
         Ok(self.lanes(vec![lane]).await?.pop().unwrap_or_default().operations)
+    }
+
+    /// A lane's pending operations, oldest first, and where it ends.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn lane_to_its_end(
+        &self,
+        lane: Lane,
+    ) -> Result<(Vec<Operation>, LaneEnd), BufferError> {
+        // The semaphore is never closed; if it were, there would be no limit, and no harm.
+        let _turn = self.decoding.acquire().await;
+        let keys = Arc::clone(&self.keys);
+        self.read(move |snapshot| {
+            // The end first: what comes in between is then among the operations, and behind the end.
+            let end = snapshot.lane_end(lane)?;
+            let places = snapshot.places_of_lanes(&[lane])?.pop().unwrap_or_default();
+            let records = snapshot.records()?;
+            Ok((operations_at(&records, places.into_iter().map(Ok), &keys)?, end))
+        })
+        .await
     }
 
     /// The pending operations of each of these lanes, oldest first, in one look.

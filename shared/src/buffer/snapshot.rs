@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, StorageError};
 use uuid::Uuid;
 
+use super::append::LaneEnd;
 use super::file::BufferFile;
-use super::layout::{Bytes, COUNTERS, INDEXED, LANE_STATES, LANES, LOG_GENERATION, RECORDS, USERS};
+use super::layout::{
+    Bytes, COUNTERS, INDEXED, LANE_STATES, LANES, LOG_GENERATION, LaneState, RECORDS, USERS,
+};
 use super::log::Log;
 use super::record::lane_bytes;
 use super::tail::{Group, Mark, Tail};
@@ -103,6 +106,14 @@ impl Snapshot {
     /// The records of all pending operations.
     pub(super) fn records(&self) -> Result<Records<'_>, redb::Error> {
         Ok(Records { table: self.transaction.open_table(RECORDS)?, tail: &self.tail })
+    }
+
+    /// How far a lane goes: at least as far as when this state was taken.
+    pub(super) fn lane_end(&self, lane: Lane) -> Result<LaneEnd, redb::Error> {
+        let key = lane_bytes(lane);
+        let states = self.transaction.open_table(LANE_STATES)?;
+        let state = states.get(&key)?.map(|state| LaneState::decode(state.value()));
+        Ok(LaneEnd::of(state.as_ref(), self.tail().lane(&key)))
     }
 
     /// The places of the operations of each of these lanes, in order.

@@ -1,18 +1,19 @@
 //! The tables of the buffer file, open for writing, and the changes that others are made of.
 //!
 //! Each method leaves all tables consistent with one another within its transaction, but for the
-//! tail, and costs O(log n) in the number of pending operations. All but `append`, `place`, `lane_end`
-//! and `of_user` want an empty tail: they find operations by the indexes, and their records in
+//! tail, and costs O(log n) in the number of pending operations. All but `append`, `place`, `lane_end`,
+//! `of_user` and `ahead` want an empty tail: they find operations by the indexes, and their records in
 //! `records`.
 
 use std::sync::Arc;
 
 use redb::{ReadableTable, StorageError, Table, WriteTransaction};
 
+use super::append::LaneEnd;
 use super::layout::{
-    AUDIT, BYTES, Bytes, DEAD, FORMAT, FORMAT_KEY, INDEXED, LANE_STATES, LANES, LOG_GENERATION,
-    LaneKey, LaneState, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL,
-    SCRUB, STATUS, Slot, USERS, WAITING,
+    AHEAD, AUDIT, BYTES, Bytes, DEAD, FORMAT, FORMAT_KEY, INDEXED, LANE_STATES, LANES,
+    LOG_GENERATION, LaneKey, LaneState, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS,
+    REVOKED, REVOKED_UNTIL, SCRUB, STATUS, Slot, USERS, WAITING,
 };
 use super::log::{Log, Logged};
 use super::on_demand::OnDemand;
@@ -38,6 +39,7 @@ pub(super) struct Tables<'txn> {
     pub(super) revoked: OnDemand<'txn, u128, i64>,
     pub(super) revoked_until: OnDemand<'txn, (i64, u128), ()>,
     pub(super) status: OnDemand<'txn, &'static str, Bytes>,
+    pub(super) ahead: OnDemand<'txn, LaneKey, u128>,
     pub(super) scrub: OnDemand<'txn, u64, Bytes>,
     /// What the other tables do not tell of yet: nothing, but for appends.
     pub(super) tail: Tail,
@@ -84,6 +86,7 @@ impl<'txn> Tables<'txn> {
             revoked: OnDemand::new(transaction, REVOKED),
             revoked_until: OnDemand::new(transaction, REVOKED_UNTIL),
             status: OnDemand::new(transaction, STATUS),
+            ahead: OnDemand::new(transaction, AHEAD),
             scrub: OnDemand::new(transaction, SCRUB),
             tail,
             log,
@@ -106,6 +109,7 @@ impl<'txn> Tables<'txn> {
         self.revoked.open()?;
         self.revoked_until.open()?;
         self.status.open()?;
+        self.ahead.open()?;
         self.scrub.open()?;
         Ok(())
     }
@@ -141,15 +145,10 @@ impl<'txn> Tables<'txn> {
         Ok(self.lane_states.open()?.get(lane)?.map(|state| LaneState::decode(state.value())))
     }
 
-    /// How many operations of a lane are pending, and the newest of their ids.
-    pub(super) fn lane_end(&mut self, lane: &[u8; 17]) -> Result<(u64, Option<u128>), redb::Error> {
+    /// How far a lane goes.
+    pub(super) fn lane_end(&mut self, lane: &[u8; 17]) -> Result<LaneEnd, redb::Error> {
         let indexed = self.lane_state(lane)?;
-        let count = indexed.map_or(0, |state| state.len());
-        let newest = indexed.map(|state| state.newest);
-        Ok(match self.tail.lane(lane) {
-            Some(tail) => (count + tail.count(), newest.max(Some(tail.newest))),
-            None => (count, newest),
-        })
+        Ok(LaneEnd::of(indexed.as_ref(), self.tail.lane(lane)))
     }
 
     /// A user's pending operations, and their bytes.

@@ -2,7 +2,7 @@
 //!
 //! Each field carries the version that set it and an operation changes just the fields for which
 //! it is newer, so the outcome does not depend on the order in which operations of different nodes
-//! arrive. A delete is final. The store folds a lane with these functions before it writes, and the
+//! arrive. The fields of a create are older than every edit. A delete is final. The store folds a lane with these functions before it writes, and the
 //! api lays pending operations over what it reads with the same ones.
 
 use uuid::Uuid;
@@ -175,7 +175,7 @@ fn create(
                 title: fields.title,
                 description: fields.description.flatten(),
                 status: fields.status.unwrap_or_default(),
-                versions: TaskVersions::all(operation.id),
+                versions: TaskVersions::all(Version::of_create(task_id)),
                 deleted_at: None,
                 created_at: operation.accepted_at,
                 updated_at: operation.accepted_at,

@@ -11,7 +11,7 @@ mod task;
 mod text;
 mod time;
 
-pub use clock::{Clock, MAX_AHEAD_MS, Version};
+pub use clock::{Clock, HybridTime, MAX_AHEAD_MS, Version};
 pub use fold::{Outcome, Refusal, apply_to_profile, apply_to_task};
 pub use operation::{
     Action, Actor, Change, EntityKind, Lane, MAX_PRIORITY, Operation, OperationState, Priority,

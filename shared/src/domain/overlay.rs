@@ -1,11 +1,13 @@
-//! What a user sees of a task when pending operations are laid over what was read, so that they
-//! read their own writes.
+//! A task as one user sees it: pending operations are laid over what was read, so that users read
+//! their own writes. The rules are those of `fold`: the newest write of a field counts, whatever the
+//! order of the operations.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    Change, Description, Operation, Task, TaskPatch, TaskStatus, Title, Version, apply_to_task,
+    Change, Description, Operation, Task, TaskPatch, TaskStatus, TaskVersions, Title, Version,
+    apply_to_task,
 };
 
 /// What is known of a task apart from pending operations.
@@ -26,7 +28,7 @@ pub enum Seen {
     Absent,
     /// All of it.
     Whole(Task),
-    /// What pending operations say of a task that cannot be read.
+    /// What pending operations say of a task that cannot be read, or that is not there yet.
     Part(TaskPart),
 }
 
@@ -41,62 +43,120 @@ pub struct TaskPart {
     pub description: Option<Option<Description>>,
     /// The status, if set.
     pub status: Option<TaskStatus>,
-    /// The newest of the pending operations.
-    pub version: Version,
-    /// When that was accepted.
+    /// When the create was accepted, if one is pending. An earlier one may have made the task.
+    pub created_at: Option<DateTime<Utc>>,
+    /// When the newest pending operation was accepted.
     pub updated_at: DateTime<Utc>,
+    /// The operations that set the fields; [`Version::NONE`] where none did.
+    versions: TaskVersions,
+}
+
+impl TaskPart {
+    /// The newest of what is pending.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.versions.newest()
+    }
+
+    /// Whether the task may have the version that a client asserts with `If-Match`. Where edits are
+    /// pending, the newest is its version as far as this client can know. Where there is a create
+    /// alone, that may be a repeated one, of a task that was changed since.
+    #[must_use]
+    pub fn may_have(&self, asserted: Version) -> bool {
+        let newest = self.version();
+        asserted == newest || newest == Version::of_create(self.id)
+    }
+
+    fn of_nothing(id: Uuid, operation: &Operation) -> Self {
+        Self {
+            id,
+            title: None,
+            description: None,
+            status: None,
+            created_at: None,
+            updated_at: operation.accepted_at,
+            versions: TaskVersions::all(Version::NONE),
+        }
+    }
+
+    fn set(mut self, patch: TaskPatch, version: Version, operation: &Operation) -> Self {
+        let versions = &mut self.versions;
+        if patch.title.is_some() && version > versions.title {
+            (self.title, versions.title) = (patch.title, version);
+        }
+        if patch.description.is_some() && version > versions.description {
+            (self.description, versions.description) = (patch.description, version);
+        }
+        if patch.status.is_some() && version > versions.status {
+            (self.status, versions.status) = (patch.status, version);
+        }
+        self.updated_at = self.updated_at.max(operation.accepted_at);
+        self
+    }
+}
+
+/// What is known of a task while operations are laid over it.
+enum Known {
+    /// PostgreSQL could not be asked.
+    Unknown,
+    /// PostgreSQL does not have it.
+    NotThere,
+    /// It was deleted.
+    Deleted,
+    Whole(Task),
+    Part(TaskPart),
 }
 
 /// Lays a task's pending operations, oldest first, over what is known of it, for `viewer`.
 #[must_use]
 pub fn see_task(base: Base, pending: &[Operation], viewer: Uuid) -> Seen {
-    let mut seen = match base {
-        Base::Unknown => Seen::Unknown,
-        Base::Read(task) => whole(task),
+    let mut known = match base {
+        Base::Unknown => Known::Unknown,
+        Base::Read(None) => Known::NotThere,
+        Base::Read(Some(task)) => Known::Whole(task),
     };
     for operation in pending {
-        seen = match seen {
-            Seen::Unknown => first_word(operation, viewer),
-            Seen::Part(part) if operation.actor.user_id == viewer => more(part, operation),
-            Seen::Part(part) => Seen::Part(part),
-            Seen::Absent => over(None, operation),
-            Seen::Whole(task) => over(Some(task), operation),
+        known = match known {
+            Known::Deleted => Known::Deleted,
+            Known::Whole(task) => whole(Some(task), operation),
+            Known::Part(part) => more(part, operation, viewer),
+            Known::Unknown => first_word(Known::Unknown, operation, viewer),
+            Known::NotThere => first_word(Known::NotThere, operation, viewer),
         };
     }
-    match seen {
-        Seen::Whole(task) if task.user_id != viewer || task.deleted_at.is_some() => Seen::Absent,
-        seen => seen,
+    match known {
+        Known::Unknown => Seen::Unknown,
+        Known::NotThere | Known::Deleted => Seen::Absent,
+        Known::Whole(task) if task.user_id != viewer || task.deleted_at.is_some() => Seen::Absent,
+        Known::Whole(task) => Seen::Whole(task),
+        Known::Part(part) => Seen::Part(part),
     }
 }
 
-fn whole(task: Option<Task>) -> Seen {
-    task.map_or(Seen::Absent, Seen::Whole)
-}
-
-fn over(task: Option<Task>, operation: &Operation) -> Seen {
+fn whole(task: Option<Task>, operation: &Operation) -> Known {
     let mut task = task;
     apply_to_task(&mut task, operation);
-    whole(task)
+    task.map_or(Known::NotThere, Known::Whole)
 }
 
-/// What the first pending operation tells of a task of which nothing else is known.
-fn first_word(operation: &Operation, viewer: Uuid) -> Seen {
+/// What the first pending operation tells of a task of which nothing else is known, or that is not
+/// there: an edit of it then waits for a create that another node still holds.
+fn first_word(before: Known, operation: &Operation, viewer: Uuid) -> Known {
+    let is_own = operation.actor.user_id == viewer;
     match &operation.change {
-        Change::TaskCreate { .. } => over(None, operation),
+        // It may repeat one that was committed before, and then changes nothing.
+        Change::TaskCreate { task_id, .. }
+            if is_own && matches!(before, Known::Unknown) && !operation.opens_its_lane() =>
+        {
+            more(TaskPart::of_nothing(*task_id, operation), operation, viewer)
+        }
+        Change::TaskCreate { .. } => whole(None, operation),
         Change::TaskReplace { task_id, .. }
         | Change::TaskPatch { task_id, .. }
         | Change::TaskDelete { task_id, .. }
-            if operation.actor.user_id == viewer =>
+            if is_own =>
         {
-            let part = TaskPart {
-                id: *task_id,
-                title: None,
-                description: None,
-                status: None,
-                version: operation.id,
-                updated_at: operation.accepted_at,
-            };
-            more(part, operation)
+            more(TaskPart::of_nothing(*task_id, operation), operation, viewer)
         }
         Change::TaskReplace { .. }
         | Change::TaskPatch { .. }
@@ -106,30 +166,31 @@ fn first_word(operation: &Operation, viewer: Uuid) -> Seen {
         | Change::UserSetStanding { .. }
         | Change::UserErase { .. }
         | Change::SessionRevoke { .. }
-        | Change::CacheInvalidate => Seen::Unknown,
+        | Change::CacheInvalidate => before,
     }
 }
 
-fn more(part: TaskPart, operation: &Operation) -> Seen {
-    let patch: TaskPatch = match &operation.change {
-        Change::TaskReplace { fields, .. } => fields.clone().into(),
-        Change::TaskPatch { patch, .. } => patch.clone(),
-        Change::TaskDelete { .. } => return Seen::Absent,
-        Change::TaskCreate { .. }
-        | Change::ProfilePut { .. }
+fn more(part: TaskPart, operation: &Operation, viewer: Uuid) -> Known {
+    if operation.actor.user_id != viewer {
+        return Known::Part(part);
+    }
+    Known::Part(match &operation.change {
+        Change::TaskCreate { task_id, fields } => {
+            let created_at = part.created_at.or(Some(operation.accepted_at));
+            let version = Version::of_create(*task_id);
+            TaskPart { created_at, ..part.set(fields.clone().into(), version, operation) }
+        }
+        Change::TaskReplace { fields, .. } => {
+            part.set(fields.clone().into(), operation.id, operation)
+        }
+        Change::TaskPatch { patch, .. } => part.set(patch.clone(), operation.id, operation),
+        Change::TaskDelete { .. } => return Known::Deleted,
+        Change::ProfilePut { .. }
         | Change::ProfilePatch { .. }
         | Change::UserSetStanding { .. }
         | Change::UserErase { .. }
         | Change::SessionRevoke { .. }
-        | Change::CacheInvalidate => TaskPatch::default(),
-    };
-    Seen::Part(TaskPart {
-        id: part.id,
-        title: patch.title.or(part.title),
-        description: patch.description.or(part.description),
-        status: patch.status.or(part.status),
-        version: part.version.max(operation.id),
-        updated_at: part.updated_at.max(operation.accepted_at),
+        | Change::CacheInvalidate => part,
     })
 }
 
@@ -140,7 +201,9 @@ mod tests {
 
     const OWNER: Uuid = Uuid::from_u128(1);
     const OTHER: Uuid = Uuid::from_u128(2);
-    const TASK: Uuid = Uuid::from_u128(3);
+    /// One that was drawn, and one that comes from an idempotency key.
+    const TASK: Uuid = Uuid::from_u128(0x7 << 76 | 0b10 << 62 | 3);
+    const KEYED: Uuid = Uuid::from_u128(0x5 << 76 | 0b10 << 62 | 3);
 
     fn operation(clock: &Clock, user_id: Uuid, change: Change) -> Operation {
         Operation {
@@ -182,6 +245,58 @@ mod tests {
         assert!(matches!(see_task(Base::Unknown, &pending, OTHER), Seen::Absent));
         pending.push(operation(&clock, OWNER, delete()));
         assert!(matches!(see_task(Base::Unknown, &pending, OWNER), Seen::Absent));
+    }
+
+    fn edit(clock: &Clock, title: &str) -> Operation {
+        let patch =
+            TaskPatch { title: Some(Title::stored(title.to_owned())), ..TaskPatch::default() };
+        operation(clock, OWNER, Change::TaskPatch { task_id: KEYED, patch, if_match: None })
+    }
+
+    fn keyed_create(clock: &Clock) -> Operation {
+        let title = Title::stored("of the create".to_owned());
+        let fields = TaskFields { title, description: None, status: TaskStatus::Pending };
+        operation(clock, OWNER, Change::TaskCreate { task_id: KEYED, fields })
+    }
+
+    fn part(base: Base, pending: &[Operation]) -> TaskPart {
+        match see_task(base, pending, OWNER) {
+            Seen::Part(part) => part,
+            seen => panic!("{seen:?}"),
+        }
+    }
+
+    #[test]
+    fn a_repeated_create_hides_nothing_and_judges_no_version() {
+        let clock = Clock::default();
+        let (before, create, after) =
+            (edit(&clock, "before"), keyed_create(&clock), edit(&clock, "after"));
+        let alone = part(Base::Unknown, std::slice::from_ref(&create));
+        assert_eq!(alone.title.as_ref().unwrap().as_str(), "of the create");
+        assert!(alone.may_have(clock.next()) && alone.may_have(Version::of_create(KEYED)));
+        let behind = part(Base::Unknown, &[before.clone(), create.clone()]);
+        assert_eq!(behind.title.as_ref().unwrap().as_str(), "before");
+        assert_eq!(behind.status, Some(TaskStatus::Pending));
+        assert!(behind.may_have(before.id) && !behind.may_have(clock.next()));
+        let edited = part(Base::Unknown, &[create.clone(), after]);
+        assert_eq!(edited.title.as_ref().unwrap().as_str(), "after");
+        let mut stored = None;
+        apply_to_task(&mut stored, &create);
+        apply_to_task(&mut stored, &before);
+        match see_task(Base::Read(stored), &[create], OWNER) {
+            Seen::Whole(task) => assert_eq!(task.title.unwrap().as_str(), "before"),
+            seen => panic!("{seen:?}"),
+        }
+    }
+
+    #[test]
+    fn the_newest_write_counts_whatever_the_order_in_the_lane() {
+        let clock = Clock::default();
+        let (older, newer) = (edit(&clock, "older"), edit(&clock, "newer"));
+        let pending = [newer.clone(), older];
+        let seen = part(Base::Unknown, &pending);
+        assert_eq!((seen.title.as_ref().unwrap().as_str(), seen.version()), ("newer", newer.id));
+        assert_eq!(part(Base::Read(None), &pending).version(), newer.id, "its create may come yet");
     }
 
     #[test]

@@ -284,17 +284,31 @@ impl Run<'_> {
             known.profile.as_ref().map_or(ProfileVersions::NONE, |profile| profile.versions);
         let mut folded = Folded { known, changed: false, was_task, was_profile };
         let mut waiting = false;
-        for position in positions {
+        for position in self.in_order_of_effect(positions, folded.known.task.is_some()) {
             if waiting {
-                self.effects[*position] = Effect::default();
+                self.effects[position] = Effect::default();
                 continue;
             }
-            let effect = self.step(*position, &mut folded.known);
+            let effect = self.step(position, &mut folded.known);
             folded.changed |= effect.outcome.is_some_and(Outcome::changed);
             waiting = self.must_wait(&effect);
-            self.effects[*position] = effect;
+            self.effects[position] = effect;
         }
         folded
+    }
+
+    /// A lane's operations in their order; but where the task is not there, its create comes first. An
+    /// edit stands before the create if the create is a repeated one, of a task that another node made:
+    /// waiting for that node's create, it would hold this one up for as long.
+    fn in_order_of_effect(&self, positions: &[usize], is_there: bool) -> Vec<usize> {
+        let mut order = positions.to_vec();
+        let is_create = |position: &usize| {
+            matches!(self.operations[*position].change, Change::TaskCreate { .. })
+        };
+        if let Some(create) = order.iter().position(is_create).filter(|_| !is_there) {
+            order[..=create].rotate_right(1);
+        }
+        order
     }
 
     fn step(&mut self, position: usize, known: &mut Known) -> Effect {

@@ -1,11 +1,18 @@
-//! What is refused before it comes into the buffer, because this node can already tell.
+//! The way into the buffer: what this node can already tell to be in vain is refused before.
 
 use std::sync::Arc;
 
 use super::WriteError;
-use crate::buffer::Buffer;
-use crate::domain::{Base, Change, Operation, Outcome, Refusal, Seen, apply_to_task, see_task};
+use super::known::KnownTasks;
+use crate::buffer::{Buffer, BufferError, LaneEnd};
+use crate::domain::{
+    Base, Change, Clock, Operation, Outcome, Refusal, Seen, Version, apply_to_task, see_task,
+};
 use crate::store::{Link, Store};
+
+/// How often an operation that asserts a version is checked anew because its lane has grown meanwhile.
+/// Each time another one of the lane has got in, so most find their assertion refuted at the second.
+const CHECKS: usize = 16;
 
 /// The places a write may go to, and what they tell of its entity.
 #[derive(Debug)]
@@ -13,12 +20,33 @@ pub(super) struct Admission {
     pub(super) store: Arc<Store>,
     pub(super) buffer: Arc<Buffer>,
     pub(super) link: Arc<Link>,
+    pub(super) known: KnownTasks,
+    pub(super) clock: Arc<Clock>,
 }
 
 impl Admission {
+    /// Puts an operation that was not sent to PostgreSQL into the buffer, unless it is in vain. If it
+    /// asserts a version, nothing comes into its lane between the check and the append: of several that
+    /// assert one version, one gets in.
+    pub(super) async fn append(&self, operation: Operation) -> Result<Version, WriteError> {
+        if operation.if_match().is_none() {
+            self.check(&operation).await?;
+            return Ok(self.buffer.append(operation, Some(Arc::clone(&self.clock))).await?);
+        }
+        for _ in 0..CHECKS {
+            let end = self.check(&operation).await?;
+            let clock = Arc::clone(&self.clock);
+            if let Some(id) = self.buffer.append_at(operation.clone(), clock, end).await? {
+                return Ok(id);
+            }
+        }
+        Err(BufferError::Timeout.into())
+    }
+
     /// Refuses a change of a task that is known to be deleted, somebody else's, or of another
     /// version than the client asserted. What this node cannot see is let in, and checked at replay.
-    pub(super) async fn check(&self, operation: &Operation) -> Result<(), WriteError> {
+    /// Returns the end of the lane that was looked at.
+    async fn check(&self, operation: &Operation) -> Result<LaneEnd, WriteError> {
         match &operation.change {
             Change::TaskCreate { .. }
             | Change::ProfilePut { .. }
@@ -26,7 +54,7 @@ impl Admission {
             | Change::UserSetStanding { .. }
             | Change::UserErase { .. }
             | Change::SessionRevoke { .. }
-            | Change::CacheInvalidate => Ok(()),
+            | Change::CacheInvalidate => Ok(LaneEnd::default()),
             // In a box of its own: what asks PostgreSQL is large, and every write would carry it along.
             Change::TaskReplace { .. } | Change::TaskPatch { .. } | Change::TaskDelete { .. } => {
                 Box::pin(self.check_task(operation)).await
@@ -34,9 +62,9 @@ impl Admission {
         }
     }
 
-    async fn check_task(&self, operation: &Operation) -> Result<(), WriteError> {
+    async fn check_task(&self, operation: &Operation) -> Result<LaneEnd, WriteError> {
         let lane = operation.lane();
-        let pending = self.buffer.lane(lane).await?;
+        let (pending, end) = self.buffer.lane_to_its_end(lane).await?;
         let base = if self.link.is_up() {
             match self.store.task(lane.id).await {
                 Ok(task) => Base::Read(task),
@@ -48,20 +76,22 @@ impl Admission {
         } else {
             Base::Unknown
         };
+        if matches!(base, Base::Unknown) && self.known.is_deleted(lane.id) {
+            return Err(WriteError::Refused(Refusal::NotFound));
+        }
         match see_task(base, &pending, operation.actor.user_id) {
             Seen::Absent => Err(WriteError::Refused(Refusal::NotFound)),
-            // Its newest pending change is its version, as far as this client can know.
-            Seen::Part(part) if operation.if_match().is_some_and(|asked| asked != part.version) => {
+            Seen::Part(part) if operation.if_match().is_some_and(|asked| !part.may_have(asked)) => {
                 Err(WriteError::Refused(Refusal::PreconditionFailed))
             }
-            Seen::Unknown | Seen::Part(_) => Ok(()),
+            Seen::Unknown | Seen::Part(_) => Ok(end),
             Seen::Whole(task) => match apply_to_task(&mut Some(task), operation) {
                 Outcome::Refused(refusal) => Err(WriteError::Refused(refusal)),
                 Outcome::Applied
                 | Outcome::Merged
                 | Outcome::Superseded
                 | Outcome::Gone
-                | Outcome::Duplicate => Ok(()),
+                | Outcome::Duplicate => Ok(end),
             },
         }
     }

@@ -1,5 +1,6 @@
 //! A batch of writes: each is found a place where it is durable.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,9 +11,10 @@ use super::admission::Admission;
 use super::{WriteError, Written};
 use crate::buffer::BufferError;
 use crate::cache::EntityCache;
-use crate::domain::{Clock, Operation, Outcome, Refusal};
+use crate::domain::{Lane, Operation, Outcome, Refusal, Version};
+use crate::host_clock::{HostClock, version_of_profile, version_of_task};
 use crate::online::OnlineNotes;
-use crate::store::{Applied, Effect, Source};
+use crate::store::{Applied, Effect, Entity, Source};
 
 type Reply = oneshot::Sender<Result<Written, WriteError>>;
 
@@ -28,7 +30,7 @@ pub(super) struct Flusher {
     pub(super) admission: Arc<Admission>,
     pub(super) notes: OnlineNotes,
     pub(super) cache: Arc<EntityCache>,
-    pub(super) clock: Arc<Clock>,
+    pub(super) clock: Arc<HostClock>,
 }
 
 /// Whether PostgreSQL may have been told of an operation.
@@ -82,15 +84,15 @@ impl Flusher {
         let (mut operations, replies): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|ticket| (ticket.operation, ticket.reply)).unzip();
         let fenced = self.cache.fence(&operations).await;
-        let started = Instant::now();
-        let Applied { effects, error } =
-            self.admission.store.apply(&mut operations, Source::Online(&self.clock)).await;
+        let (started, source) = (Instant::now(), Source::Online(self.clock.of_process()));
+        let Applied { effects, error } = self.admission.store.apply(&mut operations, source).await;
         match error {
             None => self.notes.note(started.elapsed()),
             Some(error) => self.admission.link.report(error),
         }
         // If it was in vain, this process knows, and says so.
         let _ = self.cache.changed(fenced, &self.admission.buffer).await;
+        self.remember(&effects).await;
         let mut unfinished = Vec::new();
         for ((operation, reply), effect) in operations.into_iter().zip(replies).zip(effects) {
             match verdict(&operation, effect) {
@@ -103,27 +105,59 @@ impl Flusher {
         self.keep(unfinished, sent).await;
     }
 
+    /// Takes note of what was committed before anybody is told.
+    async fn remember(&self, effects: &[Effect]) {
+        let entities = || effects.iter().filter_map(|effect| effect.entity.as_ref());
+        for entity in entities() {
+            if let Entity::Task(task) = entity {
+                self.admission.known.note(task);
+            }
+        }
+        let versions = entities().map(|entity| match entity {
+            Entity::Task(task) => version_of_task(task),
+            Entity::Profile(profile) => version_of_profile(profile),
+        });
+        self.clock.saw(versions).await;
+    }
+
     /// Puts writes into the buffer, in their order, in as few commits as it takes.
     async fn keep(&self, batch: Vec<Ticket>, sent: Sent) {
-        join_all(batch.into_iter().map(|Ticket { operation, reply }| async move {
-            if sent == Sent::No
-                && let Err(refused) = self.admission.check(&operation).await
-            {
-                return answer(reply, Err(refused));
+        let mut asserted = HashSet::new();
+        join_all(batch.into_iter().map(|Ticket { operation, reply }| {
+            let is_in_vain = sent == Sent::Perhaps && is_asserted_again(&operation, &mut asserted);
+            async move {
+                let written = if is_in_vain {
+                    Err(WriteError::Refused(Refusal::PreconditionFailed))
+                } else {
+                    self.keep_one(operation, sent).await
+                };
+                answer(reply, written.map(|operation_id| Written::Buffered { operation_id }));
             }
-            let clock = (sent != Sent::Perhaps).then(|| Arc::clone(&self.clock));
-            let kept = self.admission.buffer.append(operation, clock).await;
-            let written = kept.map(|operation_id| Written::Buffered { operation_id });
-            answer(
-                reply,
-                written.map_err(|error| match sent {
-                    Sent::No | Sent::Settled => WriteError::Buffer(error),
-                    Sent::Perhaps => WriteError::Unknown(error),
-                }),
-            );
         }))
         .await;
     }
+
+    async fn keep_one(&self, operation: Operation, sent: Sent) -> Result<Version, WriteError> {
+        let admission = &self.admission;
+        match sent {
+            Sent::No => admission.append(operation).await,
+            Sent::Settled if operation.if_match().is_some() => admission.append(operation).await,
+            Sent::Settled => {
+                let clock = Some(Arc::clone(self.clock.of_process()));
+                Ok(admission.buffer.append(operation, clock).await?)
+            }
+            Sent::Perhaps => {
+                admission.buffer.append(operation, None).await.map_err(WriteError::Unknown)
+            }
+        }
+    }
+}
+
+/// Whether an earlier one of the same batch asserts the same version of the same task. Then this one has
+/// not taken effect and never will: if that one has, the version is another one now, and if that one was
+/// refused, so was this.
+fn is_asserted_again(operation: &Operation, asserted: &mut HashSet<(Lane, Version)>) -> bool {
+    operation.if_match().is_some_and(|version| !asserted.insert((operation.lane(), version)))
 }
 
 /// The answer to an operation that PostgreSQL has dealt with; `None` if it has not.

@@ -9,6 +9,7 @@
 
 mod admission;
 mod flusher;
+mod known;
 
 use std::sync::Arc;
 
@@ -17,12 +18,14 @@ use tokio::sync::oneshot;
 
 use crate::buffer::{Buffer, BufferError};
 use crate::cache::EntityCache;
-use crate::domain::{Clock, Operation, Outcome, Refusal, Version};
+use crate::domain::{Operation, Outcome, Refusal, Version};
 use crate::gather::Gatherer;
+use crate::host_clock::HostClock;
 use crate::online::OnlineNotes;
 use crate::store::{Entity, Link, Store};
 use admission::Admission;
 use flusher::{Flusher, Ticket};
+pub use known::KnownTasks;
 
 /// Statements on their way at once; each serves the lanes that hash to it, so that operations of
 /// one entity never race each other. More of them make for smaller batches, and what PostgreSQL does
@@ -69,7 +72,6 @@ pub enum WriteError {
 #[derive(Debug)]
 pub struct Writes {
     admission: Arc<Admission>,
-    clock: Arc<Clock>,
     tickets: Gatherer<Ticket>,
 }
 
@@ -81,21 +83,22 @@ impl Writes {
         buffer: Arc<Buffer>,
         link: Arc<Link>,
         cache: Arc<EntityCache>,
-        clock: Arc<Clock>,
+        clock: Arc<HostClock>,
     ) -> Self {
         let notes = OnlineNotes::beside(&buffer.settings().buffer_path);
-        let admission = Arc::new(Admission { store, buffer, link });
-        let flusher = Arc::new(Flusher {
-            admission: Arc::clone(&admission),
-            notes,
-            cache,
-            clock: Arc::clone(&clock),
+        let admission = Arc::new(Admission {
+            store,
+            buffer,
+            link,
+            known: KnownTasks::default(),
+            clock: Arc::clone(clock.of_process()),
         });
+        let flusher = Arc::new(Flusher { admission: Arc::clone(&admission), notes, cache, clock });
         let tickets = Gatherer::start("writes", FLUSHERS, move |batch| {
             let flusher = Arc::clone(&flusher);
             async move { flusher.flush(batch).await }
         });
-        Self { admission, clock, tickets }
+        Self { admission, tickets }
     }
 
     /// Writes an operation, and returns once it is durable. A caller that goes away does not stop
@@ -104,9 +107,10 @@ impl Writes {
     /// # Errors
     /// If it is refused, or neither PostgreSQL nor the buffer takes it.
     pub async fn submit(&self, operation: Operation) -> Result<Written, WriteError> {
-        if !self.admission.link.is_up() {
-            self.admission.check(&operation).await?;
-            return Ok(Written::Buffered { operation_id: self.keep(operation).await? });
+        // One that asserts a version comes after those of its lane whose outcome is not known yet.
+        if !self.admission.link.is_up() && operation.if_match().is_none() {
+            let operation_id = self.admission.append(operation).await?;
+            return Ok(Written::Buffered { operation_id });
         }
         let (reply, written) = oneshot::channel();
         self.tickets
@@ -120,8 +124,14 @@ impl Writes {
     /// # Errors
     /// If the buffer does not take it.
     pub async fn keep(&self, operation: Operation) -> Result<Version, WriteError> {
-        let clock = Some(Arc::clone(&self.clock));
+        let clock = Some(Arc::clone(&self.admission.clock));
         Ok(self.admission.buffer.append(operation, clock).await?)
+    }
+
+    /// Tasks as this process last committed them.
+    #[must_use]
+    pub fn known(&self) -> &KnownTasks {
+        &self.admission.known
     }
 
     /// Takes no more writes, finishes those that were accepted, and ends the tasks.

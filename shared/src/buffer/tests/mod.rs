@@ -13,6 +13,7 @@ mod log;
 mod power;
 mod readers;
 mod tail;
+mod versions;
 
 use std::collections::HashSet;
 use std::path::Path;

@@ -1,0 +1,105 @@
+//! Versions that this host knows of and that none of its clocks may reach: those of entities that were
+//! served or written with a version from far ahead, which does not drag the clocks along. A later edit of
+//! such an entity is given a version past it (`append`), by whichever process of the host takes it.
+//!
+//! There are none as long as the clocks of hosts differ by less than [`MAX_AHEAD_MS`]. An entry is of no
+//! use any more once the wall clock has come past it.
+//!
+//! [`MAX_AHEAD_MS`]: crate::domain::MAX_AHEAD_MS
+
+use redb::ReadableTable;
+use uuid::Uuid;
+
+use super::layout::AHEAD_COUNT;
+use super::record::{Header, lane_bytes};
+use super::tables::{Tables, signed};
+use super::{Buffer, BufferError};
+use crate::domain::{HybridTime, Lane, Version};
+
+/// Entities at the most. What comes when there are as many is not remembered.
+const MOST: u64 = 100_000;
+
+impl Buffer {
+    /// Remembers the versions of entities for all processes of the host, across restarts.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub async fn remember_ahead(&self, seen: Vec<(Lane, Version)>) -> Result<(), BufferError> {
+        self.write(move |tables, _| {
+            for (lane, version) in &seen {
+                tables.remember_ahead(*lane, *version)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Forgets what this host's clocks have come past by now.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub async fn forget_overtaken(&self) -> Result<(), BufferError> {
+        self.write(|tables, _| Ok(tables.forget_overtaken()?)).await
+    }
+}
+
+impl Tables<'_> {
+    /// The version from far ahead that an entity is known to have, if it is.
+    pub(super) fn ahead(&mut self, lane: &[u8; 17]) -> Result<Option<Version>, redb::Error> {
+        if self.totals.counter(AHEAD_COUNT)? == 0 {
+            return Ok(None);
+        }
+        let found = self.ahead.open()?.get(lane)?.map(|version| version.value());
+        Ok(found.map(|version| Version::from_uuid(Uuid::from_u128(version))))
+    }
+
+    /// Remembers the versions of operations that leave the buffer because they have taken effect: no
+    /// lane tells of them any more. `reached` is what the clocks of this host exceed by themselves.
+    pub(super) fn remember_settled(
+        &mut self,
+        records: &[(u64, Vec<u8>)],
+        reached: HybridTime,
+    ) -> Result<(), redb::Error> {
+        for (place, record) in records {
+            if let Ok(header) = Header::decode(*place, record)
+                && header.id.time() > reached
+            {
+                self.remember_ahead(header.lane, header.id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remember_ahead(&mut self, lane: Lane, version: Version) -> Result<(), redb::Error> {
+        let (lane, version) = (lane_bytes(lane), version.as_uuid().as_u128());
+        let before = self.ahead.open()?.get(&lane)?.map(|known| known.value());
+        if before.is_some_and(|known| known >= version) {
+            return Ok(());
+        }
+        if before.is_none() {
+            if self.totals.counter(AHEAD_COUNT)? >= MOST {
+                self.forget_overtaken()?;
+            }
+            if self.totals.counter(AHEAD_COUNT)? >= MOST {
+                metrics::counter!("clock_ahead_forgotten_total").increment(1);
+                return Ok(());
+            }
+            self.totals.add(AHEAD_COUNT, 1)?;
+        }
+        self.ahead.open()?.insert(&lane, version)?;
+        Ok(())
+    }
+
+    fn forget_overtaken(&mut self) -> Result<(), redb::Error> {
+        if self.totals.counter(AHEAD_COUNT)? == 0 {
+            return Ok(());
+        }
+        let (now, mut gone) = (HybridTime::now(), 0);
+        self.ahead.open()?.retain(|_, version| {
+            let stays = Version::from_uuid(Uuid::from_u128(version)).time() >= now;
+            gone += usize::from(!stays);
+            stays
+        })?;
+        self.totals.add(AHEAD_COUNT, -signed(gone))
+    }
+}

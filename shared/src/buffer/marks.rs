@@ -1,0 +1,237 @@
+//! The high-water marks of the clocks of this host, in a file beside the buffer file (`.clock`).
+//!
+//! Each process that draws versions has a slot in it, where it writes its clock's reading whenever that
+//! is not behind the wall clock, before it answers what it read or wrote. Others read all slots before
+//! they draw. So what one process acknowledges is older than what another draws later, although one of
+//! them follows the fast clock of another host. Slots stay as they are when their process ends, and the
+//! next one goes on from there.
+//!
+//! The kernel keeps what was written when a process is killed. To the disk it goes once a second; after
+//! a start of the machine (another boot id than the file's) a margin makes up for that second.
+//!
+//! ```text
+//! header   boot id 16
+//! slot     milliseconds u64 · counter u32 · CRC-32 of both
+//! ```
+//! Integers are little-endian. A slot whose check does not hold is empty.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+use super::file::{Located, OpenError, open_private, sibling};
+use crate::domain::HybridTime;
+
+/// Processes of one file that draw versions at once, at the most.
+const SLOTS: usize = 64;
+const SLOT: usize = 16;
+const HEADER: usize = 16;
+const LENGTH: usize = HEADER + SLOTS * SLOT;
+/// How much later a clock begins than its mark if the machine was started since (milliseconds): as much
+/// as passes between two syncs.
+const MARGIN_MS: u64 = 1000;
+/// Where Linux tells which start of the machine this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The marks of a host's clocks.
+#[derive(Debug)]
+pub(super) struct Marks {
+    located: Located,
+    file: File,
+}
+
+impl Marks {
+    /// Opens the marks beside a buffer file; makes an empty file if there is none.
+    pub(super) fn open(buffer_path: &Path) -> Result<Self, OpenError> {
+        let path = path_beside(buffer_path);
+        let file = open_private(&path)?;
+        let located = Located::new(&path, &file);
+        let located = located.map_err(|source| OpenError::Io { path, source })?;
+        Ok(Self { located, file })
+    }
+
+    /// The furthest of all clocks, running or ended.
+    pub(super) fn highest(&self) -> HybridTime {
+        let mut bytes = [0; LENGTH];
+        // A file that is shorter, or cannot be read, has no more marks.
+        let read = self.file.read_at(&mut bytes, 0).unwrap_or(0);
+        let slots = bytes[..read].get(HEADER..).unwrap_or_default().chunks_exact(SLOT);
+        slots.filter_map(decode).max().unwrap_or_default()
+    }
+
+    fn is_of_this_boot(&self) -> bool {
+        let mut known = [0; HEADER];
+        self.file.read_exact_at(&mut known, 0).is_ok() && Some(known) == boot_id()
+    }
+}
+
+/// A process's own slot, for as long as this lives.
+#[derive(Debug)]
+pub struct ClockSlot {
+    marks: Marks,
+    at: u64,
+    written: Mutex<HybridTime>,
+    synced: Mutex<HybridTime>,
+}
+
+impl ClockSlot {
+    /// Takes a slot beside a buffer file that no process has, and tells from where its clock has to go on.
+    ///
+    /// # Errors
+    /// If the file cannot be used, or has no slot left.
+    pub fn claim(buffer_path: &Path) -> Result<(Self, HybridTime), OpenError> {
+        let path = path_beside(buffer_path);
+        let marks = Marks::open(buffer_path)?;
+        let (highest, is_of_this_boot) = (marks.highest(), marks.is_of_this_boot());
+        let margin = if is_of_this_boot { 0 } else { MARGIN_MS };
+        let from = match highest {
+            HybridTime { millis: 0, .. } => highest,
+            HybridTime { millis, counter } => HybridTime { millis: millis + margin, counter },
+        };
+        let io = |source| OpenError::Io { path: path.clone(), source };
+        let at = free_slot(&marks.file).map_err(io)?;
+        let slot = Self { marks, at, written: Mutex::default(), synced: Mutex::default() };
+        slot.write(from).map_err(io)?;
+        if let Some(boot_id) = boot_id().filter(|_| !is_of_this_boot) {
+            // After the slot: who comes in between adds the margin once more, which does no harm.
+            slot.marks.file.write_all_at(&boot_id, 0).map_err(io)?;
+        }
+        Ok((slot, from))
+    }
+
+    /// The furthest of all clocks, running or ended.
+    pub fn highest(&self) -> HybridTime {
+        self.marks.highest()
+    }
+
+    /// Writes this clock's reading, if it is a later one.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&self, time: HybridTime) -> io::Result<()> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if time > *written {
+            self.marks.file.write_all_at(&encode(time), self.at)?;
+            *written = time;
+        }
+        Ok(())
+    }
+
+    /// Has on the disk what was written. Blocks.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn sync(&self) -> io::Result<()> {
+        let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        if written > *synced {
+            self.marks.file.sync_data()?;
+            *synced = written;
+        }
+        Ok(())
+    }
+
+    /// True if the path still leads to this file: if not, other processes do not see its marks.
+    pub fn is_in_place(&self) -> bool {
+        self.marks.located.is_in_place()
+    }
+}
+
+/// Locks the first slot that nobody has: for as long as the file is open, however the process ends.
+fn free_slot(file: &File) -> io::Result<u64> {
+    for at in (HEADER..LENGTH).step_by(SLOT) {
+        let (start, length) = (at as libc::off_t, SLOT as libc::off_t);
+        let lock = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: start,
+            l_len: length,
+            l_pid: 0,
+        };
+        match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
+            Ok(_) => return Ok(at as u64),
+            Err(Errno::EAGAIN | Errno::EACCES) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(io::Error::other(format!("more than {SLOTS} processes on one buffer file")))
+}
+
+fn encode(time: HybridTime) -> [u8; SLOT] {
+    let mut bytes = [0; SLOT];
+    bytes[..8].copy_from_slice(&time.millis.to_le_bytes());
+    bytes[8..12].copy_from_slice(&u32::try_from(time.counter).unwrap_or(u32::MAX).to_le_bytes());
+    let check = crc32fast::hash(&bytes[..12]).to_le_bytes();
+    bytes[12..].copy_from_slice(&check);
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<HybridTime> {
+    let (content, check) = bytes.split_last_chunk::<4>()?;
+    let (millis, counter) = content.split_first_chunk::<8>()?;
+    let time = HybridTime {
+        millis: u64::from_le_bytes(*millis),
+        counter: u64::from(u32::from_le_bytes(counter.try_into().ok()?)),
+    };
+    (crc32fast::hash(content).to_le_bytes() == *check).then_some(time)
+}
+
+fn boot_id() -> Option<[u8; HEADER]> {
+    let text = std::fs::read_to_string(BOOT_ID).ok()?;
+    Some(*uuid::Uuid::parse_str(text.trim()).ok()?.as_bytes())
+}
+
+fn path_beside(buffer_path: &Path) -> PathBuf {
+    sibling(buffer_path, "clock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(millis: u64) -> HybridTime {
+        HybridTime { millis, counter: 7 }
+    }
+
+    #[test]
+    fn each_process_has_a_slot_and_sees_the_marks_of_all_whether_they_run_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("buffer.redb");
+        let (one, from) = ClockSlot::claim(&path).unwrap();
+        assert_eq!(from, HybridTime::default());
+        let (other, _) = ClockSlot::claim(&path).unwrap();
+        assert_ne!(one.at, other.at);
+        one.write(time(5000)).unwrap();
+        other.write(time(4000)).unwrap();
+        assert_eq!((one.highest(), other.highest()), (time(5000), time(5000)));
+        one.write(time(3000)).unwrap();
+        assert_eq!(other.highest(), time(5000), "a mark goes back");
+        let at = one.at;
+        drop((one, other));
+        let (next, from) = ClockSlot::claim(&path).unwrap();
+        assert_eq!((next.at, from), (at, time(5000)));
+    }
+
+    #[test]
+    fn after_a_start_of_the_machine_there_is_a_margin_and_damage_is_no_mark() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("buffer.redb");
+        let (slot, _) = ClockSlot::claim(&path).unwrap();
+        slot.write(time(5000)).unwrap();
+        slot.sync().unwrap();
+        slot.marks.file.write_all_at(&[1; HEADER], 0).unwrap();
+        let (next, from) = ClockSlot::claim(&path).unwrap();
+        assert_eq!(from, time(5000 + MARGIN_MS));
+        assert_eq!(ClockSlot::claim(&path).unwrap().1, from, "the margin is added once");
+        next.marks.file.write_all_at(&[0xFF; 3], next.at).unwrap();
+        assert_eq!(next.highest(), from, "that of the third process");
+        next.marks.file.set_len(20).unwrap();
+        assert_eq!(next.highest(), HybridTime::default());
+    }
+}

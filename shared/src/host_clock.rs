@@ -1,0 +1,154 @@
+//! The clock that all processes of a host share: what one of them acknowledges later has the greater
+//! version, over all of them and across restarts.
+//!
+//! Each process has a clock of its own ([`Clock`]), and they all read the same wall clock. They differ
+//! only where one of them is ahead of it, since it has read versions of another host whose clock is
+//! fast, or since the wall clock was set back. Then it writes its reading beside the buffer file before
+//! it answers ([`ClockSlot`]), and the others go on from there. A version from so far ahead that no clock
+//! follows it is remembered for its entity alone, in the buffer file.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::buffer::{Buffer, ClockSlot, OpenError};
+use crate::domain::{Clock, EntityKind, HybridTime, Lane, Profile, Task, Version};
+
+/// How often what was written beside the buffer file is brought to the disk.
+const SYNC: Duration = Duration::from_secs(1);
+/// Entities of which it is known that the buffer file remembers them, at the most.
+const REMEMBERED: usize = 100_000;
+
+/// The clock of a host, as one process sees it.
+#[derive(Debug)]
+pub struct HostClock {
+    clock: Arc<Clock>,
+    buffer: Arc<Buffer>,
+    slot: RwLock<Arc<ClockSlot>>,
+    /// Versions from far ahead that the buffer file is known to remember.
+    remembered: Mutex<HashMap<Lane, Version>>,
+    /// Whether the last write of a mark failed: it is told once.
+    has_failed: AtomicBool,
+}
+
+impl HostClock {
+    /// Goes on from where the clocks of this host are, or were when their processes ended.
+    ///
+    /// # Errors
+    /// If the file beside the buffer file cannot be used.
+    pub fn open(buffer: Arc<Buffer>) -> Result<Self, OpenError> {
+        let (slot, from) = ClockSlot::claim(&buffer.settings().buffer_path)?;
+        let clock = Arc::new(Clock::default());
+        clock.go_on_from(from);
+        Ok(Self {
+            clock,
+            buffer,
+            slot: RwLock::new(Arc::new(slot)),
+            remembered: Mutex::default(),
+            has_failed: AtomicBool::new(false),
+        })
+    }
+
+    /// Draws a version greater than all that were acknowledged or served by this host before.
+    pub fn next(&self) -> Version {
+        // From memory of the kernel's: a thousand bytes that are written again and again.
+        self.clock.go_on_from(self.slot().highest());
+        self.clock.next()
+    }
+
+    /// The clock of this process.
+    #[must_use]
+    pub fn of_process(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    /// Takes note of versions that were read, or written, before they are served or acknowledged: later
+    /// ones of any process of this host exceed them.
+    pub async fn saw(&self, seen: impl IntoIterator<Item = (Lane, Version)>) {
+        let far: Vec<(Lane, Version)> =
+            seen.into_iter().filter(|(_, version)| self.clock.observe(*version)).collect();
+        if self.clock.time() > HybridTime::now() {
+            self.write_mark().await;
+        }
+        if !far.is_empty() {
+            self.remember(far).await;
+        }
+    }
+
+    async fn write_mark(&self) {
+        let (slot, time) = (self.slot(), self.clock.time());
+        let written = tokio::task::spawn_blocking(move || slot.write(time)).await;
+        let error = written.map_err(|error| error.to_string());
+        let error = error.and_then(|written| written.map_err(|error| error.to_string())).err();
+        let had_failed = self.has_failed.swap(error.is_some(), Ordering::Relaxed);
+        if let Some(error) = error.filter(|_| !had_failed) {
+            tracing::error!(error, "the clock's mark cannot be written beside the buffer file");
+        }
+    }
+
+    async fn remember(&self, far: Vec<(Lane, Version)>) {
+        let is_new = |(lane, version): &(Lane, Version)| {
+            let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+            remembered.get(lane).is_none_or(|known| known < version)
+        };
+        let new: Vec<(Lane, Version)> = far.into_iter().filter(is_new).collect();
+        if new.is_empty() {
+            return;
+        }
+        if let Err(error) = self.buffer.remember_ahead(new.clone()).await {
+            tracing::error!(%error, "versions of a clock far ahead cannot be remembered");
+            return;
+        }
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() + new.len() > REMEMBERED {
+            remembered.clear();
+        }
+        remembered.extend(new);
+    }
+
+    /// Brings marks to the disk, and finds them again if their file was replaced, for as long as it is
+    /// polled.
+    pub async fn keep_marks(&self) {
+        loop {
+            tokio::time::sleep(SYNC).await;
+            let (slot, path) = (self.slot(), self.buffer.settings().buffer_path.clone());
+            let kept = tokio::task::spawn_blocking(move || {
+                let another = if slot.is_in_place() { None } else { Some(ClockSlot::claim(&path)) };
+                (another, slot.sync())
+            });
+            match kept.await {
+                Ok((None, Ok(()))) => {}
+                Ok((Some(Ok((slot, from))), _)) => {
+                    tracing::error!("the clock's file beside the buffer file was replaced");
+                    self.clock.go_on_from(from);
+                    *self.slot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(slot);
+                    self.write_mark().await;
+                }
+                Ok((Some(Err(error)), _)) => {
+                    tracing::error!(%error, "the clock's file beside the buffer file is gone");
+                }
+                Ok((None, Err(error))) => {
+                    tracing::error!(%error, "the clock's mark cannot be brought to the disk");
+                }
+                Err(error) => tracing::error!(%error, "the clock's mark was not kept"),
+            }
+        }
+    }
+
+    fn slot(&self) -> Arc<ClockSlot> {
+        Arc::clone(&self.slot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A task and its version, for [`HostClock::saw`].
+#[must_use]
+pub fn version_of_task(task: &Task) -> (Lane, Version) {
+    (Lane { kind: EntityKind::Task, id: task.id }, task.versions.newest())
+}
+
+/// A profile and its version, for [`HostClock::saw`].
+#[must_use]
+pub fn version_of_profile(profile: &Profile) -> (Lane, Version) {
+    (Lane { kind: EntityKind::Profile, id: profile.user_id }, profile.versions.newest())
+}
