@@ -95,7 +95,7 @@ async fn purge(context: &Context, now: i64, cutoff: i64) -> Result<(), BufferErr
         );
     }
     while context.buffer.purge_revoked(now).await? > 0 {}
-    Ok(())
+    context.buffer.forget_overtaken().await
 }
 
 async fn purge_rows(context: &Context, now: i64) -> Result<(), StoreError> {

@@ -39,6 +39,10 @@ impl Buffer {
     /// # Errors
     /// If the file cannot be written.
     pub async fn forget_overtaken(&self) -> Result<(), BufferError> {
+        let [known] = self.read(|snapshot| snapshot.counters([AHEAD_COUNT])).await?;
+        if known == 0 {
+            return Ok(());
+        }
         self.write(|tables, _| Ok(tables.forget_overtaken()?)).await
     }
 }

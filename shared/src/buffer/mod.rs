@@ -65,7 +65,7 @@ pub use keys::KeysError;
 pub use lists::{DeadEntry, DeadFilter, Page, PendingFilter};
 pub use marks::ClockSlot;
 pub use operator::{OperatorError, Paused};
-pub use read::{Stats, Waiting};
+pub use read::{BeforeWriting, Stats, Waiting};
 pub use record::Damage;
 pub use rekey::{RekeyError, Rekeyed};
 pub use verify::Verification;

@@ -1,7 +1,7 @@
 //! Looking into the buffer: what is pending for an entity or a user, how full it is, and what the
 //! worker has published.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use redb::{ReadableTableMetadata, StorageError};
@@ -12,13 +12,14 @@ use uuid::Uuid;
 use super::append::LaneEnd;
 use super::keys::Keys;
 use super::layout::{
-    BY_PRIORITY, BYTES, DEAD_COUNT, LANE_STATES, LaneState, PENDING, QUARANTINED, STATUS, WAITING,
+    AHEAD, AHEAD_COUNT, BY_PRIORITY, BYTES, DEAD_COUNT, LANE_STATES, LaneState, PENDING,
+    QUARANTINED, STATUS, WAITING,
 };
 use super::record::{self, Header};
 use super::snapshot::Records;
 use super::tail::Tail;
 use super::{Buffer, BufferError, unix_millis};
-use crate::domain::{EntityKind, Lane, Operation};
+use crate::domain::{EntityKind, Lane, Operation, Version};
 
 /// How full the buffer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +55,15 @@ impl Stats {
     }
 }
 
+/// What has to be known of lanes before anything of them goes to PostgreSQL.
+#[derive(Clone, Debug, Default)]
+pub struct BeforeWriting {
+    /// Those with pending operations.
+    pub pending: HashSet<Lane>,
+    /// The versions that the host remembers of those that are ahead of its clocks.
+    pub ahead: HashMap<Lane, Version>,
+}
+
 /// What waits in a lane.
 #[derive(Clone, Debug, Default)]
 pub struct Waiting {
@@ -64,24 +74,35 @@ pub struct Waiting {
 }
 
 impl Buffer {
-    /// Which of these lanes have pending operations.
+    /// What has to be known of these lanes before anything of them goes to PostgreSQL.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub async fn pending_lanes(&self, lanes: Vec<Lane>) -> Result<HashSet<Lane>, BufferError> {
+    pub async fn before_writing(&self, lanes: Vec<Lane>) -> Result<BeforeWriting, BufferError> {
         self.read(move |snapshot| {
             let states = snapshot.open_table(LANE_STATES)?;
-            let mut pending: HashSet<Lane> = {
+            let pending = {
                 let tail = snapshot.tail();
                 let in_tail = |lane: &&Lane| tail.lane(&record::lane_bytes(**lane)).is_some();
                 lanes.iter().filter(in_tail).copied().collect()
             };
-            for lane in lanes {
-                if states.get(&record::lane_bytes(lane))?.is_some() {
-                    pending.insert(lane);
+            let mut before = BeforeWriting { pending, ahead: HashMap::new() };
+            for lane in &lanes {
+                if states.get(&record::lane_bytes(*lane))?.is_some() {
+                    before.pending.insert(*lane);
                 }
             }
-            Ok(pending)
+            let [some_are_ahead] = snapshot.counters([AHEAD_COUNT])?;
+            if some_are_ahead > 0 {
+                let ahead = snapshot.open_table(AHEAD)?;
+                for lane in lanes {
+                    if let Some(version) = ahead.get(&record::lane_bytes(lane))? {
+                        let version = Uuid::from_u128(version.value());
+                        before.ahead.insert(lane, Version::from_uuid(version));
+                    }
+                }
+            }
+            Ok(before)
         })
         .await
     }

@@ -297,15 +297,16 @@ impl Run<'_> {
         folded
     }
 
-    /// A lane's operations in their order; but where the task is not there, its create comes first. An
-    /// edit stands before the create if the create is a repeated one, of a task that another node made:
-    /// waiting for that node's create, it would hold this one up for as long.
+    /// A lane's operations in their order; but where the task is not there, a create with a key comes
+    /// first. An edit stands before it if it is a repeated one, of a task that another node made: waiting
+    /// for that node's create, the edit would hold this one up for as long.
     fn in_order_of_effect(&self, positions: &[usize], is_there: bool) -> Vec<usize> {
         let mut order = positions.to_vec();
-        let is_create = |position: &usize| {
-            matches!(self.operations[*position].change, Change::TaskCreate { .. })
+        let is_repeatable = |position: &usize| {
+            let operation = &self.operations[*position];
+            matches!(operation.change, Change::TaskCreate { .. }) && !operation.opens_its_lane()
         };
-        if let Some(create) = order.iter().position(is_create).filter(|_| !is_there) {
+        if let Some(create) = order.iter().position(is_repeatable).filter(|_| !is_there) {
             order[..=create].rotate_right(1);
         }
         order

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::admission::Admission;
 use super::{WriteError, Written};
-use crate::buffer::BufferError;
+use crate::buffer::{BeforeWriting, BufferError};
 use crate::cache::EntityCache;
 use crate::domain::{Lane, Operation, Outcome, Refusal, Version};
 use crate::host_clock::{HostClock, version_of_profile, version_of_task};
@@ -55,17 +55,22 @@ impl Flusher {
             .filter(|ticket| !ticket.operation.opens_its_lane())
             .map(|ticket| ticket.operation.lane())
             .collect();
-        let pending = if asked.is_empty() {
-            Ok(Default::default())
+        let before = if asked.is_empty() {
+            Ok(BeforeWriting::default())
         } else {
-            self.admission.buffer.pending_lanes(asked).await
+            self.admission.buffer.before_writing(asked).await
         };
         let (mut online, mut joining) = (Vec::new(), Vec::new());
-        for ticket in batch {
-            match &pending {
+        for mut ticket in batch {
+            match &before {
                 _ if ticket.operation.opens_its_lane() => online.push(ticket),
-                Ok(lanes) if lanes.contains(&ticket.operation.lane()) => joining.push(ticket),
-                Ok(_) => online.push(ticket),
+                Ok(before) if before.pending.contains(&ticket.operation.lane()) => {
+                    joining.push(ticket);
+                }
+                Ok(before) => {
+                    self.stamp(&mut ticket.operation, before);
+                    online.push(ticket);
+                }
                 // Whether the lane is free cannot be told, so nothing may overtake it.
                 Err(error) => {
                     let error = BufferError::Unavailable(error.to_string());
@@ -74,6 +79,15 @@ impl Flusher {
             }
         }
         tokio::join!(self.apply(online), self.keep(joining, Sent::No));
+    }
+
+    /// Gives an operation a version past those that this host knows of its entity. If its outcome comes
+    /// to be unknown, it stays as it is.
+    fn stamp(&self, operation: &mut Operation, before: &BeforeWriting) {
+        let known = before.ahead.get(&operation.lane()).copied().max(operation.if_match());
+        if let Some(known) = known.filter(|known| *known >= operation.id) {
+            operation.id = self.admission.clock.past(known);
+        }
     }
 
     /// Writes a batch to PostgreSQL; what it cannot take goes to the buffer.

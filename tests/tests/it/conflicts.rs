@@ -91,7 +91,7 @@ fn story() -> impl Strategy<Value = Story> {
 }
 
 /// A version as a node's clock draws it: its time, and a tail that tells nodes and runs apart.
-fn version(millis: i64) -> Version {
+pub fn version(millis: i64) -> Version {
     let tail = Uuid::new_v4().as_u128() & ((1 << 48) - 1);
     let bits = u128::try_from(millis).unwrap() << 80 | 0x7 << 76 | 0b10 << 62 | tail;
     Version::from_uuid(Uuid::from_u128(bits))
@@ -148,11 +148,12 @@ impl Row {
     }
 }
 
-/// Each field has the value of its greatest version; a delete is final.
-fn model(created: Version, writes: &[(Version, Ask)]) -> Row {
-    let mut title = BTreeMap::from([(created, "created".to_owned())]);
-    let mut description = BTreeMap::from([(created, None)]);
-    let mut status = BTreeMap::from([(created, TaskStatus::Pending.as_str())]);
+/// Each field has the value of its greatest version, and that of the create is older than any; a delete
+/// is final.
+fn model(writes: &[(Version, Ask)]) -> Row {
+    let mut title = BTreeMap::from([(Version::NONE, "created".to_owned())]);
+    let mut description = BTreeMap::from([(Version::NONE, None)]);
+    let mut status = BTreeMap::from([(Version::NONE, TaskStatus::Pending.as_str())]);
     let name = |status: usize| TaskStatus::ALL[status].as_str();
     for (version, ask) in writes {
         match ask {
@@ -180,7 +181,7 @@ fn model(created: Version, writes: &[(Version, Ask)]) -> Row {
 struct Run<'a> {
     database: &'a Database,
     nodes: [Node; NODES],
-    tasks: [(Uuid, Version); TASKS],
+    tasks: [Uuid; TASKS],
     /// Per task what was accepted, with its version.
     accepted: [Vec<(Version, Ask)>; TASKS],
 }
@@ -189,12 +190,12 @@ impl<'a> Run<'a> {
     /// The tasks stand in PostgreSQL, and each node has accepted its part of the writes.
     async fn prepare(database: &'a Database, story: &Story) -> Self {
         let (user, now) = (Uuid::new_v4(), Utc::now().timestamp_millis());
-        let tasks = std::array::from_fn(|_| (Uuid::now_v7(), version(now)));
+        let tasks = std::array::from_fn(|_| Uuid::now_v7());
         let mut creates: Vec<Operation> = tasks
             .iter()
-            .map(|(task_id, id)| {
+            .map(|task_id| {
                 let change = Change::TaskCreate { task_id: *task_id, fields: fields("created") };
-                operation(*id, user, change)
+                operation(version(now), user, change)
             })
             .collect();
         assert_eq!(database.store.apply(&mut creates, Source::Replay).await.error, None);
@@ -202,7 +203,7 @@ impl<'a> Run<'a> {
         let mut accepted: [Vec<(Version, Ask)>; TASKS] = Default::default();
         for (number, Write { node, task, ask }) in (1_i64..).zip(&story.writes) {
             let id = version(now + story.skew[*node] + number);
-            let operation = operation(id, user, ask.change(tasks[*task].0));
+            let operation = operation(id, user, ask.change(tasks[*task]));
             nodes[*node].buffer().append(operation, None).await.unwrap();
             accepted[*task].push((id, ask.clone()));
         }
@@ -226,15 +227,14 @@ impl<'a> Run<'a> {
     }
 
     async fn check(&self) -> Vec<Row> {
-        let ids = self.tasks.map(|(id, _)| id);
-        let ledger = self.database.ledger(&ids).await;
+        let ledger = self.database.ledger(&self.tasks).await;
         let accepted = TASKS + self.accepted.iter().map(Vec::len).sum::<usize>();
         assert_eq!(ledger.len(), accepted, "each write is in the ledger once: {ledger:?}");
         let mut rows = Vec::new();
-        for ((id, created), accepted) in self.tasks.iter().zip(&self.accepted) {
+        for (id, accepted) in self.tasks.iter().zip(&self.accepted) {
             let task = self.database.store.task(*id).await.unwrap().unwrap();
             let row = Row::of(&task);
-            assert_eq!(row, model(*created, accepted), "of {accepted:?}");
+            assert_eq!(row, model(accepted), "of {accepted:?}");
             rows.push(row);
         }
         rows

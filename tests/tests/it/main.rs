@@ -7,10 +7,12 @@
 )]
 
 mod aging;
+mod asserted;
 mod at_rest;
 mod backoff;
 mod bad_input;
 mod cache;
+mod clocks;
 mod conflicts;
 mod connections;
 mod creates;
@@ -19,6 +21,7 @@ mod erasure;
 mod error_classes;
 mod harness;
 mod headers;
+mod interleavings;
 mod keys;
 mod lanes;
 mod limits;
@@ -33,6 +36,7 @@ mod operator;
 mod outage;
 mod ownership;
 mod redis;
+mod repeats;
 mod retention;
 mod security;
 mod sessions;

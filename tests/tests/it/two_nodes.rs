@@ -32,32 +32,32 @@ async fn two_nodes() -> (World, World, Proxy) {
     (first, second, line)
 }
 
-async fn post_with_key(client: &Client, key: &str, title: &str) -> Answer {
+pub async fn post_with_key(client: &Client, key: &str, title: &str) -> Answer {
     let request = client.request(Method::POST, "/api/v1/tasks").header("Idempotency-Key", key);
     Answer::to(request.json(&json!({ "title": title }))).await.unwrap()
 }
 
-async fn patch_if(client: &Client, task: &str, etag: &str, change: &Value) -> Answer {
+pub async fn patch_if(client: &Client, task: &str, etag: &str, change: &Value) -> Answer {
     let request = client.request(Method::PATCH, &path(task)).header("If-Match", etag);
     Answer::to(request.json(change)).await.unwrap()
 }
 
-fn path(task: &str) -> String {
+pub fn path(task: &str) -> String {
     format!("/api/v1/tasks/{task}")
 }
 
 /// State and reason of the operation that a write was accepted as.
-async fn fate(client: &Client, written: &Answer) -> (String, Value) {
+pub async fn fate(client: &Client, written: &Answer) -> (String, Value) {
     let operation = written.text("/meta/sync/operation_id");
     let answer = client.get(&format!("/api/v1/operations/{operation}")).await.expect(200);
     (answer.text("/data/state").to_owned(), answer.at("/data/reason").clone())
 }
 
-async fn state(client: &Client, written: &Answer) -> String {
+pub async fn state(client: &Client, written: &Answer) -> String {
     fate(client, written).await.0
 }
 
-async fn title_of(client: &Client, task: &str) -> String {
+pub async fn title_of(client: &Client, task: &str) -> String {
     client.get(&path(task)).await.expect(200).text("/data/title").to_owned()
 }
 

@@ -44,7 +44,7 @@ async fn view(buffer: &Buffer, ids: &[Version]) -> View {
     let heads = buffer.heads(EntityKind::Task, HashSet::new(), 100).await.unwrap();
     View {
         lane: ids_of(buffer.lane(task(1)).await.unwrap()),
-        lanes: buffer.pending_lanes(vec![task(1), task(2), task(3)]).await.unwrap(),
+        lanes: buffer.before_writing(vec![task(1), task(2), task(3)]).await.unwrap().pending,
         user: ids_of(buffer.of_user(Uuid::from_u128(1)).await.unwrap()),
         pages,
         heads: heads.iter().map(|(_, operation)| operation.id).collect(),
