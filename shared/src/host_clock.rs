@@ -152,3 +152,83 @@ pub fn version_of_task(task: &Task) -> (Lane, Version) {
 pub fn version_of_profile(profile: &Profile) -> (Lane, Version) {
     (Lane { kind: EntityKind::Profile, id: profile.user_id }, profile.versions.newest())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::settings::BufferSettings;
+
+    const PROCESSES: usize = 3;
+    /// Within what a clock follows.
+    const LEAD_MS: u64 = 50_000;
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Draw(usize),
+        See(usize, u64),
+        Restart(usize),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let process = 0..PROCESSES;
+        prop_oneof![
+            4 => process.clone().prop_map(Event::Draw),
+            2 => (process.clone(), 0..LEAD_MS).prop_map(|(process, lead)| Event::See(process, lead)),
+            1 => process.prop_map(Event::Restart),
+        ]
+    }
+
+    /// A version as another host draws it, whose clock is ahead.
+    fn from_ahead(millis: u64) -> Version {
+        let bits = u128::from(HybridTime::now().millis + millis) << 80 | 0x7 << 76 | 0b10 << 62;
+        Version::from_uuid(Uuid::from_u128(bits))
+    }
+
+    async fn play(events: Vec<Event>) {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = BufferSettings {
+            buffer_path: folder.path().join("buffer.redb"),
+            ..BufferSettings::default()
+        };
+        let buffer = Arc::new(Buffer::open(&settings).unwrap());
+        let open = || Some(HostClock::open(Arc::clone(&buffer)).unwrap());
+        let mut clocks: Vec<Option<HostClock>> = (0..PROCESSES).map(|_| open()).collect();
+        let lane = Lane { kind: EntityKind::Task, id: Uuid::nil() };
+        let mut newest = Version::NONE;
+        for event in events {
+            match event {
+                Event::Draw(process) => {
+                    let clock = clocks[process].as_ref().unwrap();
+                    let drawn = clock.next();
+                    assert!(drawn > newest, "{drawn} after {newest}");
+                    newest = drawn;
+                    // It is committed, and answered.
+                    clock.saw([(lane, drawn)]).await;
+                }
+                Event::See(process, lead) => {
+                    let seen = from_ahead(lead);
+                    clocks[process].as_ref().unwrap().saw([(lane, seen)]).await;
+                    newest = newest.max(seen);
+                }
+                Event::Restart(process) => {
+                    clocks[process] = None;
+                    clocks[process] = open();
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+        #[test]
+        fn what_a_host_acknowledges_later_is_newer_over_all_processes_and_restarts(
+            events in prop::collection::vec(event(), 1..60)
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(play(events));
+        }
+    }
+}
