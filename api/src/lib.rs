@@ -36,15 +36,14 @@ use tokio_util::task::TaskTracker;
 use crate::connections::{Connections, serve};
 use crate::http::Site;
 use crate::limits::Limits;
-use crate::reads::{Reader, TaskReader};
+use crate::reads::{Reader, TaskReader, Totals};
 use crate::settings::{LimitSettings, ServerSettings, TokenSettings};
 use crate::standings::Standings;
 use crate::state::State;
 use crate::tokens::Tokens;
 
-/// Users whose number of tasks is kept in mind at the most, and for how long what was counted is.
-const TOTALS: u64 = 100_000;
-const TOTALS_FRESH: Duration = Duration::from_millis(500);
+/// How long it is remembered that there was room in the buffer.
+const ROOM_FRESH: Duration = Duration::from_millis(500);
 /// Lists that are read from PostgreSQL at once.
 const LISTS: usize = 4;
 /// Connections that may wait to be accepted.
@@ -110,8 +109,8 @@ pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSett
         cache,
         reader: Arc::new(reader),
         redis,
-        totals: Cache::builder().max_capacity(TOTALS).time_to_live(TOTALS_FRESH).build(),
-        room: Cache::builder().max_capacity(1).time_to_live(TOTALS_FRESH).build(),
+        totals: Totals::default(),
+        room: Cache::builder().max_capacity(1).time_to_live(ROOM_FRESH).build(),
         tasks: TaskTracker::new(),
         listing: Arc::new(Semaphore::new(LISTS)),
         metrics,

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use super::WriteError;
-use crate::buffer::Buffer;
-use crate::domain::{Base, Change, Operation, Outcome, Refusal, Seen, apply_to_task, see_task};
+use super::generations::{Generations, counted_user};
+use crate::buffer::{Buffer, BufferError};
+use crate::domain::{
+    Base, Change, Clock, Operation, Outcome, Refusal, Seen, Version, apply_to_task, see_task,
+};
 use crate::store::{Link, Store};
 
 /// The places a write may go to, and what they tell of its entity.
@@ -13,6 +16,7 @@ pub(super) struct Admission {
     pub(super) store: Arc<Store>,
     pub(super) buffer: Arc<Buffer>,
     pub(super) link: Arc<Link>,
+    pub(super) generations: Generations,
 }
 
 impl Admission {
@@ -32,6 +36,19 @@ impl Admission {
                 Box::pin(self.check_task(operation)).await
             }
         }
+    }
+
+    /// Puts a write into the buffer.
+    pub(super) async fn append(
+        &self,
+        operation: Operation,
+        clock: Option<Arc<Clock>>,
+    ) -> Result<Version, BufferError> {
+        let user_id = counted_user(&operation);
+        let appended = self.buffer.append(operation, clock).await;
+        // Replay may bring it to PostgreSQL at any moment from now on.
+        self.generations.begin(user_id);
+        appended
     }
 
     async fn check_task(&self, operation: &Operation) -> Result<(), WriteError> {

@@ -7,6 +7,7 @@ use futures::future::join_all;
 use tokio::sync::oneshot;
 
 use super::admission::Admission;
+use super::generations::counted_user;
 use super::{WriteError, Written};
 use crate::buffer::BufferError;
 use crate::cache::EntityCache;
@@ -91,6 +92,10 @@ impl Flusher {
         }
         // If it was in vain, this process knows, and says so.
         let _ = self.cache.changed(fenced, &self.admission.buffer).await;
+        // Whatever the outcome: some of it may have been committed.
+        for operation in &operations {
+            self.admission.generations.begin(counted_user(operation));
+        }
         let mut unfinished = Vec::new();
         for ((operation, reply), effect) in operations.into_iter().zip(replies).zip(effects) {
             match verdict(&operation, effect) {
@@ -112,7 +117,7 @@ impl Flusher {
                 return answer(reply, Err(refused));
             }
             let clock = (sent != Sent::Perhaps).then(|| Arc::clone(&self.clock));
-            let kept = self.admission.buffer.append(operation, clock).await;
+            let kept = self.admission.append(operation, clock).await;
             let written = kept.map(|operation_id| Written::Buffered { operation_id });
             answer(
                 reply,

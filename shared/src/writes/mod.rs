@@ -9,11 +9,13 @@
 
 mod admission;
 mod flusher;
+mod generations;
 
 use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use crate::buffer::{Buffer, BufferError};
 use crate::cache::EntityCache;
@@ -23,6 +25,7 @@ use crate::online::OnlineNotes;
 use crate::store::{Entity, Link, Store};
 use admission::Admission;
 use flusher::{Flusher, Ticket};
+use generations::Generations;
 
 /// Statements on their way at once; each serves the lanes that hash to it, so that operations of
 /// one entity never race each other. More of them make for smaller batches, and what PostgreSQL does
@@ -84,7 +87,8 @@ impl Writes {
         clock: Arc<Clock>,
     ) -> Self {
         let notes = OnlineNotes::beside(&buffer.settings().buffer_path);
-        let admission = Arc::new(Admission { store, buffer, link });
+        let admission =
+            Arc::new(Admission { store, buffer, link, generations: Generations::default() });
         let flusher = Arc::new(Flusher {
             admission: Arc::clone(&admission),
             notes,
@@ -120,8 +124,15 @@ impl Writes {
     /// # Errors
     /// If the buffer does not take it.
     pub async fn keep(&self, operation: Operation) -> Result<Version, WriteError> {
-        let clock = Some(Arc::clone(&self.clock));
-        Ok(self.admission.buffer.append(operation, clock).await?)
+        Ok(self.admission.append(operation, Some(Arc::clone(&self.clock))).await?)
+    }
+
+    /// The generation of a user's set of tasks: another one whenever a write through this process, which
+    /// may have changed how many there are, is about to be answered. A count is good for as long as the
+    /// generation is the one from before it began.
+    #[must_use]
+    pub fn generation(&self, user_id: Uuid) -> u64 {
+        self.admission.generations.of(user_id)
     }
 
     /// Takes no more writes, finishes those that were accepted, and ends the tasks.
