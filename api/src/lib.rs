@@ -77,7 +77,7 @@ pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSett
     let store = Arc::new(Store::new(&store_settings, usage).await?);
     let (buffer, link) = (Arc::new(buffer), Arc::new(Link::default()));
     let clock = Arc::new(Clock::default());
-    let cache = Arc::new(EntityCache::new(&redis_settings)?);
+    let cache = Arc::new(EntityCache::new(&redis_settings, &store)?);
     let writes = Writes::start(
         Arc::clone(&store),
         Arc::clone(&buffer),

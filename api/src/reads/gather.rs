@@ -97,6 +97,8 @@ impl Reader {
             let distinct: HashSet<Uuid> = batch.iter().map(|ask| ask.id).collect();
             distinct.into_iter().collect()
         };
+        // Once PostgreSQL is back, it is asked before anything cached is taken for the present state.
+        let was_up = self.link.is_up();
         let read = pending_and_cached(&self.buffer, &self.cache, EntityKind::Task, &ids).await;
         let (pending, look) = match read {
             Ok(found) => found,
@@ -113,7 +115,7 @@ impl Reader {
         let is_cached = |id: &Uuid| cached.is_some_and(|tasks| tasks.contains_key(id));
         let missing: Vec<Uuid> = ids.into_iter().filter(|id| !is_cached(id)).collect();
         let stored = if missing.is_empty() { None } else { self.stored(missing).await };
-        let away = !self.link.is_up();
+        let away = !was_up || !self.link.is_up();
         for Ask { id, reply } in batch {
             let pending = pending.get(&id).cloned().unwrap_or_default();
             let known = if let Some(task) = cached.and_then(|tasks| tasks.get(&id)) {

@@ -42,12 +42,17 @@ impl Store {
         self.clock_offset().unsigned_abs() > WORTH_TELLING_US
     }
 
-    /// Asks PostgreSQL something small, its clock, within the time that reads have.
+    /// Asks PostgreSQL something small, its clock and which one it is, within the time that reads have.
     ///
     /// # Errors
     /// If PostgreSQL does not answer in time, or answers with an error.
     pub async fn look(&self) -> Result<(), StoreError> {
-        within(self.read_timeout, self.read_clock(&self.connections())).await
+        let connections = self.connections();
+        within(self.read_timeout, async {
+            self.read_clock(&connections).await?;
+            self.read_lineage(&connections).await
+        })
+        .await
     }
 
     /// Reads PostgreSQL's clock by a connection that is likely to be open.

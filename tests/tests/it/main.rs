@@ -11,6 +11,7 @@ mod at_rest;
 mod backoff;
 mod bad_input;
 mod cache;
+mod cache_and_postgres;
 mod conflicts;
 mod connections;
 mod creates;
