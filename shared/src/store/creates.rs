@@ -46,7 +46,7 @@ WITH late AS MATERIALIZED (
     FROM created
 )
 SELECT id FROM created
-UNION ALL SELECT '00000000-0000-0000-0000-000000000000' FROM late WHERE passed"
+UNION ALL SELECT NULL::uuid FROM late WHERE passed"
         )
     };
 }

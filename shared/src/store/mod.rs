@@ -145,8 +145,8 @@ impl Store {
         deadline: DateTime<Utc>,
     ) -> Result<HashSet<Uuid>, StoreError> {
         values.push(deadline.into());
-        let written = ids(&self.rows(sql, values).await?)?;
-        if written.contains(&Uuid::nil()) { Err(StoreError::Late) } else { Ok(written) }
+        let rows = self.rows(sql, values).await?;
+        rows.iter().map(|row| column::<Option<Uuid>>(row, "id")?.ok_or(StoreError::Late)).collect()
     }
 
     async fn rows(
@@ -211,9 +211,4 @@ fn with_session(options: PgConnectOptions, lock_timeout: Duration) -> PgConnectO
 /// The value of a column.
 fn column<T: sea_orm::TryGetable>(row: &QueryResult, name: &str) -> Result<T, StoreError> {
     row.try_get("", name).map_err(|_| StoreError::Shape)
-}
-
-/// The ids that a statement returns.
-fn ids(rows: &[QueryResult]) -> Result<HashSet<Uuid>, StoreError> {
-    rows.iter().map(|row| column(row, "id")).collect()
 }

@@ -11,7 +11,7 @@
 //! again on what that one left behind.
 //!
 //! Each has a deadline, by PostgreSQL's clock, as its last parameter. A statement that was held up on
-//! its way, and begins after it, finds nothing to do and returns the nil id: the process that sent it
+//! its way, and begins after it, finds nothing to do and returns a null id: the process that sent it
 //! may be gone, and nobody protects the cache from what it changes any more.
 //!
 //! Plans are kept from a time when tables were empty, and must be good when they are not: conditions are
@@ -84,7 +84,7 @@ WITH late AS MATERIALIZED (
     ON CONFLICT (id) DO NOTHING
 )
 SELECT id FROM done
-UNION ALL SELECT '00000000-0000-0000-0000-000000000000' FROM late WHERE passed";
+UNION ALL SELECT NULL::uuid FROM late WHERE passed";
 
 /// Writes profiles and their ledger rows. A role or a standing that no operation has set stays as it
 /// is. Tasks of erased users are removed apart ([`Store::purge_erased`]), as many as there may be.
@@ -134,7 +134,7 @@ WITH late AS MATERIALIZED (
     ON CONFLICT (id) DO NOTHING
 )
 SELECT id FROM done
-UNION ALL SELECT '00000000-0000-0000-0000-000000000000' FROM late WHERE passed";
+UNION ALL SELECT NULL::uuid FROM late WHERE passed";
 
 /// Writes the ledger rows of what has taken effect on entities of a kind that is not in PostgreSQL.
 pub(super) const LEDGER: &str = r"
@@ -154,7 +154,7 @@ WITH late AS MATERIALIZED (
     ON CONFLICT (id) DO NOTHING
 )
 SELECT entity_id AS id FROM o
-UNION ALL SELECT '00000000-0000-0000-0000-000000000000' FROM late WHERE passed";
+UNION ALL SELECT NULL::uuid FROM late WHERE passed";
 
 /// For each operation on a task: its ledger row, the standing of its user, the task.
 pub(super) const READ_TASKS: &str = r"
