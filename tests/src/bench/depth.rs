@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::fill::fill;
+use super::fill::{Filled, fill};
 use super::growth::OfDepth;
 use super::plan::Plan;
 use super::report::Report;
@@ -32,15 +32,19 @@ pub(super) async fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<
     empty(&mut deep)?;
     deep.api.start().await?;
     deep.worker.start().await?;
-    let filled = fill(plan, &deep, plan.sizes.deepest()).await?;
-    let size = std::fs::metadata(deep.buffer_path())?.len();
-    let payload = filled.bytes - filled.pending * RECORD_OVERHEAD;
-    report.note("file-size", size as f64 / MEGABYTE, Some(payload as f64 / MEGABYTE));
+    fill(plan, &deep, plan.sizes.deepest()).await?;
     if plan.wants("append-depth") {
         append(plan, &mut deep, report).await?;
     }
     report.note("memory-api", peak(&mut deep.api)?, None);
     report.note("memory-worker", peak(&mut deep.worker)?, None);
+    let filled = Filled::of(&deep).await?;
+    for process in [&mut deep.worker, &mut deep.api] {
+        process.terminate(STOP).await?;
+    }
+    let size = std::fs::metadata(deep.buffer_path())?.len();
+    let payload = filled.bytes - filled.pending * RECORD_OVERHEAD;
+    report.note("file-size", size as f64 / MEGABYTE, Some(payload as f64 / MEGABYTE));
     report.rounds("open", open(plan, &mut deep).await?, None);
     Ok(())
 }

@@ -29,6 +29,15 @@ pub(super) struct Filled {
     pub(super) bytes: u64,
 }
 
+impl Filled {
+    /// What the buffer of a world holds, as its api says.
+    pub(super) async fn of(world: &World) -> anyhow::Result<Self> {
+        let bytes = stage::health(world, "/data/buffer/bytes").await;
+        let bytes = bytes.as_u64().context("the api does not tell the bytes of its buffer")?;
+        Ok(Self { pending: stage::pending(world).await, bytes })
+    }
+}
+
 /// Sends creates to the api, which must run and be without PostgreSQL, until `target` operations are
 /// pending.
 pub(super) async fn fill(plan: &Plan, world: &World, target: u64) -> anyhow::Result<Filled> {
@@ -45,10 +54,7 @@ pub(super) async fn fill(plan: &Plan, world: &World, target: u64) -> anyhow::Res
         async { tokio::spawn(work).await? }
     });
     try_join_all(connections).await?;
-    let filled = Filled {
-        pending: stage::pending(world).await,
-        bytes: stage::health(world, "/data/buffer/bytes").await.as_u64().context("no bytes")?,
-    };
+    let filled = Filled::of(world).await?;
     ensure!(filled.pending == target, "{} operations are pending, not {target}", filled.pending);
     Ok(filled)
 }
