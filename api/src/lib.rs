@@ -36,15 +36,14 @@ use tokio_util::task::TaskTracker;
 use crate::connections::{Connections, serve};
 use crate::http::Site;
 use crate::limits::Limits;
-use crate::reads::{Reader, TaskReader};
+use crate::reads::{Reader, TaskReader, Totals};
 use crate::settings::{LimitSettings, ServerSettings, TokenSettings};
 use crate::standings::Standings;
 use crate::state::State;
 use crate::tokens::Tokens;
 
-/// Users whose number of tasks is kept in mind at the most, and for how long what was counted is.
-const TOTALS: u64 = 100_000;
-const TOTALS_FRESH: Duration = Duration::from_millis(500);
+/// How long it is remembered that there was room in the buffer.
+const ROOM_FRESH: Duration = Duration::from_millis(500);
 /// Lists that are read from PostgreSQL at once.
 const LISTS: usize = 4;
 /// Connections that may wait to be accepted.
@@ -78,7 +77,7 @@ pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSett
     let store = Arc::new(Store::new(&store_settings, usage).await?);
     let (buffer, link) = (Arc::new(buffer), Arc::new(Link::default()));
     let clock = Arc::new(HostClock::open(Arc::clone(&buffer))?);
-    let cache = Arc::new(EntityCache::new(&redis_settings)?);
+    let cache = Arc::new(EntityCache::new(&redis_settings, &store)?);
     let writes = Writes::start(
         Arc::clone(&store),
         Arc::clone(&buffer),
@@ -116,8 +115,8 @@ pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSett
         cache,
         reader: Arc::new(reader),
         redis,
-        totals: Cache::builder().max_capacity(TOTALS).time_to_live(TOTALS_FRESH).build(),
-        room: Cache::builder().max_capacity(1).time_to_live(TOTALS_FRESH).build(),
+        totals: Totals::default(),
+        room: Cache::builder().max_capacity(1).time_to_live(ROOM_FRESH).build(),
         tasks: TaskTracker::new(),
         listing: Arc::new(Semaphore::new(LISTS)),
         metrics,
@@ -162,11 +161,12 @@ pub async fn run(
         let ended = ended.clone();
         async move {
             let probing = state.link.keep_probing(&state.store, interval, ended.clone());
+            let looking = state.link.keep_looking(&state.store, ended.clone());
             let condensing = ended.run_until_cancelled(keep_condensing(&state.metrics));
             let sweeping = ended.run_until_cancelled(state.limits.keep_sweeping());
             let reading = ended.run_until_cancelled(state.tokens.keep_reading());
             let marking = ended.run_until_cancelled(state.clock.keep_marks());
-            tokio::join!(probing, condensing, sweeping, reading, marking);
+            tokio::join!(probing, looking, condensing, sweeping, reading, marking);
         }
     });
     let tasks = state.tasks.clone();

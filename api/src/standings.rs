@@ -20,8 +20,11 @@ use crate::http::ApiError;
 
 /// For how long an answer is good.
 const FRESH: Duration = Duration::from_secs(2);
-/// Users that are kept in mind at the most.
-const USERS: u64 = 100_000;
+/// Users whose rights are kept for that time at the most: some 250 bytes each, 5 MB in all. Further ones
+/// are asked for with each request.
+const USERS: u64 = 20_000;
+/// Users of whom it is kept what PostgreSQL had last, for an outage: some 400 bytes each, 20 MB in all.
+const LAST_USERS: u64 = 50_000;
 
 /// What counts for a user now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,14 @@ pub struct Rights {
     pub role: Role,
 }
 
+/// What was found of a user, whatever a token says.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    standing: Standing,
+    /// The role that an admin has given, if one has.
+    role: Option<Role>,
+}
+
 /// What users may do now.
 #[derive(Clone, Debug)]
 pub struct Standings {
@@ -39,7 +50,7 @@ pub struct Standings {
     buffer: Arc<Buffer>,
     link: Arc<Link>,
     clock: Arc<HostClock>,
-    fresh: Cache<Uuid, Arc<Profile>>,
+    fresh: Cache<Uuid, Known>,
     last: Cache<Uuid, Arc<Profile>>,
 }
 
@@ -58,7 +69,7 @@ impl Standings {
             link,
             clock,
             fresh: Cache::builder().max_capacity(USERS).time_to_live(FRESH).build(),
-            last: Cache::builder().max_capacity(USERS).build(),
+            last: Cache::builder().max_capacity(LAST_USERS).build(),
         }
     }
 
@@ -67,14 +78,14 @@ impl Standings {
     /// # Errors
     /// If the buffer cannot be read: what is pending there may be a suspension.
     pub async fn of(&self, user_id: Uuid, claimed: Role) -> Result<Rights, ApiError> {
-        let profile = match self.fresh.get(&user_id).await {
-            Some(profile) => profile,
+        let known = match self.fresh.get(&user_id).await {
+            Some(known) => known,
             // Of many requests of one user at once, one asks.
             None => Box::pin(self.fresh.try_get_with(user_id, self.ask(user_id)))
                 .await
                 .map_err(|error| ApiError::clone(&error))?,
         };
-        Ok(Rights { standing: profile.standing, role: profile.role_over(claimed) })
+        Ok(Rights { standing: known.standing, role: known.role.unwrap_or(claimed) })
     }
 
     /// Whether what is in PostgreSQL of a user has been read by this process.
@@ -87,14 +98,14 @@ impl Standings {
         self.fresh.invalidate(&user_id).await;
     }
 
-    async fn ask(&self, user_id: Uuid) -> Result<Arc<Profile>, ApiError> {
+    async fn ask(&self, user_id: Uuid) -> Result<Known, ApiError> {
         let lane = Lane { kind: EntityKind::Profile, id: user_id };
         let pending = self.buffer.lane(lane).await?;
         let mut profile = Profile::clone(&*self.stored(user_id).await);
         for operation in &pending {
             apply_to_profile(&mut profile, operation);
         }
-        Ok(Arc::new(Profile { preferences: Preferences::default(), ..profile }))
+        Ok(Known { standing: profile.standing, role: profile.given_role() })
     }
 
     async fn stored(&self, user_id: Uuid) -> Arc<Profile> {

@@ -13,11 +13,10 @@ use shared::store::{Link, Store};
 use shared::writes::Writes;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use crate::http::{Cors, Routes};
 use crate::limits::Limits;
-use crate::reads::TaskReader;
+use crate::reads::{TaskReader, Totals};
 use crate::settings::ServerSettings;
 use crate::standings::Standings;
 use crate::tokens::Tokens;
@@ -55,8 +54,8 @@ pub struct State {
     pub standings: Standings,
     /// The routes as OpenAPI shows them.
     pub routes: Arc<Routes>,
-    /// How many tasks users have, as counted lately; forgotten when they write.
-    pub totals: Cache<Uuid, u64>,
+    /// How many tasks users have, as counted lately.
+    pub totals: Totals,
     /// That there was room in the buffer lately.
     pub room: Cache<(), ()>,
     /// What goes on when its request has ended; waited for at the end.

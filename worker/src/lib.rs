@@ -63,7 +63,8 @@ pub async fn open() -> anyhow::Result<Context> {
     };
     let store = Store::new(&store_settings, usage).await?;
     let redis_settings: RedisSettings = load()?;
-    let (redis, cache) = (Redis::new(&redis_settings)?, EntityCache::new(&redis_settings)?);
+    let redis = Redis::new(&redis_settings)?;
+    let cache = EntityCache::new(&redis_settings, &store)?;
     let buffer = Buffer::open_in_time(buffer_settings, Buffer::open).await?;
     Ok(Context::new(settings, store_settings, store, buffer, redis, cache))
 }
@@ -225,7 +226,7 @@ mod tests {
         };
         let store = Store::new(&store_settings, usage).await.unwrap();
         let redis = Redis::new(&RedisSettings::default()).unwrap();
-        let cache = EntityCache::new(&RedisSettings::default()).unwrap();
+        let cache = EntityCache::new(&RedisSettings::default(), &store).unwrap();
         let buffer = Buffer::open(&buffer_settings).unwrap();
         Context::new(settings, store_settings, store, buffer, redis, cache)
     }

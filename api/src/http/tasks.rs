@@ -360,10 +360,6 @@ async fn change_task(
 async fn write(state: &State, operation: Operation) -> Result<(Written, TaskView), ApiError> {
     let asked = operation.clone();
     let written = state.writes.submit(operation).await?;
-    let counted = matches!(asked.change, Change::TaskCreate { .. } | Change::TaskDelete { .. });
-    if counted && state.totals.contains_key(&asked.actor.user_id) {
-        state.totals.invalidate(&asked.actor.user_id).await;
-    }
     let view = match &written {
         Written::Committed { entity: Some(Entity::Task(task)), .. } => TaskView::of(task.clone()),
         Written::Committed { .. } => TaskView::asked(&asked),

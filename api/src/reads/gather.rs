@@ -101,6 +101,8 @@ impl Reader {
             let distinct: HashSet<Uuid> = batch.iter().map(|ask| ask.id).collect();
             distinct.into_iter().collect()
         };
+        // Once PostgreSQL is back, it is asked before anything cached is taken for the present state.
+        let was_up = self.link.is_up();
         let read = pending_and_cached(&self.buffer, &self.cache, EntityKind::Task, &ids).await;
         let (pending, look) = match read {
             Ok(found) => found,
@@ -117,7 +119,7 @@ impl Reader {
         let is_cached = |id: &Uuid| cached.is_some_and(|tasks| tasks.contains_key(id));
         let missing: Vec<Uuid> = ids.into_iter().filter(|id| !is_cached(id)).collect();
         let stored = if missing.is_empty() { None } else { self.stored(missing).await };
-        let away = !self.link.is_up();
+        let away = !was_up || !self.link.is_up();
         let of_stored = stored.iter().flat_map(HashMap::values).flatten();
         let of_cache = cached.iter().flat_map(|tasks| tasks.values());
         let versions: Vec<_> = of_stored.chain(of_cache).map(version_of_task).collect();

@@ -5,7 +5,9 @@
 //! begin no earlier than at entry `offset - k` of the rest, so that is where the window into the
 //! rest begins; a page past a task begins there. Cost grows with the page and with `k`, not with the
 //! number of tasks; only a page by a far offset is looked for, and the total is counted, from the
-//! beginning. The total of a user who writes nothing is counted twice a second at the most.
+//! beginning. The total of a user who writes nothing is counted twice a second at the most
+//! ([`Totals`]). With pending operations it is counted for each list: the worker brings them to
+//! PostgreSQL at any moment, and no write through this process tells when.
 
 use std::collections::HashMap;
 
@@ -40,6 +42,8 @@ pub struct Listed {
 /// # Errors
 /// If the buffer cannot be read.
 pub async fn task_list(state: &State, query: &TaskQuery) -> Result<Listed, ApiError> {
+    // Before the buffer is looked into: what leaves it from now on makes another generation.
+    let generation = state.writes.generation(query.user_id);
     let mut pending: HashMap<Uuid, Vec<Operation>> = HashMap::new();
     for operation in state.buffer.of_user(query.user_id).await? {
         let lane = operation.lane();
@@ -50,7 +54,8 @@ pub async fn task_list(state: &State, query: &TaskQuery) -> Result<Listed, ApiEr
     let source = if pending.is_empty() { Source::Database } else { Source::Overlay };
     let ids: Vec<Uuid> = pending.keys().copied().collect();
     let window = Window::of(query, ids.len());
-    let stored = if state.link.is_up() { stored(state, query, &window, ids).await } else { None };
+    let asked = Asked { query, generation, window: &window, ids };
+    let stored = if state.link.is_up() { stored(state, asked).await } else { None };
     let stale = stored.is_none();
     let stored = stored.unwrap_or_default();
     let seen = pending.iter().filter_map(|(id, operations)| {
@@ -63,9 +68,7 @@ pub async fn task_list(state: &State, query: &TaskQuery) -> Result<Listed, ApiEr
     });
     let mut entries: Vec<Entry> =
         seen.filter(|entry| matches(&entry.view, &query.filter)).collect();
-    // Those with pending operations are counted as they look, not as they are stored.
-    let counted_twice = stored.bases.values().filter(|task| is_counted(task, query)).count();
-    let total = (stored.total + unsigned(entries.len())).saturating_sub(unsigned(counted_twice));
+    let total = stored.total + unsigned(entries.len());
     if let PageStart::After((at, id)) = query.start {
         let past = (at.timestamp_micros(), id);
         entries.retain(|entry| match query.order {
@@ -117,16 +120,22 @@ struct Stored {
     bases: HashMap<Uuid, Task>,
     /// The window into the rest.
     rest: Vec<Task>,
-    /// How many match in all.
+    /// How many of the rest match.
     total: u64,
 }
 
-async fn stored(
-    state: &State,
-    query: &TaskQuery,
-    window: &Window,
+/// What PostgreSQL is asked for.
+struct Asked<'a> {
+    query: &'a TaskQuery,
+    /// Of the user's set of tasks, from before the buffer was looked into.
+    generation: u64,
+    window: &'a Window,
+    /// The tasks with pending operations.
     ids: Vec<Uuid>,
-) -> Option<Stored> {
+}
+
+async fn stored(state: &State, asked: Asked<'_>) -> Option<Stored> {
+    let Asked { query, generation, window, ids } = asked;
     let bases = async {
         if ids.is_empty() {
             return Ok(HashMap::new());
@@ -138,7 +147,8 @@ async fn stored(
     // The semaphore is never closed; if it were, there would be no limit, and no harm.
     let _turn = state.listing.acquire().await;
     let rest = state.store.task_page(&asked, ids.clone());
-    match tokio::try_join!(bases, rest, total(state, query)) {
+    let total = total(state, query, generation, ids.clone());
+    match tokio::try_join!(bases, rest, total) {
         Ok((bases, rest, total)) => {
             let versions: Vec<_> = bases.values().chain(&rest).map(version_of_task).collect();
             state.clock.saw(versions).await;
@@ -156,19 +166,16 @@ async fn stored(
     }
 }
 
-async fn total(state: &State, query: &TaskQuery) -> Result<u64, StoreError> {
-    if !query.filter.is_empty() {
-        return state.store.task_count(query.user_id, &query.filter).await;
-    }
-    let count = state.store.task_count(query.user_id, &query.filter);
-    state.totals.try_get_with(query.user_id, count).await.map_err(|error| *error)
-}
-
-/// Whether a stored task is among those that PostgreSQL counts.
-fn is_counted(task: &Task, query: &TaskQuery) -> bool {
-    task.user_id == query.user_id
-        && task.deleted_at.is_none()
-        && matches(&TaskView::of(task.clone()), &query.filter)
+/// How many tasks match in PostgreSQL, those with pending operations (`ids`) left out.
+async fn total(
+    state: &State,
+    query: &TaskQuery,
+    generation: u64,
+    ids: Vec<Uuid>,
+) -> Result<u64, StoreError> {
+    let may_be_kept = query.filter.is_empty() && ids.is_empty();
+    let count = state.store.task_count(query.user_id, &query.filter, ids);
+    if may_be_kept { state.totals.get(query.user_id, generation, count).await } else { count.await }
 }
 
 /// Whether a task is one that is asked for, as far as is known.

@@ -7,12 +7,14 @@ mod gather;
 mod list;
 mod profile;
 mod task;
+mod totals;
 mod view;
 
 pub use gather::{Known, Reader, TaskReader};
 pub use list::{Listed, task_list};
 pub use profile::profile;
 pub use task::{after, pending_create, task};
+pub use totals::Totals;
 pub use view::{Found, ProfileView, TaskView};
 
 use serde::de::DeserializeOwned;

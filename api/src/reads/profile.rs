@@ -18,6 +18,7 @@ use crate::state::State;
 /// If none of PostgreSQL, the cache and the buffer can tell.
 pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>, ApiError> {
     let kind = EntityKind::Profile;
+    let was_up = state.link.is_up();
     let (mut pending, look) =
         pending_and_cached(&state.buffer, &state.cache, kind, &[user_id]).await?;
     let pending = pending.pop().unwrap_or_default();
@@ -36,7 +37,7 @@ pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>,
                 apply_to_profile(&mut profile, operation);
             }
             state.clock.saw([version_of_profile(&profile)]).await;
-            let stale = cached && !state.link.is_up();
+            let stale = cached && !(was_up && state.link.is_up());
             Ok(Found { view: ProfileView::of(&profile), source, stale })
         }
         (None, Some(newest)) => Ok(Found { view: ProfileView::asked(newest), source, stale: true }),

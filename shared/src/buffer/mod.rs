@@ -31,6 +31,7 @@ mod open;
 mod operator;
 mod quarantine;
 mod read;
+mod readers;
 mod record;
 mod rekey;
 mod remove;
@@ -75,6 +76,7 @@ use job::{Job, Purpose, Request, Room};
 use keys::Keys;
 use marks::Marks;
 use open::open_file;
+use readers::Readers;
 use snapshot::{Opened, Snapshot};
 use tables::Tables;
 use tail::Tail;
@@ -133,6 +135,7 @@ pub struct Buffer {
     marks: Arc<Marks>,
     handle: Handle,
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
+    readers: Readers,
     /// Kept, since looking a metric up costs more than counting.
     appended: Counter,
     /// Bounds the memory of reads that decode many operations.
@@ -216,6 +219,8 @@ impl Buffer {
             has_log_failed: false,
             queue: requests,
         };
+        let readers = Readers::start()
+            .map_err(|source| OpenError::Io { path: settings.buffer_path.clone(), source })?;
         let (ending, ended) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("buffer".to_owned())
@@ -231,6 +236,7 @@ impl Buffer {
             marks,
             handle,
             queue: Some(queue),
+            readers,
             appended: metrics::counter!("buffer_appends_total"),
             decoding: Semaphore::new(DECODING),
             scrubbing: tokio::sync::Mutex::new(()),
@@ -310,19 +316,18 @@ impl Buffer {
         }
         loop {
             let opened = opened();
-            let reading = tokio::task::spawn_blocking(move || match Snapshot::take(&opened) {
+            let reading = self.readers.run(move || match Snapshot::take(&opened) {
                 Ok(snapshot) => Ok(work(&snapshot)),
                 Err(error) => Err((error, work)),
             });
-            match reading.await {
-                Ok(Ok(result)) => return Ok(result?),
+            match reading.await? {
+                Ok(result) => return Ok(result?),
                 // When the disk failed, the file could not be opened anew.
-                Ok(Err((redb::Error::PreviousIo, not_done))) if !is_anew => {
+                Err((redb::Error::PreviousIo, not_done)) if !is_anew => {
                     (work, is_anew) = (not_done, true);
                     self.open_anew().await?;
                 }
-                Ok(Err((error, _))) => return Err(error.into()),
-                Err(_) => return Err(BufferError::Unavailable("a read ended early".to_owned())),
+                Err((error, _)) => return Err(error.into()),
             }
         }
     }

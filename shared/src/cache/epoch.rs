@@ -1,24 +1,32 @@
 //! Epochs of the cache: what was put in during another epoch than the present one is not there.
 //!
-//! An epoch is the moment it began, by Redis' clock, which run of Redis it is of, and a random number.
-//! A Redis that was started again may have lost fences, and may remember a state of long ago: whenever
-//! its connection has failed, a process looks whether the epoch is of the present run, and begins a new
-//! one if it is not.
+//! An epoch is the moment it began, by Redis' clock, which run of Redis and which PostgreSQL it is of,
+//! and a random number. A Redis that was started again may have lost fences, and may remember a state
+//! of long ago: whenever its connection has failed, a process looks whether the epoch is of the present
+//! run, and begins a new one if it is not. A PostgreSQL that is another one than the epoch's, or was set
+//! back, may have lost what is cached: a process that meets it begins a new epoch before it reads from
+//! the cache again. While PostgreSQL is away, the epoch that is there counts, whoever began it.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::{Pipeline, Script};
 use uuid::Uuid;
 
 use crate::redis::{Redis, RedisAway};
+use crate::store::{Identity, Lineage};
 
 /// Where Redis keeps the present one.
 pub(super) const EPOCH: &str = "holdfast:cache:epoch";
-/// Characters of an epoch: its beginning (Unix milliseconds), the run of Redis, and a random number.
-pub(super) const LENGTH: usize = RUN.end + 16;
+/// Characters of an epoch: its beginning (Unix milliseconds), the run of Redis, the PostgreSQL, and a
+/// random number. One of another length was begun by another version of this program.
+pub(super) const LENGTH: usize = POSTGRES.end + 16;
 const BEGINNING: Range<usize> = 0..13;
 const RUN: Range<usize> = 13..29;
+const POSTGRES: Range<usize> = 29..53;
+/// The PostgreSQL of an epoch that was begun while it was away.
+const UNKNOWN: &str = "000000000000000000000000";
 
 /// KEYS: the epoch. ARGV: the run and a random number.
 const BEGIN: &str = r"
@@ -31,16 +39,22 @@ return redis.call('SET', KEYS[1], string.format('%013d', now) .. ARGV[1])";
 pub(super) struct Epochs {
     redis: Redis,
     begin: Script,
-    /// Whether the epoch is known to be of the run of Redis that is connected.
-    of_this_run: AtomicBool,
+    lineage: Arc<Lineage>,
+    /// Which generation of [`Lineage`] the epoch is known to be good for, on the run of Redis that is
+    /// connected, plus one; 0 if it is in doubt.
+    good_for: AtomicU64,
+    /// How many setbacks of PostgreSQL have been followed by a new epoch.
+    setbacks: AtomicU64,
 }
 
 impl Epochs {
-    pub(super) fn new(redis: Redis) -> Self {
-        Self { redis, begin: Script::new(BEGIN), of_this_run: AtomicBool::new(false) }
+    pub(super) fn new(redis: Redis, lineage: Arc<Lineage>) -> Self {
+        let (good_for, setbacks) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { redis, begin: Script::new(BEGIN), lineage, good_for, setbacks }
     }
 
-    /// Makes sure that there is an epoch, of the run of Redis that is connected.
+    /// Makes sure that there is an epoch, of the run of Redis that is connected and of the PostgreSQL
+    /// that was met last.
     ///
     /// # Errors
     /// If Redis is away.
@@ -48,22 +62,32 @@ impl Epochs {
         if self.is_known() {
             return Ok(());
         }
+        let seen = self.lineage.seen();
         let (run, epoch) = self.run_and_epoch().await?;
-        if epoch.as_ref().and_then(|epoch| epoch.get(RUN)) != Some(&run) {
-            self.begin(&run).await?;
+        let is_good = epoch
+            .as_ref()
+            .is_some_and(|epoch| epoch.get(RUN) == Some(&run) && is_of(epoch, seen.identity));
+        if !is_good || self.setbacks.load(Ordering::Acquire) != seen.setbacks {
+            self.begin(&run, seen.identity).await?;
+            self.setbacks.store(seen.setbacks, Ordering::Release);
         }
-        self.of_this_run.store(true, Ordering::Release);
+        self.good_for.store(seen.generation + 1, Ordering::Release);
         Ok(())
     }
 
     /// Whether nothing has happened since [`Epochs::find`] that puts its finding in doubt.
-    pub(super) fn is_known(&self) -> bool {
-        self.of_this_run.load(Ordering::Acquire)
+    fn is_known(&self) -> bool {
+        self.good_for.load(Ordering::Acquire) == self.lineage.seen().generation + 1
+    }
+
+    /// Whether this is the epoch that [`Epochs::find`] has found or begun, as far as can be told.
+    pub(super) fn is_present(&self, epoch: &str) -> bool {
+        self.is_known() && is_of(epoch, self.lineage.seen().identity)
     }
 
     /// Redis may have been started again, or have lost its memory.
     pub(super) fn doubt(&self) {
-        self.of_this_run.store(false, Ordering::Release);
+        self.good_for.store(0, Ordering::Release);
     }
 
     /// Begins a new epoch.
@@ -71,8 +95,9 @@ impl Epochs {
     /// # Errors
     /// If Redis is away: it may have begun all the same.
     pub(super) async fn renew(&self) -> Result<(), RedisAway> {
+        let identity = self.lineage.seen().identity;
         let (run, _) = self.run_and_epoch().await?;
-        self.begin(&run).await
+        self.begin(&run, identity).await
     }
 
     /// Which run of Redis is connected, and the epoch that it has.
@@ -84,12 +109,19 @@ impl Epochs {
         Ok((run.ok_or(RedisAway)?.to_owned(), epoch))
     }
 
-    async fn begin(&self, run: &str) -> Result<(), RedisAway> {
+    async fn begin(&self, run: &str, identity: Option<Identity>) -> Result<(), RedisAway> {
+        let postgres = identity.map_or_else(|| UNKNOWN.to_owned(), |identity| identity.to_string());
         let random = Uuid::new_v4().simple().to_string();
         let mut begin = self.begin.key(EPOCH);
-        begin.arg(format!("{run}{}", &random[..LENGTH - RUN.end]));
+        begin.arg(format!("{run}{postgres}{}", &random[..LENGTH - POSTGRES.end]));
         self.redis.run::<String>(&begin).await.map(drop)
     }
+}
+
+/// Whether an epoch is of this PostgreSQL, or may be.
+fn is_of(epoch: &str, identity: Option<Identity>) -> bool {
+    let of = |identity: Identity| epoch.get(POSTGRES) == Some(identity.to_string().as_str());
+    epoch.len() == LENGTH && identity.is_none_or(of)
 }
 
 /// When an epoch began, by Redis' clock (Unix milliseconds); `None` if this is none.

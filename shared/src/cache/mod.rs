@@ -3,7 +3,8 @@
 //! Who finds an entity in PostgreSQL puts it into the cache; who is going to change one there takes it
 //! out first. What was taken out leaves a fence for some seconds, which keeps everyone who asked
 //! PostgreSQL before the change was committed from putting the old state back: what is put in is of the
-//! last few seconds, by Redis' own clock. Should Redis not do that, all that is cached has to go: an
+//! last few seconds, by Redis' own clock, and the fence lasts longer than that after the last moment at
+//! which the change can be committed, even if its process is dead by then. Should Redis not do that, all that is cached has to go: an
 //! operation in the buffer says so, and while one waits no process of this host reads the cache. Should
 //! the buffer not take that, this process does not read it for as long as its entries may live.
 //!
@@ -28,6 +29,7 @@ use crate::buffer::{Buffer, BufferError, Waiting};
 use crate::domain::{Actor, Change, Clock, EntityKind, Lane, Operation, Role};
 use crate::redis::{Redis, RedisAway};
 use crate::settings::{RedisSettings, SettingsError};
+use crate::store::Store;
 use epoch::{EPOCH, Epochs};
 
 /// How long a connection or an answer may take: PostgreSQL is hardly slower.
@@ -39,16 +41,23 @@ const KEEPING: Duration = Duration::from_millis(300);
 /// Bytes of an entry at the most: what is larger is read from PostgreSQL. Room for a profile with the
 /// largest preferences.
 const LARGEST: usize = 10 << 10;
-/// How long what was taken out cannot be put in.
-const FENCE: Duration = Duration::from_secs(5);
 /// For how long after a look what PostgreSQL has told since then may be put in.
 const FRESH: Duration = Duration::from_secs(3);
-/// How long after its fence a change may be committed, so that the fence outlasts what was read
-/// before it: less than the difference of the two.
+/// How long after its fence a change may be committed before the fence is put up once more. For so long
+/// nothing is put into a new epoch, since Redis may have lost the fences of just before.
 const COMMITTED: Duration = Duration::from_millis(1500);
 /// Operations that wait for a new epoch at the most. The first may be on its way, so that it comes
 /// before a change of now; what stands behind it does not.
 const WAITING: usize = 2;
+
+/// KEYS: entities. ARGV: how long the fence lasts (ms). One of another process that lasts longer stays.
+const FENCE: &str = r"
+for i = 1, #KEYS do
+    if redis.call('STRLEN', KEYS[i]) > 0 or redis.call('PTTL', KEYS[i]) < tonumber(ARGV[1]) then
+        redis.call('SET', KEYS[i], '', 'PX', ARGV[1])
+    end
+end
+return 1";
 
 /// KEYS: the epoch, entities. ARGV: the epoch and the time (ms) of the look, how much later it may be
 /// (ms), lifetime (ms), entries. An empty entry is a fence.
@@ -70,8 +79,12 @@ pub struct EntityCache {
     /// A connection of their own, so that they do not wait for what others read.
     fences: Redis,
     lifetime: Duration,
+    /// How long what was taken out cannot be put in: until after the last commit of what was begun then,
+    /// and as long again as what was read before it may be put in.
+    fence: Duration,
     epochs: Epochs,
     fill: Script,
+    put_up: Script,
     /// Until when this process does not read it.
     distrusted: Mutex<Option<Instant>>,
     /// Its operations have their own lane, so they need no clock but their own.
@@ -103,20 +116,22 @@ pub struct Fenced {
 
 impl EntityCache {
     /// The cache in the Redis of these settings, over connections of its own: it waits for less than
-    /// others do.
+    /// others do. It is of the PostgreSQL that `store` reaches, and takes note of what that writes.
     ///
     /// # Errors
     /// If the address cannot be read.
-    pub fn new(settings: &RedisSettings) -> Result<Self, SettingsError> {
+    pub fn new(settings: &RedisSettings, store: &Store) -> Result<Self, SettingsError> {
         let counter = |result| metrics::counter!("cache_requests_total", "result" => result);
         let redis = Redis::with_timeout(settings, TIMEOUT)?;
         Ok(Self {
-            epochs: Epochs::new(redis.clone()),
+            epochs: Epochs::new(redis.clone(), store.lineage()),
             redis,
             fences: Redis::with_timeout(settings, FENCE_TIMEOUT)?,
             lifetime: settings.cache_lifetime(),
+            fence: store.longest_write().max(COMMITTED).saturating_add(FRESH),
             distrusted: Mutex::new(None),
             fill: Script::new(FILL),
+            put_up: Script::new(FENCE),
             clock: Arc::default(),
             hits: counter("hit"),
             misses: counter("miss"),
@@ -159,9 +174,10 @@ impl EntityCache {
         }
         type Entries = ((u64, u64), Vec<Option<String>>);
         let ((seconds, micros), mut entries): Entries = self.redis.ask_once(&ask).await?;
-        // Another look may have met the end of that run while this one was on its way.
+        // Another look may have met the end of that run, or another PostgreSQL, while this one was on
+        // its way.
         let epoch = entries.first_mut().and_then(Option::take);
-        let (Some(epoch), true) = (epoch, self.epochs.is_known()) else {
+        let Some(epoch) = epoch.filter(|epoch| self.epochs.is_present(epoch)) else {
             self.epochs.doubt();
             return Ok(None);
         };
@@ -252,11 +268,16 @@ impl EntityCache {
         if entities.is_empty() || self.lifetime.is_zero() {
             return Ok(());
         }
-        let mut fences = Pipeline::new();
+        let mut put_up = self.put_up.prepare_invoke();
         for entity in entities {
-            fences.cmd("SET").arg(key(*entity)).arg("").arg("PX").arg(millis(FENCE)).ignore();
+            put_up.key(key(*entity));
         }
-        self.fences.ask(&fences).await
+        put_up.arg(millis(self.fence));
+        // A broken connection is made again by the call that fails.
+        match self.fences.run::<u8>(&put_up).await {
+            Ok(_) => Ok(()),
+            Err(RedisAway) => self.fences.run::<u8>(&put_up).await.map(drop),
+        }
     }
 
     async fn keep_in_mind(&self, buffer: &Buffer) -> Result<(), BufferError> {

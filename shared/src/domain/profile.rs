@@ -234,11 +234,10 @@ impl Profile {
         }
     }
 
-    /// The role that counts for a user whose token says `claimed`: an admin's word, once one was
-    /// given, else the token's.
+    /// The role that an admin has given, once one has: it counts over the token's.
     #[must_use]
-    pub fn role_over(&self, claimed: Role) -> Role {
-        if self.versions.role == Version::NONE { claimed } else { self.role }
+    pub fn given_role(&self) -> Option<Role> {
+        (self.versions.role != Version::NONE).then_some(self.role)
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::creates::CreateRows;
@@ -15,7 +16,7 @@ use super::lookup::{profile_of, task_of};
 use super::statements::{
     LEDGER, LedgerRows, PROFILES, ProfileRows, READ_PROFILES, READ_TASKS, TASKS, TaskRows,
 };
-use super::{Class, Store, StoreError, column, ids, within};
+use super::{Class, Store, StoreError, column, within};
 use crate::domain::{
     Change, Clock, EntityKind, Lane, Operation, Outcome, Profile, ProfileVersions, Refusal,
     Standing, Task, TaskVersions, Version, apply_to_profile, apply_to_task,
@@ -77,6 +78,7 @@ impl Store {
         let mut run = Run {
             store: self,
             source,
+            deadline: self.deadline(),
             effects: vec![Effect::default(); operations.len()],
             settled: vec![false; operations.len()],
             operations,
@@ -95,6 +97,8 @@ impl Store {
 struct Run<'a> {
     store: &'a Store,
     source: Source<'a>,
+    /// When it is too late for a statement to begin, by PostgreSQL's clock.
+    deadline: DateTime<Utc>,
     operations: &'a mut [Operation],
     /// What folding came to; of no account until settled.
     effects: Vec<Effect>,
@@ -237,15 +241,14 @@ impl Run<'_> {
             return Ok(Vec::new());
         }
         let ledger = ledger.values(&self.store.node);
-        let rows = match lanes.first().map(|(lane, _)| lane.kind) {
-            Some(EntityKind::Profile) => self.store.rows(PROFILES, profiles.values(ledger)).await?,
+        let (statement, values) = match lanes.first().map(|(lane, _)| lane.kind) {
+            Some(EntityKind::Profile) => (PROFILES, profiles.values(ledger)),
             Some(kind @ (EntityKind::Session | EntityKind::Cache)) => {
-                let entity = [kind.as_str().into()];
-                self.store.rows(LEDGER, ledger.into_iter().chain(entity).collect()).await?
+                (LEDGER, ledger.into_iter().chain([kind.as_str().into()]).collect())
             }
-            Some(EntityKind::Task) | None => self.store.rows(TASKS, tasks.values(ledger)).await?,
+            Some(EntityKind::Task) | None => (TASKS, tasks.values(ledger)),
         };
-        let done = ids(&rows)?;
+        let done = self.store.written(statement, values, self.deadline).await?;
         let again = |(lane, _): &&LaneOf| written.contains(lane) && !done.contains(&lane.id);
         Ok(lanes.into_iter().filter(again).cloned().collect())
     }
@@ -260,7 +263,7 @@ impl Run<'_> {
                 rows.push(task, &self.operations[*position]);
             }
         }
-        let done = self.store.create(rows).await?;
+        let done = self.store.create(rows, self.deadline).await?;
         Ok(lanes.into_iter().filter(|(lane, _)| !done.contains(&lane.id)).cloned().collect())
     }
 

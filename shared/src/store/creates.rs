@@ -11,7 +11,7 @@ use sea_orm::Value;
 use uuid::Uuid;
 
 use super::statements::TaskColumns;
-use super::{Store, StoreError, ids};
+use super::{Store, StoreError};
 use crate::domain::{Action, Operation, OperationState, Task};
 
 /// Users of whom it is remembered that they are there.
@@ -21,11 +21,14 @@ macro_rules! creates {
     ($users:literal) => {
         concat!(
             r"
-WITH t AS (
+WITH late AS MATERIALIZED (
+    SELECT clock_timestamp() > $13::timestamptz AS passed
+), t AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bool[], $5::text[], $6::text[],
         $7::uuid[], $8::uuid[], $9::timestamptz[])
     AS t (id, user_id, title, described, description, status, version, operation_id, accepted_at)
-    WHERE NOT EXISTS (SELECT FROM users u WHERE u.id = t.user_id AND u.status = 'suspended')
+    WHERE NOT (SELECT passed FROM late)
+        AND NOT EXISTS (SELECT FROM users u WHERE u.id = t.user_id AND u.status = 'suspended')
 )",
             $users,
             r", created AS (
@@ -42,7 +45,8 @@ WITH t AS (
     SELECT operation_id, user_id, 'task', id, $10, $11, accepted_at, clock_timestamp(), $12
     FROM t WHERE (id IN (SELECT id FROM created)) IS TRUE
 )
-SELECT id FROM created"
+SELECT id FROM created
+UNION ALL SELECT NULL::uuid FROM late WHERE passed"
         )
     };
 }
@@ -92,14 +96,17 @@ impl SeenUsers {
 impl Store {
     /// Creates tasks; those that were created. None if one was there already, as when an
     /// acknowledgement was lost.
-    pub(super) async fn create(&self, rows: CreateRows) -> Result<HashSet<Uuid>, StoreError> {
+    pub(super) async fn create(
+        &self,
+        rows: CreateRows,
+        deadline: DateTime<Utc>,
+    ) -> Result<HashSet<Uuid>, StoreError> {
         let users = rows.tasks.users();
         let number = users.len();
         let unseen = (!self.seen.has_all(users)).then(|| users.to_vec());
         let statement = if unseen.is_none() { CREATES } else { CREATES_OF_NEW_USERS };
-        match self.rows(statement, rows.values(&self.node)).await {
+        match self.written(statement, rows.values(&self.node), deadline).await {
             Ok(created) => {
-                let created = ids(&created)?;
                 if let Some(unseen) = unseen.filter(|_| created.len() == number) {
                     self.seen.remember(unseen);
                 }

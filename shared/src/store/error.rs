@@ -34,6 +34,10 @@ pub enum StoreError {
     /// No answer came in time.
     #[error("PostgreSQL did not answer in time")]
     TimedOut,
+    /// A statement began after its deadline, and did nothing: it was held up on its way, or a clock was
+    /// set.
+    #[error("a statement reached PostgreSQL too late")]
+    Late,
     /// PostgreSQL answered with an error.
     #[error("PostgreSQL refused with SQLSTATE {0}")]
     Refused(SqlState),
@@ -103,7 +107,8 @@ impl StoreError {
     #[must_use]
     pub const fn class(self) -> Class {
         match self {
-            Self::Unreachable => Class::Unavailable,
+            // A probe reads PostgreSQL's clock anew.
+            Self::Unreachable | Self::Late => Class::Unavailable,
             Self::Broken | Self::TimedOut => Class::Unknown,
             Self::Refused(state) => state.class(),
             // Of one row that this program does not understand: others may well be understood.

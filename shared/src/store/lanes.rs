@@ -52,6 +52,7 @@ pub(super) fn blame(error: StoreError) -> Option<Refusal> {
         StoreError::Unreachable
         | StoreError::Broken
         | StoreError::TimedOut
+        | StoreError::Late
         | StoreError::Contended
         | StoreError::Shape => *b"SHAPE",
     };

@@ -10,11 +10,13 @@ mod creates;
 mod error;
 mod held;
 mod lanes;
+mod lineage;
 mod link;
 mod lookup;
 mod page;
 mod probe;
 mod purge;
+mod skew;
 mod statements;
 
 use std::collections::HashSet;
@@ -22,6 +24,7 @@ use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{ConnectOptions, Database, DatabaseConnection, QueryResult, Value};
 use secrecy::{ExposeSecret, SecretString};
@@ -29,6 +32,7 @@ use uuid::Uuid;
 
 pub use apply::{Applied, Effect, Entity, Source};
 pub use error::{Class, SqlState, StoreError};
+pub use lineage::{Identity, Lineage, Seen};
 pub use link::{Link, LinkState};
 pub use lookup::LedgerEntry;
 pub use page::{PageStart, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
@@ -36,6 +40,10 @@ pub use page::{PageStart, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
 use crate::settings::{SettingsError, StoreSettings};
 use creates::SeenUsers;
 use held::Connections;
+use skew::Skew;
+
+/// How much later than meant a deadline may be, as this process cannot know PostgreSQL's clock exactly.
+const CLOCK_ERROR: Duration = Duration::from_millis(500);
 
 /// How one process uses PostgreSQL.
 #[derive(Clone, Debug)]
@@ -55,9 +63,12 @@ pub struct Store {
     options: ConnectOptions,
     connections: RwLock<Arc<Connections>>,
     seen: SeenUsers,
+    skew: Skew,
+    lineage: Arc<Lineage>,
     node: String,
     write_timeout: Duration,
     read_timeout: Duration,
+    statement_timeout: Duration,
 }
 
 impl Store {
@@ -69,13 +80,14 @@ impl Store {
         let url = settings.url();
         check_url(&url)?;
         let read_timeout = Duration::from_millis(settings.db_read_timeout_ms);
+        let statement_timeout = usage.write_timeout.max(read_timeout);
         let mut options = ConnectOptions::new(url.expose_secret());
         options
             .connect_lazy(true)
             .max_connections(settings.db_max_connections.max(1))
             .acquire_timeout(Duration::from_millis(settings.db_connect_timeout_ms))
             .test_before_acquire_if_idle_for(Duration::from_secs(5))
-            .statement_timeout(usage.write_timeout.max(read_timeout))
+            .statement_timeout(statement_timeout)
             .set_application_name(usage.application_name)
             .sqlx_logging(false)
             .map_sqlx_postgres_opts(move |options| with_session(options, usage.lock_timeout));
@@ -84,9 +96,12 @@ impl Store {
             options,
             connections: RwLock::new(connections),
             seen: SeenUsers::default(),
+            skew: Skew::default(),
+            lineage: Arc::default(),
             node: settings.node(),
             write_timeout: usage.write_timeout,
             read_timeout,
+            statement_timeout,
         })
     }
 
@@ -98,6 +113,40 @@ impl Store {
 
     fn connections(&self) -> Arc<Connections> {
         Arc::clone(&self.connections.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Which PostgreSQL this process has met.
+    #[must_use]
+    pub fn lineage(&self) -> Arc<Lineage> {
+        Arc::clone(&self.lineage)
+    }
+
+    /// How long after the call of [`Store::apply`] something of it may still be committed at the most,
+    /// whatever becomes of this process: what begins before the deadline may run for as long as
+    /// PostgreSQL lets a statement run.
+    #[must_use]
+    pub fn longest_write(&self) -> Duration {
+        self.write_timeout.saturating_add(self.statement_timeout).saturating_add(CLOCK_ERROR)
+    }
+
+    /// The deadline of what is begun now, by PostgreSQL's clock.
+    fn deadline(&self) -> DateTime<Utc> {
+        let offset = TimeDelta::microseconds(self.clock_offset());
+        let limit = TimeDelta::from_std(self.write_timeout).unwrap_or(TimeDelta::MAX);
+        let deadline = Utc::now().checked_add_signed(limit);
+        deadline.and_then(|at| at.checked_add_signed(offset)).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+
+    /// Runs a statement that applies operations; the entities that were written.
+    async fn written(
+        &self,
+        sql: &'static str,
+        mut values: Vec<Value>,
+        deadline: DateTime<Utc>,
+    ) -> Result<HashSet<Uuid>, StoreError> {
+        values.push(deadline.into());
+        let rows = self.rows(sql, values).await?;
+        rows.iter().map(|row| column::<Option<Uuid>>(row, "id")?.ok_or(StoreError::Late)).collect()
     }
 
     async fn rows(
@@ -162,9 +211,4 @@ fn with_session(options: PgConnectOptions, lock_timeout: Duration) -> PgConnectO
 /// The value of a column.
 fn column<T: sea_orm::TryGetable>(row: &QueryResult, name: &str) -> Result<T, StoreError> {
     row.try_get("", name).map_err(|_| StoreError::Shape)
-}
-
-/// The ids that a statement returns.
-fn ids(rows: &[QueryResult]) -> Result<HashSet<Uuid>, StoreError> {
-    rows.iter().map(|row| column(row, "id")).collect()
 }

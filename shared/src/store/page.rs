@@ -15,7 +15,7 @@ SELECT id, user_id, title, description, status, title_version, description_versi
     status_version, deleted_at, created_at, updated_at
 FROM tasks WHERE user_id = $1 AND deleted_at IS NULL AND id <> ALL($2)";
 
-const COUNT: &str = "SELECT count(*) AS total FROM tasks WHERE user_id = $1 AND deleted_at IS NULL";
+const COUNTED: &str = "user_id = $1 AND deleted_at IS NULL";
 
 /// Which of a user's tasks are asked for. What is `None` matches all.
 #[derive(Clone, Debug, Default)]
@@ -116,13 +116,29 @@ impl Store {
         self.read(sql, values).await?.iter().map(task_of).collect()
     }
 
-    /// How many tasks a user has.
+    /// How many tasks a user has, as if those in `without` were not there. Both are counted in one state
+    /// of the database.
     ///
     /// # Errors
     /// If PostgreSQL does not answer in time, or answers with an error.
-    pub async fn task_count(&self, user_id: Uuid, filter: &TaskFilter) -> Result<u64, StoreError> {
-        let (mut sql, mut values) = (COUNT.to_owned(), vec![user_id.into()]);
-        filter.narrow(&mut sql, &mut values);
+    pub async fn task_count(
+        &self,
+        user_id: Uuid,
+        filter: &TaskFilter,
+        without: Vec<Uuid>,
+    ) -> Result<u64, StoreError> {
+        let (mut counted, mut values) = (COUNTED.to_owned(), vec![user_id.into()]);
+        filter.narrow(&mut counted, &mut values);
+        let mut sql = format!("SELECT (SELECT count(*) FROM tasks WHERE {counted})");
+        if !without.is_empty() {
+            values.push(without.into());
+            let ids = values.len();
+            // By their keys: to compare each of a user's tasks with each of these would take long.
+            sql.push_str(&format!(
+                " - (SELECT count(*) FROM tasks WHERE id = ANY(${ids}) AND {counted})"
+            ));
+        }
+        sql.push_str(" AS total");
         let rows = self.read(sql, values).await?;
         let total: i64 = rows.first().map_or(Ok(0), |row| column(row, "total"))?;
         Ok(u64::try_from(total).unwrap_or(0))

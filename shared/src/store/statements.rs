@@ -10,6 +10,10 @@
 //! return the entities that were written; a lane that is missing met another writer and is folded
 //! again on what that one left behind.
 //!
+//! Each has a deadline, by PostgreSQL's clock, as its last parameter. A statement that was held up on
+//! its way, and begins after it, finds nothing to do and returns a null id: the process that sent it
+//! may be gone, and nobody protects the cache from what it changes any more.
+//!
 //! Plans are kept from a time when tables were empty, and must be good when they are not: conditions are
 //! written so that rows can only be found by key (a partial index that seemed empty was read from end to
 //! end with each batch).
@@ -24,18 +28,22 @@ use crate::domain::{
 
 /// Writes tasks and their ledger rows; users are made on first sight, suspended ones are left out.
 pub(super) const TASKS: &str = r"
-WITH t AS (
+WITH late AS MATERIALIZED (
+    SELECT clock_timestamp() > $25::timestamptz AS passed
+), t AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bool[], $5::text[], $6::text[],
         $7::uuid[], $8::uuid[], $9::uuid[], $10::bool[], $11::timestamptz[], $12::timestamptz[],
         $13::timestamptz[], $14::uuid[], $15::uuid[], $16::uuid[])
     AS t (id, user_id, title, described, description, status,
         title_version, description_version, status_version, deleted, deleted_at, created_at,
         updated_at, was_title, was_description, was_status)
-    WHERE NOT EXISTS (SELECT FROM users u WHERE u.id = t.user_id AND u.status = 'suspended')
+    WHERE NOT (SELECT passed FROM late)
+        AND NOT EXISTS (SELECT FROM users u WHERE u.id = t.user_id AND u.status = 'suspended')
 ), o AS (
     SELECT * FROM unnest($17::uuid[], $18::uuid[], $19::uuid[], $20::text[], $21::text[],
         $22::timestamptz[], $23::bool[])
     WITH ORDINALITY AS o (id, user_id, entity_id, action, outcome, accepted_at, with_row, place)
+    WHERE NOT (SELECT passed FROM late)
 ), seen AS (
     INSERT INTO users (id) SELECT DISTINCT user_id FROM o ORDER BY 1 ON CONFLICT (id) DO NOTHING
 ), created AS (
@@ -75,22 +83,27 @@ WITH t AS (
     ORDER BY place
     ON CONFLICT (id) DO NOTHING
 )
-SELECT id FROM done";
+SELECT id FROM done
+UNION ALL SELECT NULL::uuid FROM late WHERE passed";
 
 /// Writes profiles and their ledger rows. A role or a standing that no operation has set stays as it
 /// is. Tasks of erased users are removed apart ([`Store::purge_erased`]), as many as there may be.
 ///
 /// [`Store::purge_erased`]: super::Store::purge_erased
 pub(super) const PROFILES: &str = r"
-WITH p AS (
+WITH late AS MATERIALIZED (
+    SELECT clock_timestamp() > $21::timestamptz AS passed
+), p AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::uuid[],
         $7::uuid[], $8::bool[], $9::timestamptz[], $10::uuid[], $11::uuid[], $12::uuid[])
     AS p (id, role, status, preferences, role_version, status_version, preferences_version,
         erased, updated_at, was_role, was_status, was_preferences)
+    WHERE NOT (SELECT passed FROM late)
 ), o AS (
     SELECT * FROM unnest($13::uuid[], $14::uuid[], $15::uuid[], $16::text[], $17::text[],
         $18::timestamptz[], $19::bool[])
     WITH ORDINALITY AS o (id, user_id, entity_id, action, outcome, accepted_at, with_row, place)
+    WHERE NOT (SELECT passed FROM late)
 ), done AS (
     INSERT INTO users (id, role, status, preferences, role_version, status_version,
         preferences_version, erased_at, created_at, updated_at)
@@ -120,14 +133,18 @@ WITH p AS (
     ORDER BY place
     ON CONFLICT (id) DO NOTHING
 )
-SELECT id FROM done";
+SELECT id FROM done
+UNION ALL SELECT NULL::uuid FROM late WHERE passed";
 
 /// Writes the ledger rows of what has taken effect on entities of a kind that is not in PostgreSQL.
 pub(super) const LEDGER: &str = r"
-WITH o AS (
+WITH late AS MATERIALIZED (
+    SELECT clock_timestamp() > $10::timestamptz AS passed
+), o AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[],
         $6::timestamptz[], $7::bool[])
     WITH ORDINALITY AS o (id, user_id, entity_id, action, outcome, accepted_at, with_row, place)
+    WHERE NOT (SELECT passed FROM late)
 ), noted AS (
     INSERT INTO operations (id, user_id, entity, entity_id, action, outcome, accepted_at,
         applied_at, node)
@@ -136,7 +153,8 @@ WITH o AS (
     ORDER BY place
     ON CONFLICT (id) DO NOTHING
 )
-SELECT entity_id AS id FROM o";
+SELECT entity_id AS id FROM o
+UNION ALL SELECT NULL::uuid FROM late WHERE passed";
 
 /// For each operation on a task: its ledger row, the standing of its user, the task.
 pub(super) const READ_TASKS: &str = r"

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::WriteError;
+use super::generations::{Generations, counted_user};
 use super::known::KnownTasks;
 use crate::buffer::{Buffer, BufferError, LaneEnd};
 use crate::domain::{
@@ -21,6 +22,7 @@ pub(super) struct Admission {
     pub(super) buffer: Arc<Buffer>,
     pub(super) link: Arc<Link>,
     pub(super) known: KnownTasks,
+    pub(super) generations: Generations,
     pub(super) clock: Arc<Clock>,
 }
 
@@ -31,16 +33,32 @@ impl Admission {
     pub(super) async fn append(&self, operation: Operation) -> Result<Version, WriteError> {
         if operation.if_match().is_none() {
             self.check(&operation).await?;
-            return Ok(self.buffer.append(operation, Some(Arc::clone(&self.clock))).await?);
+            return Ok(self.put(operation, Some(Arc::clone(&self.clock))).await?);
         }
+        let user_id = counted_user(&operation);
         for _ in 0..CHECKS {
             let end = self.check(&operation).await?;
             let clock = Arc::clone(&self.clock);
-            if let Some(id) = self.buffer.append_at(operation.clone(), clock, end).await? {
+            let appended = self.buffer.append_at(operation.clone(), clock, end).await;
+            self.generations.begin(user_id);
+            if let Some(id) = appended? {
                 return Ok(id);
             }
         }
         Err(BufferError::Timeout.into())
+    }
+
+    /// Puts an operation into the buffer as it is.
+    pub(super) async fn put(
+        &self,
+        operation: Operation,
+        clock: Option<Arc<Clock>>,
+    ) -> Result<Version, BufferError> {
+        let user_id = counted_user(&operation);
+        let appended = self.buffer.append(operation, clock).await;
+        // Replay may bring it to PostgreSQL at any moment from now on.
+        self.generations.begin(user_id);
+        appended
     }
 
     /// Refuses a change of a task that is known to be deleted, somebody else's, or of another

@@ -8,6 +8,7 @@ use futures::future::join_all;
 use tokio::sync::oneshot;
 
 use super::admission::Admission;
+use super::generations::counted_user;
 use super::{WriteError, Written};
 use crate::buffer::{BeforeWriting, BufferError};
 use crate::cache::EntityCache;
@@ -107,6 +108,10 @@ impl Flusher {
         // If it was in vain, this process knows, and says so.
         let _ = self.cache.changed(fenced, &self.admission.buffer).await;
         self.remember(&effects).await;
+        // Whatever the outcome: some of it may have been committed.
+        for operation in &operations {
+            self.admission.generations.begin(counted_user(operation));
+        }
         let mut unfinished = Vec::new();
         for ((operation, reply), effect) in operations.into_iter().zip(replies).zip(effects) {
             match verdict(&operation, effect) {
@@ -158,11 +163,9 @@ impl Flusher {
             Sent::Settled if operation.if_match().is_some() => admission.append(operation).await,
             Sent::Settled => {
                 let clock = Some(Arc::clone(self.clock.of_process()));
-                Ok(admission.buffer.append(operation, clock).await?)
+                Ok(admission.put(operation, clock).await?)
             }
-            Sent::Perhaps => {
-                admission.buffer.append(operation, None).await.map_err(WriteError::Unknown)
-            }
+            Sent::Perhaps => admission.put(operation, None).await.map_err(WriteError::Unknown),
         }
     }
 }

@@ -9,12 +9,14 @@
 
 mod admission;
 mod flusher;
+mod generations;
 mod known;
 
 use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use crate::buffer::{Buffer, BufferError};
 use crate::cache::EntityCache;
@@ -25,6 +27,7 @@ use crate::online::OnlineNotes;
 use crate::store::{Entity, Link, Store};
 use admission::Admission;
 use flusher::{Flusher, Ticket};
+use generations::Generations;
 pub use known::KnownTasks;
 
 /// Statements on their way at once; each serves the lanes that hash to it, so that operations of
@@ -91,6 +94,7 @@ impl Writes {
             buffer,
             link,
             known: KnownTasks::default(),
+            generations: Generations::default(),
             clock: Arc::clone(clock.of_process()),
         });
         let flusher = Arc::new(Flusher { admission: Arc::clone(&admission), notes, cache, clock });
@@ -125,7 +129,15 @@ impl Writes {
     /// If the buffer does not take it.
     pub async fn keep(&self, operation: Operation) -> Result<Version, WriteError> {
         let clock = Some(Arc::clone(&self.admission.clock));
-        Ok(self.admission.buffer.append(operation, clock).await?)
+        Ok(self.admission.put(operation, clock).await?)
+    }
+
+    /// The generation of a user's set of tasks: another one whenever a write through this process, which
+    /// may have changed how many there are, is about to be answered. A count is good for as long as the
+    /// generation is the one from before it began.
+    #[must_use]
+    pub fn generation(&self, user_id: Uuid) -> u64 {
+        self.admission.generations.of(user_id)
     }
 
     /// Tasks as this process last committed them.

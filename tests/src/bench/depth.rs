@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::fill::fill;
+use super::fill::{Filled, fill};
 use super::growth::OfDepth;
 use super::plan::Plan;
 use super::report::Report;
@@ -23,27 +23,29 @@ const STOP: Duration = Duration::from_secs(10);
 const WARM_UP: Duration = Duration::from_secs(1);
 /// What a record has beside its payload (bytes): a header and two checksums.
 const RECORD_OVERHEAD: u64 = 73 + 2 * 4;
-/// For the worker to look at the buffer a few times.
-const SETTLE: Duration = Duration::from_secs(3);
 
 pub(super) async fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let mut deep = stage::without_postgres().await;
     if plan.grows() {
         report.growth.append = growth(plan, &mut deep).await?;
     }
-    let deepest = plan.sizes.deepest();
-    let stats = fill(&deep.buffer_path(), plan.sizes.users_in_buffer, deepest).await?;
+    empty(&mut deep)?;
+    deep.api.start().await?;
+    deep.worker.start().await?;
+    fill(plan, &deep, plan.sizes.deepest()).await?;
+    if plan.wants("append-depth") {
+        append(plan, &mut deep, report).await?;
+    }
+    report.note("memory-api", peak(&mut deep.api)?, None);
+    report.note("memory-worker", peak(&mut deep.worker)?, None);
+    let filled = Filled::of(&deep).await?;
+    for process in [&mut deep.worker, &mut deep.api] {
+        process.terminate(STOP).await?;
+    }
     let size = std::fs::metadata(deep.buffer_path())?.len();
-    let payload = stats.bytes - stats.pending * RECORD_OVERHEAD;
+    let payload = filled.bytes - filled.pending * RECORD_OVERHEAD;
     report.note("file-size", size as f64 / MEGABYTE, Some(payload as f64 / MEGABYTE));
     report.rounds("open", open(plan, &mut deep).await?, None);
-    if plan.wants_any(&["append-depth", "memory-api", "memory-worker"]) {
-        deep.worker.start().await?;
-        append(plan, &mut deep, report).await?;
-        tokio::time::sleep(SETTLE).await;
-        report.note("memory-api", resident(&mut deep.api)?, None);
-        report.note("memory-worker", resident(&mut deep.worker)?, None);
-    }
     Ok(())
 }
 
@@ -95,8 +97,8 @@ async fn growth(plan: &Plan, world: &mut World) -> anyhow::Result<Vec<OfDepth>> 
     let mut points = Vec::new();
     for depth in plan.sizes.depths {
         empty(world)?;
-        let pending = fill(&world.buffer_path(), plan.sizes.users_in_buffer, depth).await?.pending;
         world.api.start().await?;
+        let pending = fill(plan, world, depth).await?.pending;
         let target = Server::Ours(world).creates(plan, CONNECTIONS)?;
         let run = target.load(plan, plan.round()).await?;
         anyhow::ensure!(!run.errors.any(), "{:?}", run.errors);
@@ -106,11 +108,11 @@ async fn growth(plan: &Plan, world: &mut World) -> anyhow::Result<Vec<OfDepth>> 
     Ok(points)
 }
 
-/// Memory that a process has now (megabytes).
-fn resident(process: &mut Process) -> anyhow::Result<f64> {
+/// The most memory that a process has had (megabytes).
+fn peak(process: &mut Process) -> anyhow::Result<f64> {
     let pid = process.pid().with_context(|| format!("{} does not run", process.name()))?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    Ok(kilobytes.context("no VmRSS")? * 1024.0 / MEGABYTE)
+    Ok(kilobytes.context("no VmHWM")? * 1024.0 / MEGABYTE)
 }

@@ -16,7 +16,6 @@ use crate::world::World;
 pub(super) const ROWS: &[&str] = &["first-commit", "replay", "file-reclaim"];
 
 const MEGABYTE: f64 = 1e6;
-const STOP: Duration = Duration::from_secs(10);
 /// After a drain the file may be given back a little later.
 const RECLAIMED_WITHIN: Duration = Duration::from_secs(15);
 
@@ -78,13 +77,7 @@ struct Drain {
 /// Fills the buffer in an outage, then lets PostgreSQL come back.
 async fn drain(plan: &Plan, world: &mut World, count: u64) -> anyhow::Result<Drain> {
     stage::break_down(world).await;
-    world.api.terminate(STOP).await?;
-    world.worker.terminate(STOP).await?;
-    fill(&world.buffer_path(), plan.sizes.users_in_buffer, count).await?;
-    world.worker.start().await?;
-    world.api.start().await?;
-    let pending = stage::pending(world).await;
-    anyhow::ensure!(pending == count, "{pending} operations are pending, not {count}");
+    fill(plan, world, count).await?;
     let peak = file_size(world)?;
     let up = world.postgres.start_again().await;
     wait_until(stage::LONG, "it is replayed", async || stage::pending(world).await == 0).await;

@@ -131,6 +131,31 @@ impl Cluster {
         Ok(())
     }
 
+    /// Copies the data folder of a server that does not run, as an operator would for a backup.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub(super) fn copy_data(&self, to: &Path) -> anyhow::Result<()> {
+        copy_folder(&self.data, to)
+    }
+
+    /// Puts a copy in the place of the data folder of a server that does not run. With `recovers` it
+    /// starts as one that was restored from an archive does: on a timeline of its own.
+    ///
+    /// # Errors
+    /// When it cannot be put there.
+    pub(super) fn replace_data(&self, copy: &Path, recovers: bool) -> anyhow::Result<()> {
+        std::fs::remove_dir_all(&self.data)?;
+        copy_folder(copy, &self.data)?;
+        if recovers {
+            let settings = self.data.join("postgresql.auto.conf");
+            let mut settings = std::fs::OpenOptions::new().append(true).open(settings)?;
+            writeln!(settings, "restore_command = 'false'")?;
+            std::fs::write(self.data.join("recovery.signal"), "")?;
+        }
+        Ok(())
+    }
+
     /// Runs SQL with `psql` and answers its rows, unaligned and without headings.
     ///
     /// # Errors
@@ -192,6 +217,13 @@ fn create(programs: &Programs, account: Option<Account>, data: &Path) -> anyhow:
     run(initdb, "")?;
     single_user(programs, account, &making, "postgres", &format!("CREATE DATABASE {NAME}\n"))?;
     std::fs::rename(&making, data).with_context(|| format!("naming {}", data.display()))
+}
+
+/// Copies a folder with owners and modes.
+fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let mut copy = Command::new("cp");
+    copy.args(["-a", "--reflink=auto", "-T"]).arg(from).arg(to);
+    run(copy, "")
 }
 
 /// Runs statements, one on each line, without a server.

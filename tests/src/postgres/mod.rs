@@ -123,6 +123,26 @@ impl Postgres {
         }
     }
 
+    /// Copies its data, while it does not run.
+    ///
+    /// # Panics
+    /// When it runs, or its data cannot be copied.
+    pub fn back_up(&mut self, to: &Path) {
+        assert!(!self.is_running(), "a running PostgreSQL cannot be copied like that");
+        self.cluster.copy_data(to).expect("a copy of the data");
+    }
+
+    /// Puts a copy of its data in the place of what it has, while it does not run: older data under the
+    /// same name, as when a disk is set back; or, with `recovers`, restored by a recovery, which begins a
+    /// timeline of its own.
+    ///
+    /// # Panics
+    /// When it runs, or the copy cannot be put there.
+    pub fn restore(&mut self, copy: &Path, recovers: bool) {
+        assert!(!self.is_running(), "the data of a running PostgreSQL cannot be exchanged");
+        self.cluster.replace_data(copy, recovers).expect("the copy in place of the data");
+    }
+
     /// Whether it was started and has not ended; a suspended one has not.
     pub fn is_running(&mut self) -> bool {
         self.server().is_some()

@@ -13,7 +13,8 @@ pub struct LineCounts {
     pub severed: u64,
     /// Connections reset because the server did not take them.
     pub unreachable: u64,
-    /// Times a connection had something to pass, and a stalled or mute line held it.
+    /// Times a connection had something to pass, and it was held: by a stalled or mute line, or as a
+    /// write that was to be.
     pub held: u64,
     /// Acknowledgements of writes that were lost on purpose.
     pub acknowledgements_lost: u64,

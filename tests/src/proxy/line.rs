@@ -149,6 +149,12 @@ impl Pump<'_> {
             if length == 0 {
                 return to.shutdown().await;
             }
+            if let (Some(wire), Direction::Up) = (self.wire, self.direction)
+                && wire.hear(&chunk[..length])
+            {
+                count(&self.counters.held, 1);
+                wire.released().await;
+            }
             let (bytes, ending) = self.read(&chunk[..length]);
             // Counted first: whoever has received it must find it counted.
             count(self.passed(), bytes.len());
@@ -163,11 +169,7 @@ impl Pump<'_> {
     /// What is to be passed on of some bytes, and whether the connection is to end after them.
     fn read<'b>(&self, bytes: &'b [u8]) -> (Cow<'b, [u8]>, Option<Ending>) {
         match (self.wire, self.direction) {
-            (None, _) => (bytes.into(), None),
-            (Some(wire), Direction::Up) => {
-                wire.hear(bytes);
-                (bytes.into(), None)
-            }
+            (None, _) | (Some(_), Direction::Up) => (bytes.into(), None),
             (Some(wire), Direction::Down) => {
                 let Passage { bytes, ending } = wire.pass(bytes);
                 (bytes.into(), ending)

@@ -118,6 +118,24 @@ impl Proxy {
         trap.arm(application, endings);
     }
 
+    /// The next write that a program (by its `application_name`) sends is held on the line, until
+    /// [`Proxy::release_write`], whether or not the program lives by then. Everything else passes.
+    /// [`LineCounts::held`] tells when it is there.
+    ///
+    /// # Panics
+    /// When the line does not read PostgreSQL's protocol.
+    pub fn hold_next_write(&self, application: &str) {
+        self.trap.as_ref().expect("a line to PostgreSQL").hold(application);
+    }
+
+    /// Lets the write that was held go on to the server.
+    ///
+    /// # Panics
+    /// When the line does not read PostgreSQL's protocol.
+    pub fn release_write(&self) {
+        self.trap.as_ref().expect("a line to PostgreSQL").release();
+    }
+
     /// Makes the line whole again.
     pub async fn heal(&self) {
         self.switch(Line::Whole).await;

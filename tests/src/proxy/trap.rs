@@ -1,7 +1,9 @@
-//! Which acknowledgements are to be lost on a line, and how.
+//! Which acknowledgements are to be lost on a line, and how; which write is to be held on its way.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+
+use tokio::sync::watch;
 
 /// How a connection ends whose acknowledgement was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,10 @@ pub enum Ending {
 #[derive(Debug, Default)]
 pub(super) struct Trap {
     armed: Mutex<Option<Armed>>,
+    /// The application whose next write is to be held.
+    to_hold: Mutex<Option<String>>,
+    /// True while what was held is kept back.
+    holding: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -31,6 +37,28 @@ impl Trap {
         let application = application.to_owned();
         let endings = endings.into_iter().collect();
         *self.armed.lock().unwrap() = Some(Armed { application, endings });
+    }
+
+    /// The next write of an application is to be held.
+    pub(super) fn hold(&self, application: &str) {
+        *self.to_hold.lock().unwrap() = Some(application.to_owned());
+        self.holding.send_replace(true);
+    }
+
+    /// What is held is to go on.
+    pub(super) fn release(&self) {
+        self.holding.send_replace(false);
+    }
+
+    /// Whether the write that has just come from `application` is to be held.
+    pub(super) fn holds(&self, application: &str) -> bool {
+        self.to_hold.lock().unwrap().take_if(|name| name == application).is_some()
+    }
+
+    /// Waits until what is held is to go on.
+    pub(super) async fn released(&self) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self.holding.subscribe().wait_for(|holding| !holding).await;
     }
 
     /// Whether the acknowledgement that has just come to `application` is to be lost.

@@ -49,17 +49,27 @@ impl Wire {
         Self { trap, state: Mutex::default() }
     }
 
-    /// Takes note of what the client sends, before it is passed on.
-    pub(super) fn hear(&self, bytes: &[u8]) {
+    /// Takes note of what the client sends, before it is passed on. True if a write is among it that is
+    /// to be held.
+    pub(super) fn hear(&self, bytes: &[u8]) -> bool {
         let state = &mut *self.state.lock().unwrap();
         state.up.push(bytes);
+        let mut is_held = false;
         while let Some(message) = state.up.next(state.started) {
             if state.started {
                 state.asked(&message);
+                is_held |=
+                    message[0] == b'B' && state.writing && self.trap.holds(&state.application);
             } else {
                 state.start(&message);
             }
         }
+        is_held
+    }
+
+    /// Waits until a write that is held is to go on.
+    pub(super) async fn released(&self) {
+        self.trap.released().await;
     }
 
     /// Passes on whole messages of the server's, up to an acknowledgement that is to be lost.

@@ -13,11 +13,11 @@ use crate::connections::metric;
 use crate::story::{DRAIN, create, drained, user};
 use crate::two_nodes::second_node;
 
-fn path(task: &str) -> String {
+pub fn path(task: &str) -> String {
     format!("/api/v1/tasks/{task}")
 }
 
-async fn read(client: &Client, task: &str) -> Answer {
+pub async fn read(client: &Client, task: &str) -> Answer {
     client.get(&path(task)).await.expect(200)
 }
 
@@ -26,7 +26,7 @@ async fn retitle(client: &Client, task: &str, title: &str, status: u16) {
 }
 
 /// Waits until a task is read from the cache. It must have this title all the while.
-async fn cached(client: &Client, task: &str, title: &str) {
+pub async fn cached(client: &Client, task: &str, title: &str) {
     wait_until(DRAIN, "the task is cached", async || {
         let answer = read(client, task).await;
         assert_eq!(answer.text("/data/title"), title);

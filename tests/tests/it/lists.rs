@@ -2,6 +2,7 @@
 //! laid over, and in an outage.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 use tests::{Client, World};
@@ -124,4 +125,68 @@ async fn a_parameter_that_cannot_be_used_is_named() {
         let refused = client.get(&format!("/api/v1/tasks?{query}")).await.expect(400);
         assert_eq!(refused.text("/error/details/0/field"), name, "{query}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_total_counts_an_answered_delete_and_create_while_others_list_all_the_time() {
+    const STORED: usize = 20_000;
+    let world = World::start().await;
+    let user = user();
+    let client = world.client(user);
+    let first = create(&client, "first", 201).await;
+    // Counting them takes long enough for writes to come in the middle of it.
+    let many = format!(
+        "INSERT INTO tasks (id, user_id, title, status, title_version, description_version, \
+         status_version, created_at, updated_at) SELECT gen_random_uuid(), user_id, title, status, \
+         title_version, description_version, status_version, created_at, updated_at \
+         FROM tasks, generate_series(2, {STORED}) WHERE id = '{first}'"
+    );
+    world.postgres.psql(&many).await;
+    let over = AtomicBool::new(false);
+    let total = async || client.get("/api/v1/tasks").await.expect(200).at("/meta/total").clone();
+    tests::wait_until(crate::story::DRAIN, "all are counted", async || total().await == STORED)
+        .await;
+    let others = async || {
+        while !over.load(Ordering::Relaxed) {
+            total().await;
+        }
+    };
+    let writer = async {
+        let mut task = first.clone();
+        for _ in 0..40 {
+            client.delete(&format!("/api/v1/tasks/{task}")).await.expect(204);
+            assert_eq!(total().await, STORED - 1, "after a delete");
+            task = create(&client, "again", 201).await;
+            assert_eq!(total().await, STORED, "after a create");
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(writer, others(), others(), others());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_total_is_the_same_before_and_after_replay() {
+    let mut world = World::start().await;
+    let client = world.client(user());
+    let deleted = create(&client, "deleted in the outage", 201).await;
+    create(&client, "kept", 201).await;
+    world.worker.kill();
+    world.postgres_line.cut().await;
+    client.delete(&format!("/api/v1/tasks/{deleted}")).await.expect(202);
+    for title in ["first", "second", "third"] {
+        create(&client, title, 202).await;
+    }
+    world.postgres_line.heal().await;
+    tests::wait_until(crate::story::DRAIN, "the link is up", async || {
+        client.get("/api/v1/tasks").await.at("/meta/stale") == false
+    })
+    .await;
+    world.worker.restart().await;
+    tests::wait_until(crate::story::DRAIN, "all is replayed", async || {
+        let list = client.get("/api/v1/tasks").await.expect(200);
+        assert_eq!(list.at("/meta/total"), 4);
+        list.text("/meta/source") == "database"
+    })
+    .await;
+    assert_eq!(client.get("/api/v1/tasks").await.at("/meta/total"), 4);
 }

@@ -12,6 +12,7 @@ mod at_rest;
 mod backoff;
 mod bad_input;
 mod cache;
+mod cache_and_postgres;
 mod clocks;
 mod conflicts;
 mod connections;
