@@ -156,10 +156,11 @@ pub async fn run(
         let ended = ended.clone();
         async move {
             let probing = state.link.keep_probing(&state.store, interval, ended.clone());
+            let looking = state.link.keep_looking(&state.store, ended.clone());
             let condensing = ended.run_until_cancelled(keep_condensing(&state.metrics));
             let sweeping = ended.run_until_cancelled(state.limits.keep_sweeping());
             let reading = ended.run_until_cancelled(state.tokens.keep_reading());
-            tokio::join!(probing, condensing, sweeping, reading);
+            tokio::join!(probing, looking, condensing, sweeping, reading);
         }
     });
     let tasks = state.tasks.clone();

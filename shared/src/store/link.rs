@@ -5,9 +5,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Store, StoreError};
+
+/// Pause between two looks at a PostgreSQL that is up. With the time that reads have by default, one
+/// that hangs is noticed within two seconds, also when nobody asks for anything.
+const LOOK: Duration = Duration::from_millis(750);
 
 /// What this process thinks of PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,17 +25,42 @@ pub enum LinkState {
     Probing,
 }
 
+/// A state, and since when PostgreSQL has been up, or has not been.
+#[derive(Clone, Copy, Debug)]
+struct Opinion {
+    state: LinkState,
+    since: Instant,
+}
+
+impl Opinion {
+    fn is_up(self) -> bool {
+        self.state == LinkState::Up
+    }
+
+    /// Takes on another state, and returns whether that opened or closed the breaker.
+    fn become_state(&mut self, state: LinkState) -> bool {
+        let was_up = self.is_up();
+        self.state = state;
+        let has_turned = was_up != self.is_up();
+        if has_turned {
+            self.since = Instant::now();
+        }
+        has_turned
+    }
+}
+
 /// The circuit breaker. Starts `Down`: only a probe that has written closes it.
 #[derive(Debug)]
 pub struct Link {
-    state: watch::Sender<LinkState>,
+    opinion: watch::Sender<Opinion>,
     /// What the last probe met, so that each new trouble is told once.
     met: Mutex<Option<StoreError>>,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { state: watch::Sender::new(LinkState::Down), met: Mutex::new(None) }
+        let opinion = Opinion { state: LinkState::Down, since: Instant::now() };
+        Self { opinion: watch::Sender::new(opinion), met: Mutex::new(None) }
     }
 }
 
@@ -38,7 +68,7 @@ impl Link {
     /// What this process thinks of PostgreSQL now.
     #[must_use]
     pub fn state(&self) -> LinkState {
-        *self.state.borrow()
+        self.opinion.borrow().state
     }
 
     /// True if requests may ask PostgreSQL.
@@ -47,19 +77,31 @@ impl Link {
         self.state() == LinkState::Up
     }
 
+    /// For how long PostgreSQL has been up without a break; `None` if it is not. By a clock that does
+    /// not jump.
+    #[must_use]
+    pub fn up_for(&self) -> Option<Duration> {
+        let opinion = *self.opinion.borrow();
+        opinion.is_up().then(|| opinion.since.elapsed())
+    }
+
+    /// For how long PostgreSQL has been away without a break, since the start of this process at the
+    /// most; `None` if it is up. By a clock that does not jump.
+    #[must_use]
+    pub fn away_for(&self) -> Option<Duration> {
+        let opinion = *self.opinion.borrow();
+        (!opinion.is_up()).then(|| opinion.since.elapsed())
+    }
+
     /// Notes what a request has met: an error that others would meet as well opens the breaker.
     pub fn report(&self, error: StoreError) {
         let class = error.class();
         if !class.breaks_the_link() {
             return;
         }
-        let opened = self.state.send_if_modified(|state| {
-            let was_up = *state == LinkState::Up;
-            if was_up {
-                *state = LinkState::Down;
-            }
-            was_up
-        });
+        let opened = self
+            .opinion
+            .send_if_modified(|opinion| opinion.is_up() && opinion.become_state(LinkState::Down));
         if opened {
             metrics::gauge!("link_state").set(0.0);
             tracing::error!(%error, class = class.as_str(), "PostgreSQL is away: writes go to the buffer");
@@ -72,17 +114,24 @@ impl Link {
     /// What is in the way.
     pub async fn probe(&self, store: &Store) -> Result<(), StoreError> {
         if !self.is_up() {
-            self.state.send_replace(LinkState::Probing);
+            self.turn(LinkState::Probing);
         }
         let probed = store.probe().await;
         let now = if probed.is_ok() { LinkState::Up } else { LinkState::Down };
-        let before = self.state.send_replace(now);
+        let has_turned = self.turn(now);
         metrics::gauge!("link_state").set(if now == LinkState::Up { 1.0 } else { 0.0 });
-        if before != LinkState::Up && now == LinkState::Up {
+        if has_turned && now == LinkState::Up {
             tracing::info!("PostgreSQL takes writes");
         }
         self.tell(probed.err());
         probed
+    }
+
+    /// Takes on another state, and returns whether that opened or closed the breaker.
+    fn turn(&self, state: LinkState) -> bool {
+        let mut has_turned = false;
+        self.opinion.send_modify(|opinion| has_turned = opinion.become_state(state));
+        has_turned
     }
 
     fn tell(&self, met: Option<StoreError>) {
@@ -97,7 +146,24 @@ impl Link {
     /// Waits until the state is another than `state`.
     pub async fn left(&self, state: LinkState) {
         // The sender lives in `self`, so waiting cannot fail.
-        let _ = self.state.subscribe().wait_for(|now| *now != state).await;
+        let _ = self.opinion.subscribe().wait_for(|now| now.state != state).await;
+    }
+
+    /// Keeps looking at PostgreSQL while the link is up, until `shutdown`: that it is away is found out
+    /// without anybody asking for anything.
+    pub async fn keep_looking(&self, store: &Store, shutdown: CancellationToken) {
+        let keep = async {
+            loop {
+                let _ = self.opinion.subscribe().wait_for(|now| now.is_up()).await;
+                tokio::time::sleep(LOOK).await;
+                if self.is_up()
+                    && let Err(error) = store.look().await
+                {
+                    self.report(error);
+                }
+            }
+        };
+        shutdown.run_until_cancelled(keep).await;
     }
 
     /// Keeps probing while the link is down, every `interval`, until `shutdown`.

@@ -15,6 +15,7 @@ mod lookup;
 mod page;
 mod probe;
 mod purge;
+mod skew;
 mod statements;
 
 use std::collections::HashSet;
@@ -36,6 +37,7 @@ pub use page::{PageStart, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
 use crate::settings::{SettingsError, StoreSettings};
 use creates::SeenUsers;
 use held::Connections;
+use skew::Skew;
 
 /// How one process uses PostgreSQL.
 #[derive(Clone, Debug)]
@@ -55,6 +57,7 @@ pub struct Store {
     options: ConnectOptions,
     connections: RwLock<Arc<Connections>>,
     seen: SeenUsers,
+    skew: Skew,
     node: String,
     write_timeout: Duration,
     read_timeout: Duration,
@@ -84,6 +87,7 @@ impl Store {
             options,
             connections: RwLock::new(connections),
             seen: SeenUsers::default(),
+            skew: Skew::default(),
             node: settings.node(),
             write_timeout: usage.write_timeout,
             read_timeout,

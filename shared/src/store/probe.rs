@@ -20,7 +20,8 @@ impl Store {
         within(self.read_timeout, async {
             fresh.query(CREATES_OF_NEW_USERS, CreateRows::default().values(&self.node)).await?;
             fresh.query(TASKS, TaskRows::default().values(ledger())).await?;
-            fresh.query(PROFILES, ProfileRows::default().values(ledger())).await
+            fresh.query(PROFILES, ProfileRows::default().values(ledger())).await?;
+            self.read_clock(&fresh).await
         })
         .await?;
         *self.connections.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
