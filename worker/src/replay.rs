@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::cache;
 use crate::context::Context;
 use crate::erasure;
+use crate::hosts;
 use crate::sessions;
 use crate::settings::WorkerSettings;
 
@@ -28,6 +29,9 @@ use crate::settings::WorkerSettings;
 const BATCH_BYTES: usize = 4 << 20;
 /// How often the buffer is looked into while the link is up: other processes put operations there.
 const LOOK: Duration = Duration::from_millis(100);
+/// The greatest span of the wait for what another host may bring: once that is there, the change of it
+/// is to follow soon.
+const MISSING_MAX_MS: u64 = 10_000;
 /// Pause after PostgreSQL or the buffer did not do what was asked, though the link is up.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -44,6 +48,7 @@ pub fn batches(context: Arc<Context>) -> impl Stream<Item = Claimed> + Send + 's
         loop {
             context.progress.send_replace(Instant::now());
             if context.link.is_up()
+                && context.hosts.have_been_told()
                 && let Some(claimed) = claim(&context).await
             {
                 return Some((claimed, context));
@@ -199,7 +204,7 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
         return settlements;
     }
     for ((place, operation), effect) in places.iter().zip(&operations).zip(&effects) {
-        if let Some(verdict) = judge(&context.settings, place, operation, effect) {
+        if let Some(verdict) = judge(context, place, operation, effect) {
             settlements.push(Settlement { place: place.seq, verdict });
         }
     }
@@ -246,25 +251,46 @@ fn count(places: &[Place], effects: &[Effect]) {
 
 /// What is to become of an operation; `None` if it was held back and stays as it is.
 fn judge(
-    settings: &WorkerSettings,
+    context: &Context,
     place: &Place,
     operation: &Operation,
     effect: &Effect,
 ) -> Option<Verdict> {
     let outcome = effect.outcome?;
+    if outcome == Outcome::Refused(Refusal::NotFound) {
+        return Some(wait_or_give_up(context, place, operation));
+    }
+    // Waiting for its entity was not its own fault.
+    let attempts = place.attempts.saturating_sub(context.hosts.goes_on(operation.lane()));
     let Outcome::Refused(refusal) = outcome else { return Some(Verdict::Done) };
     if refusal == Refusal::Erased {
         // It has left the buffer with everything else of its user.
         return None;
     }
-    let attempts = place.attempts + u32::from(refusal.uses_an_attempt());
+    let settings = &context.settings;
+    let attempts = attempts + u32::from(refusal.uses_an_attempt());
     let may_retry = !refusal.uses_an_attempt() || attempts < settings.max_retry_attempts;
     if refusal.is_retried() && may_retry {
         metrics::counter!("replay_operations_total", "outcome" => "retried").increment(1);
-        return Some(Verdict::Retry { attempts, not_before: later(settings, attempts.max(1)) });
+        let not_before = later(settings, attempts.max(1), settings.retry_max_ms);
+        return Some(Verdict::Retry { attempts, not_before });
     }
     metrics::counter!("replay_operations_total", "outcome" => "rejected").increment(1);
     Some(give_up(operation, refusal, attempts))
+}
+
+/// What is to become of an operation whose entity is not there. Attempts are counted for the backoff.
+fn wait_or_give_up(context: &Context, place: &Place, operation: &Operation) -> Verdict {
+    let (settings, attempts) = (&context.settings, place.attempts.saturating_add(1));
+    if hosts::is_given_up(context, operation, place.queued_at) {
+        context.hosts.goes_on(operation.lane());
+        metrics::counter!("replay_operations_total", "outcome" => "rejected").increment(1);
+        return give_up(operation, Refusal::NotFound, attempts);
+    }
+    context.hosts.waits(operation.lane());
+    metrics::counter!("replay_operations_total", "outcome" => "retried").increment(1);
+    let not_before = later(settings, attempts, settings.retry_max_ms.min(MISSING_MAX_MS));
+    Verdict::Retry { attempts, not_before }
 }
 
 pub(crate) fn give_up(operation: &Operation, refusal: Refusal, attempts: u32) -> Verdict {
@@ -277,10 +303,11 @@ pub(crate) fn give_up(operation: &Operation, refusal: Refusal, attempts: u32) ->
     Verdict::Dead { attempts, reason }
 }
 
-/// When attempt number `attempts` may be followed by another (Unix milliseconds).
-fn later(settings: &WorkerSettings, attempts: u32) -> i64 {
+/// When attempt number `attempts` may be followed by another (Unix milliseconds): `max_ms` is the
+/// greatest span of the wait.
+fn later(settings: &WorkerSettings, attempts: u32, max_ms: u64) -> i64 {
     let base = Duration::from_millis(settings.retry_base_ms);
-    let cap = Duration::from_millis(settings.retry_max_ms);
+    let cap = Duration::from_millis(max_ms);
     let wait = backoff(attempts, base, cap, random());
     unix_millis().saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
 }

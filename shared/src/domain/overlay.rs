@@ -50,9 +50,11 @@ pub struct TaskPart {
 /// Lays a task's pending operations, oldest first, over what is known of it, for `viewer`.
 #[must_use]
 pub fn see_task(base: Base, pending: &[Operation], viewer: Uuid) -> Seen {
-    let mut seen = match base {
-        Base::Unknown => Seen::Unknown,
-        Base::Read(task) => whole(task),
+    let (mut seen, is_missing) = match base {
+        Base::Unknown => (Seen::Unknown, false),
+        // What changes it may wait for a create that another host still holds.
+        Base::Read(None) => (Seen::Unknown, true),
+        Base::Read(Some(task)) => (Seen::Whole(task), false),
     };
     for operation in pending {
         seen = match seen {
@@ -65,6 +67,7 @@ pub fn see_task(base: Base, pending: &[Operation], viewer: Uuid) -> Seen {
     }
     match seen {
         Seen::Whole(task) if task.user_id != viewer || task.deleted_at.is_some() => Seen::Absent,
+        Seen::Unknown if is_missing => Seen::Absent,
         seen => seen,
     }
 }
