@@ -16,6 +16,7 @@ pub mod sessions;
 pub mod settings;
 pub mod source;
 pub mod standby;
+pub mod verdict;
 
 use std::future::Future;
 use std::net::SocketAddr;

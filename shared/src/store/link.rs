@@ -186,3 +186,28 @@ impl Link {
         shutdown.run_until_cancelled(keep).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_counts_from_the_first_look_and_from_each_turn_and_from_no_probe_in_between() {
+        let link = Link::default();
+        let since = || link.opinion.borrow().since;
+        assert_eq!((since(), link.away_for(), link.up_for()), (None, Some(Duration::ZERO), None));
+        link.turn(LinkState::Probing);
+        let looked = since();
+        assert!(looked.is_some());
+        link.turn(LinkState::Down);
+        link.turn(LinkState::Probing);
+        assert!(since() == looked && link.away_for().is_some() && link.up_for().is_none());
+        assert!(link.turn(LinkState::Up));
+        let up = since();
+        assert!(up > looked && link.away_for().is_none() && link.up_for().is_some());
+        assert!(!link.turn(LinkState::Up));
+        assert_eq!(since(), up);
+        link.report(StoreError::Broken);
+        assert!(since() > up && link.away_for().is_some());
+    }
+}
