@@ -1,8 +1,9 @@
 //! The hosts that share a PostgreSQL: this one says how its buffer file stands, and reads how those of
 //! others do, before replay begins after an outage and with each heartbeat.
 //!
-//! An operation that waits here for a create of another host is not told as pending: two hosts with such
-//! operations would wait for one another. Nor are those behind it, in its lane. The row of this file also
+//! What is told as pending are operations on tasks, one of which may be the create that another host waits
+//! for. One that waits here for a create of another host is left out: two hosts with such operations would
+//! wait for one another. So are those behind it, in its lane. The row of this file also
 //! tells whether the file is an older copy that was put back.
 
 use std::collections::{HashMap, HashSet};
@@ -126,7 +127,7 @@ async fn exchange(context: &Context) -> anyhow::Result<OtherHosts> {
 
 async fn prepare(context: &Context) -> Result<(HostReport, Lineage), BufferError> {
     let lineage = context.buffer.lineage().await?;
-    let oldest = context.buffer.oldest_but(context.hosts.waiting()).await?;
+    let oldest = context.buffer.oldest_task_but(context.hosts.waiting()).await?;
     let oldest = oldest.and_then(DateTime::from_timestamp_millis);
     let report = HostReport {
         file: lineage.file,

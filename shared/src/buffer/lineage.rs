@@ -7,7 +7,7 @@ use super::layout::LOG_GENERATION;
 use super::log::file_of;
 use super::record::Header;
 use super::{Buffer, BufferError};
-use crate::domain::Lane;
+use crate::domain::{EntityKind, Lane};
 
 /// Records that are passed over in the search for the oldest, at the most.
 const PASSED_OVER: usize = 10_000;
@@ -34,17 +34,18 @@ impl Buffer {
         .await
     }
 
-    /// When the oldest pending operation was queued (Unix milliseconds), those of the lanes in `spared`
-    /// left out. If very many are left out, one of them may be told all the same.
+    /// When the oldest pending operation on a task was queued (Unix milliseconds), those of the lanes in
+    /// `spared` left out. If very many are left out, one of them may be told all the same.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub async fn oldest_but(&self, spared: HashSet<Lane>) -> Result<Option<i64>, BufferError> {
+    pub async fn oldest_task_but(&self, spared: HashSet<Lane>) -> Result<Option<i64>, BufferError> {
         self.read(move |snapshot| {
             for (passed, entry) in snapshot.records()?.from(0)?.enumerate() {
                 let (place, record) = entry?;
                 let Ok(header) = Header::decode(place, &record) else { continue };
-                if passed >= PASSED_OVER || !spared.contains(&header.lane) {
+                let counts = header.lane.kind == EntityKind::Task && !spared.contains(&header.lane);
+                if counts || passed >= PASSED_OVER {
                     return Ok(Some(header.queued_at));
                 }
             }

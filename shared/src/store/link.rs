@@ -160,10 +160,12 @@ impl Link {
             // As above: this cannot fail.
             let _ = self.opinion.subscribe().wait_for(|now| now.is_up()).await;
             tokio::time::sleep(LOOK).await;
-            if self.is_up()
-                && let Err(error) = store.look().await
-            {
-                self.report(error);
+            let looked = if self.is_up() { store.look().await } else { Ok(()) };
+            match looked {
+                Ok(()) => {}
+                // All connections may be in use: a probe has one of its own.
+                Err(StoreError::Unreachable) => drop(self.probe(store).await),
+                Err(error) => self.report(error),
             }
         }
     }

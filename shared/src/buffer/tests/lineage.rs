@@ -22,9 +22,11 @@ async fn the_oldest_is_told_in_log_and_tables_and_spared_lanes_are_passed_over()
     let folder = tempfile::tempdir().unwrap();
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     let clock = Clock::default();
-    let oldest =
-        async |spared: &[Lane]| buffer.oldest_but(spared.iter().copied().collect()).await.unwrap();
-    assert_eq!(oldest(&[]).await, None);
+    let oldest = async |spared: &[Lane]| {
+        buffer.oldest_task_but(spared.iter().copied().collect()).await.unwrap()
+    };
+    buffer.append(operation(&clock, 1, prefer()), None).await.unwrap();
+    assert_eq!(oldest(&[]).await, None, "a profile");
     let first = operation(&clock, 1, create(1));
     let lane = first.lane();
     buffer.append(first, None).await.unwrap();
