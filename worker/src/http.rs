@@ -82,7 +82,11 @@ fn live() -> Json<serde_json::Value> {
 async fn health(context: Data<&Arc<Context>>) -> Response {
     let status = context.buffer.published::<WorkerStatus>(WORKER).await.ok().flatten();
     let signs = signs(&context, status.as_ref()).await.ok();
-    let up = |status: &WorkerStatus| status.is_recent() && status.postgres.up && status.redis.up;
+    // What was published is a moment old.
+    let is_up = context.link.is_up();
+    let up = |status: &WorkerStatus| {
+        is_up && status.is_recent() && status.postgres.up && status.redis.up
+    };
     let is_active = context.is_active.load(Ordering::Relaxed);
     let is_well = status.as_ref().is_some_and(up) && signs.is_some_and(|signs| !signs.are_grave());
     // Nothing is asked of a standby but that it waits.

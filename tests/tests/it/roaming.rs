@@ -40,9 +40,12 @@ async fn i3_i9_what_is_edited_on_another_host_waits_for_its_create_and_is_seen_m
     first.postgres_line.cut().await;
     line.cut().await;
     first.worker.kill();
-    let mut edits = Vec::new();
+    let (mut tasks, mut edits) = (Vec::new(), Vec::new());
     for number in 0..TASKS {
-        let task = create(&here, &format!("task {number}"), 202).await;
+        tasks.push(create(&here, &format!("task {number}"), 202).await);
+    }
+    // Later by more than the millisecond in which versions of two hosts have no order.
+    for task in tasks {
         let operation = change(&there, &task).await;
         edits.push((task, operation));
     }
