@@ -161,7 +161,7 @@ pub async fn run(
         let ended = ended.clone();
         async move {
             let probing = state.link.keep_probing(&state.store, interval, ended.clone());
-            let looking = state.link.keep_looking(&state.store, ended.clone());
+            let looking = ended.run_until_cancelled(state.link.keep_looking(&state.store));
             let condensing = ended.run_until_cancelled(keep_condensing(&state.metrics));
             let sweeping = ended.run_until_cancelled(state.limits.keep_sweeping());
             let reading = ended.run_until_cancelled(state.tokens.keep_reading());

@@ -6,6 +6,7 @@
 
 mod m20261120_000001_create_tables;
 mod m20261120_000002_erased_users;
+mod m20261127_000003_hosts;
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261120_000001_create_tables::Migration),
             Box::new(m20261120_000002_erased_users::Migration),
+            Box::new(m20261127_000003_hosts::Migration),
         ]
     }
 }

@@ -4,6 +4,7 @@
 //! Dependencies run one way: [`writes`] uses [`store`], [`buffer`] and [`cache`], which use [`domain`];
 //! the cache uses the buffer. The domain names neither sea-orm, redis nor redb.
 
+pub mod attention;
 pub mod buffer;
 pub mod cache;
 pub mod domain;

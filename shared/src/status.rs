@@ -21,6 +21,9 @@ pub struct WorkerStatus {
     pub redis: DependencyStatus,
     /// Replay.
     pub replay: ReplayStatus,
+    /// Whether this worker has found that the buffer file is an older copy of itself.
+    #[serde(default)]
+    pub has_old_copy: bool,
 }
 
 impl WorkerStatus {

@@ -13,6 +13,7 @@ use shared::store::{Link, Store};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
 
+use crate::hosts::Hosts;
 use crate::pace::Pace;
 use crate::settings::WorkerSettings;
 
@@ -42,8 +43,12 @@ pub struct Context {
     /// Lanes that are being applied. Held while lanes are chosen, so that nobody else takes
     /// operations out of the buffer that are on their way to PostgreSQL.
     pub busy: Mutex<HashSet<Lane>>,
+    /// The hosts that share PostgreSQL.
+    pub hosts: Hosts,
     /// How fast replay goes.
     pub pace: Pace,
+    /// Whether this is the one worker that works on the buffer file, and no standby.
+    pub is_active: AtomicBool,
     /// Whether everything was up when it was last checked.
     pub all_up: AtomicBool,
     /// When replay last looked for work or finished a batch.
@@ -80,11 +85,22 @@ impl Context {
             link: Link::default(),
             wake: Notify::new(),
             busy: Mutex::new(HashSet::new()),
+            hosts: Hosts::default(),
+            is_active: AtomicBool::new(false),
             all_up: AtomicBool::new(false),
             progress: watch::Sender::new(Instant::now()),
             migrated: AtomicBool::new(false),
             settled: AtomicU64::new(0),
             settled_at: AtomicI64::new(0),
         }
+    }
+    /// The wall clock at the start of this process plus the time that has passed since by the monotonic
+    /// clock (Unix milliseconds), so that a wall clock that jumps ahead makes nothing old; and no later
+    /// than the wall clock, so that one that is set back does not either.
+    #[must_use]
+    pub fn steady_now(&self) -> i64 {
+        let (wall, started) = self.started;
+        let passed = i64::try_from(started.elapsed().as_millis()).unwrap_or(0);
+        wall.saturating_add(passed).min(unix_millis())
     }
 }

@@ -5,7 +5,9 @@ pub mod cache;
 pub mod cli;
 pub mod context;
 pub mod erasure;
+pub mod hosts;
 pub mod http;
+pub mod missing;
 pub mod monitor;
 pub mod pace;
 pub mod replay;
@@ -14,9 +16,11 @@ pub mod sessions;
 pub mod settings;
 pub mod source;
 pub mod standby;
+pub mod verdict;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -36,6 +40,7 @@ use shared::store::{Store, Usage};
 use shared::telemetry::keep_condensing;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -69,8 +74,8 @@ pub async fn open() -> anyhow::Result<Context> {
     Ok(Context::new(settings, store_settings, store, buffer, redis, cache))
 }
 
-/// Works until `shutdown`, then lets batches on their way finish. Waits first while another worker
-/// is active on the same buffer file.
+/// Works until `shutdown`, then lets batches on their way finish. Stands by first while another worker
+/// is active on the same buffer file; its HTTP interface answers meanwhile, unless the other has its port.
 ///
 /// # Errors
 /// If the named workers end for another reason, or the HTTP interface cannot be had.
@@ -87,24 +92,33 @@ pub async fn run(
             ended.cancel();
         }
     });
-    let path = context.buffer.settings().buffer_path.clone();
-    let Some(lock) = ended.run_until_cancelled(standby::become_active(&path)).await else {
-        return Ok(());
-    };
-    let _active = lock.context("the worker's lock beside BUFFER_PATH")?;
     let context = Arc::new(context);
     let address = SocketAddr::new(context.settings.worker_addr, context.settings.worker_port);
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("WORKER_ADDR, WORKER_PORT: cannot listen on {address}"))?;
-    let server =
-        Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?).name("holdfast-worker");
-    let routes = http::routes(Arc::clone(&context), metrics.clone());
-    let serve = tokio::spawn(server.run_with_graceful_shutdown(
-        routes,
-        ended.clone().cancelled_owned(),
-        Some(GRACE),
-    ));
+    let path = context.buffer.settings().buffer_path.clone();
+    let serve = |listener| serve(&context, &metrics, listener, &ended);
+    let mut served = None;
+    let lock = {
+        let waiting = ended.run_until_cancelled(standby::become_active(&path));
+        let mut waiting = pin!(waiting);
+        tokio::select! {
+            biased;
+            lock = &mut waiting => lock,
+            listener = http::listen_when_free(address) => {
+                served = Some(serve(listener)?);
+                waiting.await
+            }
+        }
+    };
+    let Some(lock) = lock else { return end(served).await };
+    let _active = lock.context("the worker's lock beside BUFFER_PATH")?;
+    if served.is_none() {
+        let listener = http::listen(address).await;
+        served =
+            Some(serve(listener.with_context(|| {
+                format!("WORKER_ADDR, WORKER_PORT: cannot listen on {address}")
+            })?)?);
+    }
+    context.is_active.store(true, Ordering::Relaxed);
     tracing::info!(%address, "active");
     let worked = tokio::select! {
         worked = supervise(&context, &ended) => worked,
@@ -112,9 +126,31 @@ pub async fn run(
     };
     ended.cancel();
     signal.await.context("the task that waits for signals panicked")?;
-    let served = serve.await.context("the HTTP interface panicked")?;
+    let served = end(served).await;
     worked?;
-    served.context("the HTTP interface")
+    served
+}
+
+type Served = JoinHandle<std::io::Result<()>>;
+
+/// Begins to answer requests, until `ended`.
+fn serve(
+    context: &Arc<Context>,
+    metrics: &PrometheusHandle,
+    listener: TcpListener,
+    ended: &CancellationToken,
+) -> anyhow::Result<Served> {
+    let server =
+        Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?).name("holdfast-worker");
+    let routes = http::routes(Arc::clone(context), metrics.clone());
+    let ended = ended.clone().cancelled_owned();
+    Ok(tokio::spawn(server.run_with_graceful_shutdown(routes, ended, Some(GRACE))))
+}
+
+/// Waits until the last request is answered.
+async fn end(served: Option<Served>) -> anyhow::Result<()> {
+    let Some(served) = served else { return Ok(()) };
+    served.await.context("the HTTP interface panicked")?.context("the HTTP interface")
 }
 
 /// Works until `ended`, without an HTTP interface. Waits first while another worker is active on the
@@ -138,6 +174,7 @@ async fn supervise(context: &Arc<Context>, ended: &CancellationToken) -> anyhow:
         context.progress.send_replace(Instant::now());
         tokio::select! {
             worked = run_workers(context, ended) => return worked,
+            () = context.link.keep_looking(&context.store) => {}
             () = stalled(context) => {
                 metrics::counter!("replay_stalls_total").increment(1);
                 tracing::error!("replay has stalled: the named workers are started anew");
@@ -189,7 +226,7 @@ async fn run_workers(context: &Arc<Context>, ended: &CancellationToken) -> anyho
                 .backend(Source::new(retention::ticks(&context)))
                 .catch_panic()
                 .concurrency(1)
-                .build(move |tick: retention::Tick| retention::sweep(Arc::clone(&context), tick))
+                .build(move |_: retention::Tick| retention::sweep(Arc::clone(&context)))
         })
         .should_restart(|worker, error| {
             tracing::error!(worker = worker.name(), %error, "a named worker ended: restarting it");

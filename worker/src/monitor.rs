@@ -16,6 +16,7 @@ use shared::store::{Class, LinkState, StoreError};
 use tokio::sync::Mutex;
 
 use crate::context::Context;
+use crate::hosts;
 use crate::sessions;
 use crate::settings::Migrate;
 
@@ -90,12 +91,19 @@ pub async fn look(
     let was_up = context.link.is_up();
     let started = Instant::now();
     if was_up && context.all_up.load(Ordering::Relaxed) && findings.are_fresh(&context) {
+        hosts::report(&context).await;
         publish(&context, &mut findings).await;
         return Ok(());
+    }
+    if !was_up {
+        context.hosts.forget();
     }
     findings.checked = Some(started);
     let (postgres, redis) = tokio::join!(check_postgres(&context), context.redis.is_up());
     let postgres = postgres.err().map(|error| format!("{} ({error})", error.class().as_str()));
+    if context.link.is_up() {
+        hosts::report(&context).await;
+    }
     if !was_up && context.link.is_up() {
         context.pace.restart();
         context.wake.notify_one();
@@ -206,6 +214,7 @@ async fn publish(context: &Context, findings: &mut Findings) {
             settled,
             drain_rate: settled.saturating_sub(before) / seconds,
         },
+        has_old_copy: context.hosts.has_old_copy(),
     };
     findings.published = Some(Instant::now());
     metrics::gauge!("worker_heartbeat_timestamp_seconds").set(status.heartbeat_at as f64 / 1000.0);

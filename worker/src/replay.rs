@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use apalis_core::error::BoxDynError;
 use futures::{Stream, stream};
-use shared::buffer::{Batch, BatchLimits, Entry, Settlement, Verdict, unix_millis};
-use shared::domain::{Lane, Operation, Outcome, Refusal, backoff};
+use shared::buffer::{Batch, BatchLimits, Settlement, Verdict, unix_millis};
+use shared::domain::{Lane, Operation, Outcome};
 use shared::online::online;
 use shared::store::{Applied, Effect, Source};
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use crate::cache;
 use crate::context::Context;
 use crate::erasure;
 use crate::sessions;
-use crate::settings::WorkerSettings;
+use crate::verdict::{Place, judge};
 
 /// Bytes in a batch at the most.
 const BATCH_BYTES: usize = 4 << 20;
@@ -44,6 +44,7 @@ pub fn batches(context: Arc<Context>) -> impl Stream<Item = Claimed> + Send + 's
         loop {
             context.progress.send_replace(Instant::now());
             if context.link.is_up()
+                && context.hosts.have_been_told()
                 && let Some(claimed) = claim(&context).await
             {
                 return Some((claimed, context));
@@ -199,7 +200,7 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
         return settlements;
     }
     for ((place, operation), effect) in places.iter().zip(&operations).zip(&effects) {
-        if let Some(verdict) = judge(&context.settings, place, operation, effect) {
+        if let Some(verdict) = judge(context, place, operation, effect) {
             settlements.push(Settlement { place: place.seq, verdict });
         }
     }
@@ -212,20 +213,6 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
         tokio::time::sleep(PAUSE).await;
     }
     settlements
-}
-
-/// What replay remembers of an entry while its operation is at the store.
-struct Place {
-    seq: u64,
-    attempts: u32,
-    queued_at: i64,
-}
-
-impl Place {
-    fn of(entry: Entry) -> (Self, Operation) {
-        let Entry { place, attempts, queued_at, operation, .. } = entry;
-        (Self { seq: place, attempts, queued_at }, operation)
-    }
 }
 
 /// Counts what took effect, and how long it had waited.
@@ -242,51 +229,4 @@ fn count(places: &[Place], effects: &[Effect]) {
     for (outcome, number) in outcomes {
         metrics::counter!("replay_operations_total", "outcome" => outcome).increment(number);
     }
-}
-
-/// What is to become of an operation; `None` if it was held back and stays as it is.
-fn judge(
-    settings: &WorkerSettings,
-    place: &Place,
-    operation: &Operation,
-    effect: &Effect,
-) -> Option<Verdict> {
-    let outcome = effect.outcome?;
-    let Outcome::Refused(refusal) = outcome else { return Some(Verdict::Done) };
-    if refusal == Refusal::Erased {
-        // It has left the buffer with everything else of its user.
-        return None;
-    }
-    let attempts = place.attempts + u32::from(refusal.uses_an_attempt());
-    let may_retry = !refusal.uses_an_attempt() || attempts < settings.max_retry_attempts;
-    if refusal.is_retried() && may_retry {
-        metrics::counter!("replay_operations_total", "outcome" => "retried").increment(1);
-        return Some(Verdict::Retry { attempts, not_before: later(settings, attempts.max(1)) });
-    }
-    metrics::counter!("replay_operations_total", "outcome" => "rejected").increment(1);
-    Some(give_up(operation, refusal, attempts))
-}
-
-pub(crate) fn give_up(operation: &Operation, refusal: Refusal, attempts: u32) -> Verdict {
-    let reason = refusal.reason();
-    tracing::error!(
-        operation_id = %operation.id, lane = %operation.lane(), request_id = %operation.request_id,
-        reason, "an operation was given up: it is a dead letter now"
-    );
-    metrics::counter!("dead_letters", "reason" => reason.clone()).increment(1);
-    Verdict::Dead { attempts, reason }
-}
-
-/// When attempt number `attempts` may be followed by another (Unix milliseconds).
-fn later(settings: &WorkerSettings, attempts: u32) -> i64 {
-    let base = Duration::from_millis(settings.retry_base_ms);
-    let cap = Duration::from_millis(settings.retry_max_ms);
-    let wait = backoff(attempts, base, cap, random());
-    unix_millis().saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// Uniform in `[0, 1)`, from the randomness that hash maps are seeded with: jitter needs no better.
-fn random() -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    (RandomState::new().hash_one(unix_millis()) >> 11) as f64 / (1_u64 << 53) as f64
 }

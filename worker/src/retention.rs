@@ -7,7 +7,7 @@ use std::time::Duration;
 use apalis_core::error::BoxDynError;
 use chrono::{DateTime, Utc};
 use futures::{Stream, stream};
-use shared::buffer::{BufferError, unix_millis};
+use shared::buffer::BufferError;
 use shared::domain::Lane;
 use shared::store::StoreError;
 
@@ -18,22 +18,16 @@ use crate::context::Context;
 const PURGES: usize = 100;
 const HOUR_MS: i64 = 3_600_000;
 
-/// A moment to look, by a clock that does not jump.
+/// A moment to look.
 #[derive(Clone, Copy, Debug)]
-pub struct Tick {
-    now: i64,
-}
+pub struct Tick;
 
-/// Ticks, every `RETENTION_INTERVAL_SECONDS`. Their time is the wall clock at the start of the process
-/// plus the time that has passed since by the monotonic clock, so a wall clock that jumps ahead makes
-/// nothing old; and no later than the wall clock, so that one that is set back does not either.
+/// Ticks, every `RETENTION_INTERVAL_SECONDS`.
 pub fn ticks(context: &Context) -> impl Stream<Item = Tick> + Send + 'static + use<> {
     let interval = Duration::from_secs(context.settings.retention_interval_seconds.max(1));
-    let (wall, started) = context.started;
     stream::unfold((), move |()| async move {
         tokio::time::sleep(interval).await;
-        let passed = i64::try_from(started.elapsed().as_millis()).unwrap_or(0);
-        Some((Tick { now: wall.saturating_add(passed).min(unix_millis()) }, ()))
+        Some((Tick, ()))
     })
 }
 
@@ -41,31 +35,35 @@ pub fn ticks(context: &Context) -> impl Stream<Item = Tick> + Send + 'static + u
 ///
 /// # Errors
 /// None that would need apalis: what could not be done is done at the next look.
-pub async fn sweep(context: Arc<Context>, tick: Tick) -> Result<(), BoxDynError> {
+pub async fn sweep(context: Arc<Context>) -> Result<(), BoxDynError> {
     let hours = |hours: u64| i64::try_from(hours).unwrap_or(i64::MAX).saturating_mul(HOUR_MS);
-    let old = tick.now.saturating_sub(hours(context.settings.buffer_retention_hours));
-    let dead = tick.now.saturating_sub(hours(context.settings.dead_retention_hours));
+    let now = context.steady_now();
+    let old = now.saturating_sub(hours(context.settings.buffer_retention_hours));
+    let dead = now.saturating_sub(hours(context.settings.dead_retention_hours));
     if let Err(error) = expire(&context, old).await {
         tracing::error!(%error, "old operations could not be set aside");
     }
-    if let Err(error) = purge(&context, tick.now, dead).await {
+    if let Err(error) = purge(&context, now, dead).await {
         tracing::error!(%error, "old dead letters could not be removed");
     }
     if context.link.is_up()
-        && let Err(error) = purge_rows(&context, tick.now).await
+        && let Err(error) = purge_rows(&context, now).await
     {
         context.link.report(error);
         tracing::error!(%error, "old rows could not be removed from PostgreSQL");
     }
+    metrics::counter!("retention_sweeps_total").increment(1);
     Ok(())
 }
 
-/// While PostgreSQL takes writes, replay is the better end for what is old.
+/// While PostgreSQL takes writes, replay is the better end for what is old, and it may be about to: a host
+/// that was switched off is no outage, and its PostgreSQL may come up a little later than this worker.
 async fn expire(context: &Context, cutoff: i64) -> Result<(), BufferError> {
     loop {
         // Held until they are set aside, so that none of them is on its way to PostgreSQL.
         let busy = context.busy.lock().await;
-        if context.link.is_up() {
+        let away = context.link.away_for();
+        if away.is_none_or(|away| away < context.settings.expiry_grace()) {
             return Ok(());
         }
         let mut kept = busy.clone();

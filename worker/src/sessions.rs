@@ -12,7 +12,7 @@ use shared::domain::{EntityKind, Refusal};
 use shared::sessions::Revocation;
 
 use crate::context::Context;
-use crate::replay::give_up;
+use crate::verdict::give_up;
 
 /// How long an operation waits for a Redis that is away.
 const WAIT: Duration = Duration::from_secs(2);

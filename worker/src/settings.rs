@@ -42,10 +42,15 @@ pub struct WorkerSettings {
     pub retry_base_ms: u64,
     /// The greatest span of such a wait (milliseconds).
     pub retry_max_ms: u64,
+    /// How long a change of what is not there waits at least for another host to bring its create
+    /// (seconds).
+    pub missing_retry_seconds: u64,
     /// Waiting that raises a lane's priority by one (seconds).
     pub priority_aging_seconds: u64,
     /// Age at which a pending operation becomes a dead letter (hours).
     pub buffer_retention_hours: u64,
+    /// How long PostgreSQL must have been looked for in vain before anything pending expires (seconds).
+    pub expiry_grace_seconds: u64,
     /// How long dead letters are kept (hours).
     pub dead_retention_hours: u64,
     /// How long the ledger's rows are kept (days).
@@ -70,8 +75,10 @@ impl Default for WorkerSettings {
             max_retry_attempts: 3,
             retry_base_ms: 1000,
             retry_max_ms: 300_000,
+            missing_retry_seconds: 300,
             priority_aging_seconds: 60,
             buffer_retention_hours: 24,
+            expiry_grace_seconds: 3600,
             dead_retention_hours: 168,
             ledger_retention_days: 90,
             tombstone_retention_days: 30,
@@ -85,6 +92,24 @@ impl WorkerSettings {
     #[must_use]
     pub fn replay_stall(&self) -> Duration {
         Duration::from_secs(self.replay_stall_seconds.max(1))
+    }
+
+    /// How long a change of what is not there waits at least.
+    #[must_use]
+    pub fn missing_retry(&self) -> Duration {
+        Duration::from_secs(self.missing_retry_seconds)
+    }
+
+    /// How long operations may be pending.
+    #[must_use]
+    pub fn buffer_retention(&self) -> Duration {
+        Duration::from_secs(self.buffer_retention_hours.saturating_mul(3600))
+    }
+
+    /// How long PostgreSQL must have been looked for in vain before anything expires.
+    #[must_use]
+    pub fn expiry_grace(&self) -> Duration {
+        Duration::from_secs(self.expiry_grace_seconds)
     }
 
     /// How long one batch may take.

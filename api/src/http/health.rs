@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use poem::web::Data;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Serialize;
-use shared::buffer::Stats;
+use shared::attention::{Attention, Signs};
 use shared::status::{WORKER, WorkerStatus};
 
 use super::body::Ready;
@@ -35,7 +35,8 @@ pub struct Told {
 /// The whole truth about this node.
 #[derive(Serialize, Object)]
 pub struct Health {
-    /// `healthy`, or `degraded` if anything below is not as it should be.
+    /// `healthy`, or `degraded` if PostgreSQL, Redis or the worker is not up, or what needs attention
+    /// cannot wait.
     status: String,
     /// `up`, or `down`: writes go to the buffer.
     postgres: String,
@@ -45,6 +46,12 @@ pub struct Health {
     worker: String,
     /// The buffer.
     buffer: BufferHealth,
+    /// What somebody should look at: `dead_letters` (replay has given operations up), `quarantine`
+    /// (records cannot be read), `buffer_stuck` (replay never comes to what is pending), `paused`,
+    /// `clock_skew` (the clocks of PostgreSQL and this host are more than a second apart), `old_copy` (the
+    /// buffer file is an older copy of itself). The first two leave `status` as it is, and so does a
+    /// `clock_skew` of up to a minute.
+    attention: Vec<String>,
 }
 
 /// How full the buffer is.
@@ -121,13 +128,20 @@ impl HealthApi {
             state.buffer.published::<WorkerStatus>(WORKER),
             state.buffer.paused()
         );
-        let heard = worker?.is_some_and(|status| status.is_recent());
-        let worker = match (heard, paused?) {
-            (true, None) => UP,
-            (true, Some(_)) => "paused",
+        let status = worker?;
+        let heard = status.as_ref().is_some_and(WorkerStatus::is_recent);
+        let signs = Signs {
+            stats: stats?,
+            is_paused: paused?.is_some(),
+            clock_offset_us: state.store.clock_offset(),
+            has_old_copy: status.is_some_and(|status| status.has_old_copy),
+        };
+        let worker = match (heard, signs.is_paused) {
+            (true, false) => UP,
+            (true, true) => "paused",
             (false, _) => "absent",
         };
-        let data = health(state.link.is_up(), redis, worker, stats?);
+        let data = health(state.link.is_up(), redis, worker, &signs);
         let healthy = data.status == HEALTHY;
         let body = Ready::from(HealthRead { data, meta: Meta::now(request.0) });
         Ok(if healthy { HealthAnswer::Healthy(body) } else { HealthAnswer::Degraded(body) })
@@ -141,9 +155,9 @@ fn told(request: RequestId, status: &str) -> Ready<Told> {
     Told { data: Answer { status: status.to_owned() }, meta: Meta::now(request.0) }.into()
 }
 
-fn health(postgres: bool, redis: bool, worker: &str, stats: Stats) -> Health {
+fn health(postgres: bool, redis: bool, worker: &str, signs: &Signs) -> Health {
     let up = |is_up: bool| if is_up { UP } else { "down" }.to_owned();
-    let healthy = postgres && redis && worker == UP;
+    let (healthy, stats) = (postgres && redis && worker == UP && !signs.are_grave(), &signs.stats);
     Health {
         status: if healthy { HEALTHY } else { "degraded" }.to_owned(),
         postgres: up(postgres),
@@ -159,5 +173,11 @@ fn health(postgres: bool, redis: bool, worker: &str, stats: Stats) -> Health {
                 .and_then(DateTime::from_timestamp_millis)
                 .into(),
         },
+        attention: signs
+            .attention()
+            .into_iter()
+            .map(Attention::as_str)
+            .map(str::to_owned)
+            .collect(),
     }
 }

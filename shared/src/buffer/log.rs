@@ -318,6 +318,12 @@ pub(super) fn next_generation(generation: u64) -> u64 {
     1 << 24 | u64::from(u32::from_le_bytes([a, b, c, 0]))
 }
 
+/// Which buffer file's log a generation is of.
+pub(super) fn file_of(generation: u64) -> u32 {
+    let [a, b, c, ..] = generation.to_le_bytes();
+    u32::from_le_bytes([a, b, c, 0])
+}
+
 /// Whether two generations are of the log of one buffer file.
 pub(super) fn is_of_same_file(one: u64, other: u64) -> bool {
     (one ^ other).trailing_zeros() >= 24

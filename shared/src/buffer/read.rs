@@ -13,7 +13,7 @@ use super::append::LaneEnd;
 use super::keys::Keys;
 use super::layout::{
     AHEAD, AHEAD_COUNT, BY_PRIORITY, BYTES, DEAD_COUNT, LANE_STATES, LaneState, PENDING,
-    QUARANTINED, STATUS, WAITING,
+    QUARANTINED, READY, STATUS, WAITING,
 };
 use super::record::{self, Header};
 use super::snapshot::Records;
@@ -36,6 +36,8 @@ pub struct Stats {
     pub quarantined: u64,
     /// Lanes whose head waits for another attempt.
     pub waiting_lanes: u64,
+    /// Whether operations are pending that no lane leads to, so that replay never comes to them.
+    pub is_stuck: bool,
     /// When the oldest pending operation was queued (Unix milliseconds).
     pub oldest_queued_at: Option<i64>,
 }
@@ -231,13 +233,16 @@ impl Buffer {
             }
             let [indexed, indexed_bytes, dead, quarantined] =
                 snapshot.counters([PENDING, BYTES, DEAD_COUNT, QUARANTINED])?;
+            let waiting_lanes = snapshot.open_table(WAITING)?.len()?;
+            let ready_lanes = snapshot.open_table(READY)?.len()?;
             Ok(Stats {
                 pending: indexed + tail.len(),
                 by_priority,
                 bytes: indexed_bytes + tail.bytes(),
                 dead,
                 quarantined,
-                waiting_lanes: snapshot.open_table(WAITING)?.len()?,
+                waiting_lanes,
+                is_stuck: indexed > 0 && waiting_lanes + ready_lanes == 0,
                 oldest_queued_at: oldest,
             })
         })

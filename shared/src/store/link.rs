@@ -25,11 +25,11 @@ pub enum LinkState {
     Probing,
 }
 
-/// A state, and since when PostgreSQL has been up, or has not been.
+/// A state, and since when PostgreSQL has been up, or has not been; `None` until it is looked for.
 #[derive(Clone, Copy, Debug)]
 struct Opinion {
     state: LinkState,
-    since: Instant,
+    since: Option<Instant>,
 }
 
 impl Opinion {
@@ -42,10 +42,14 @@ impl Opinion {
         let was_up = self.is_up();
         self.state = state;
         let has_turned = was_up != self.is_up();
-        if has_turned {
-            self.since = Instant::now();
+        if has_turned || self.since.is_none() {
+            self.since = Some(Instant::now());
         }
         has_turned
+    }
+
+    fn lasts(self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
@@ -59,7 +63,7 @@ pub struct Link {
 
 impl Default for Link {
     fn default() -> Self {
-        let opinion = Opinion { state: LinkState::Down, since: Instant::now() };
+        let opinion = Opinion { state: LinkState::Down, since: None };
         Self { opinion: watch::Sender::new(opinion), met: Mutex::new(None) }
     }
 }
@@ -82,15 +86,15 @@ impl Link {
     #[must_use]
     pub fn up_for(&self) -> Option<Duration> {
         let opinion = *self.opinion.borrow();
-        opinion.is_up().then(|| opinion.since.elapsed())
+        opinion.is_up().then(|| opinion.lasts())
     }
 
-    /// For how long PostgreSQL has been away without a break, since the start of this process at the
-    /// most; `None` if it is up. By a clock that does not jump.
+    /// For how long PostgreSQL has been away without a break, as far as this process has looked for it;
+    /// `None` if it is up. By a clock that does not jump.
     #[must_use]
     pub fn away_for(&self) -> Option<Duration> {
         let opinion = *self.opinion.borrow();
-        (!opinion.is_up()).then(|| opinion.since.elapsed())
+        (!opinion.is_up()).then(|| opinion.lasts())
     }
 
     /// Notes what a request has met: an error that others would meet as well opens the breaker.
@@ -149,21 +153,21 @@ impl Link {
         let _ = self.opinion.subscribe().wait_for(|now| now.state != state).await;
     }
 
-    /// Keeps looking at PostgreSQL while the link is up, until `shutdown`: that it is away is found out
+    /// Keeps looking at PostgreSQL while the link is up, without end: that it is away is found out
     /// without anybody asking for anything.
-    pub async fn keep_looking(&self, store: &Store, shutdown: CancellationToken) {
-        let keep = async {
-            loop {
-                let _ = self.opinion.subscribe().wait_for(|now| now.is_up()).await;
-                tokio::time::sleep(LOOK).await;
-                if self.is_up()
-                    && let Err(error) = store.look().await
-                {
-                    self.report(error);
-                }
+    pub async fn keep_looking(&self, store: &Store) {
+        loop {
+            // As above: this cannot fail.
+            let _ = self.opinion.subscribe().wait_for(|now| now.is_up()).await;
+            tokio::time::sleep(LOOK).await;
+            let looked = if self.is_up() { store.look().await } else { Ok(()) };
+            match looked {
+                Ok(()) => {}
+                // All connections may be in use: a probe has one of its own.
+                Err(StoreError::Unreachable) => drop(self.probe(store).await),
+                Err(error) => self.report(error),
             }
-        };
-        shutdown.run_until_cancelled(keep).await;
+        }
     }
 
     /// Keeps probing while the link is down, every `interval`, until `shutdown`.
@@ -182,5 +186,30 @@ impl Link {
             }
         };
         shutdown.run_until_cancelled(keep).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_counts_from_the_first_look_and_from_each_turn_and_from_no_probe_in_between() {
+        let link = Link::default();
+        let since = || link.opinion.borrow().since;
+        assert_eq!((since(), link.away_for(), link.up_for()), (None, Some(Duration::ZERO), None));
+        link.turn(LinkState::Probing);
+        let looked = since();
+        assert!(looked.is_some());
+        link.turn(LinkState::Down);
+        link.turn(LinkState::Probing);
+        assert!(since() == looked && link.away_for().is_some() && link.up_for().is_none());
+        assert!(link.turn(LinkState::Up));
+        let up = since();
+        assert!(up > looked && link.away_for().is_none() && link.up_for().is_some());
+        assert!(!link.turn(LinkState::Up));
+        assert_eq!(since(), up);
+        link.report(StoreError::Broken);
+        assert!(since() > up && link.away_for().is_some());
     }
 }

@@ -9,6 +9,7 @@ mod apply;
 mod creates;
 mod error;
 mod held;
+mod hosts;
 mod lanes;
 mod lineage;
 mod link;
@@ -32,10 +33,12 @@ use uuid::Uuid;
 
 pub use apply::{Applied, Effect, Entity, Source};
 pub use error::{Class, SqlState, StoreError};
+pub use hosts::{HostReport, HostsKnown, OtherHosts};
 pub use lineage::{Identity, Lineage, Seen};
 pub use link::{Link, LinkState};
 pub use lookup::LedgerEntry;
 pub use page::{PageStart, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
+pub use skew::CLOCK_SKEW_US;
 
 use crate::settings::{SettingsError, StoreSettings};
 use creates::SeenUsers;

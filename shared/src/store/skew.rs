@@ -15,8 +15,8 @@ use super::{Store, StoreError, column, within};
 
 const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us";
 
-/// From this offset on people are told (microseconds).
-const WORTH_TELLING_US: u64 = 1_000_000;
+/// An offset beyond this one is worth telling people (microseconds).
+pub const CLOCK_SKEW_US: u64 = 1_000_000;
 /// How often they are told again while it lasts.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -34,12 +34,6 @@ impl Store {
     #[must_use]
     pub fn clock_offset(&self) -> i64 {
         self.skew.offset_us.load(Ordering::Relaxed)
-    }
-
-    /// True if the two clocks are so far apart that people should know.
-    #[must_use]
-    pub fn is_clock_skewed(&self) -> bool {
-        self.clock_offset().unsigned_abs() > WORTH_TELLING_US
     }
 
     /// Asks PostgreSQL something small, its clock and which one it is, within the time that reads have.
@@ -80,7 +74,7 @@ impl Skew {
     fn tell(&self, offset_us: i64) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let seconds = offset_us as f64 / 1e6;
-        if offset_us.unsigned_abs() <= WORTH_TELLING_US {
+        if offset_us.unsigned_abs() <= CLOCK_SKEW_US {
             if told.take().is_some() {
                 tracing::info!(seconds, "the clocks of PostgreSQL and this host agree again");
             }

@@ -78,6 +78,12 @@ impl World {
         format!("http://127.0.0.1:{}", self.worker_port)
     }
 
+    /// The port of the worker.
+    #[must_use]
+    pub fn worker_port(&self) -> u16 {
+        self.worker_port
+    }
+
     /// The buffer file.
     #[must_use]
     pub fn buffer_path(&self) -> PathBuf {

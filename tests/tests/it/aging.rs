@@ -46,7 +46,7 @@ async fn i3_aging_bounds_the_wait_of_a_profile_under_an_endless_flood_of_deletes
         // One at a time, so that the flood is endless; its deletes, of nothing, end at once.
         .env("REPLAY_BATCH_SIZE", "1")
         .env("REPLAY_CONCURRENCY", "1")
-        .env("MAX_RETRY_ATTEMPTS", "1")
+        .env("MISSING_RETRY_SECONDS", "0")
         .start()
         .await;
     let client = world.client(user());

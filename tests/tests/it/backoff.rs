@@ -22,7 +22,12 @@ struct Waiting {
     next: Value,
 }
 
-/// A change, accepted offline, of a task that nobody ever created; where to ask for it.
+/// Has PostgreSQL fail at a task in a way that nobody foresees.
+const TRAP: &str = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS \
+    $$ BEGIN RAISE SQLSTATE 'XX001'; END $$; \
+    CREATE TRIGGER fail BEFORE UPDATE ON tasks FOR EACH ROW EXECUTE FUNCTION fail()";
+
+/// A change, accepted offline, of a task that this host knows nothing of; where to ask for it.
 async fn change_of_nothing(client: &Client, task: Uuid) -> String {
     let change = json!({ "title": "of nothing" });
     let answer = client.patch(&format!("/api/v1/tasks/{task}"), &change).await.expect(202);
@@ -50,8 +55,10 @@ async fn i9_attempts_and_the_next_time_outlive_the_worker_until_it_gives_up() {
         .start()
         .await;
     let client = world.client(user());
+    let task = create(&client, "cannot be changed", 201).await;
+    world.postgres.psql(TRAP).await;
     world.postgres_line.cut().await;
-    let operation = change_of_nothing(&client, Uuid::now_v7()).await;
+    let operation = change_of_nothing(&client, task.parse().unwrap()).await;
     assert_eq!(waiting(&client, &operation).await.unwrap().attempts, 0);
     world.postgres_line.heal().await;
 
@@ -81,9 +88,12 @@ async fn i9_attempts_and_the_next_time_outlive_the_worker_until_it_gives_up() {
     assert!(seen.len() >= 3, "hardly any attempt was seen before the end: {seen:?}");
     assert!(seen.iter().all(|attempts| *attempts < ATTEMPTS), "{seen:?}");
     let dead = client.get(&operation).await.expect(200);
-    assert_eq!((dead.text("/data/state"), dead.text("/data/reason")), ("rejected", "not_found"));
+    assert_eq!(
+        (dead.text("/data/state"), dead.text("/data/reason")),
+        ("rejected", "internal_XX001")
+    );
     drained(&world).await;
-    assert_eq!(world.postgres.psql("SELECT count(*) FROM operations").await, "0");
+    assert_eq!(world.postgres.psql("SELECT count(*) FROM operations").await, "1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -36,7 +36,7 @@ fn lines(text: &str) -> Vec<Value> {
 /// A world with a dead letter (an update of a task that is nowhere), PostgreSQL being up; and the
 /// operation's id.
 async fn with_a_dead_letter() -> (World, Client, String) {
-    let mut world = World::builder().env("MAX_RETRY_ATTEMPTS", "1").start().await;
+    let mut world = World::builder().env("MISSING_RETRY_SECONDS", "0").start().await;
     let client = world.client(user());
     world.postgres.kill().await;
     let path = format!("/api/v1/tasks/{}", Uuid::now_v7());

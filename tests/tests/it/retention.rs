@@ -11,7 +11,7 @@ use tests::{WallClock, World, wait_until};
 use uuid::Uuid;
 
 use crate::node::operation;
-use crate::story::{DRAIN, create, epoch, user};
+use crate::story::{DRAIN, create, drained, epoch, metric, user};
 
 const TEN_DAYS: f64 = 10.0 * 24.0 * 3600.0;
 
@@ -47,8 +47,12 @@ async fn dead_letter(buffer: &Buffer) -> Version {
 
 #[tokio::test]
 async fn i9_an_operation_that_grew_too_old_is_a_dead_letter_until_its_own_retention_ends() {
-    let mut world =
-        World::builder().env(OFTEN.0, OFTEN.1).env("BUFFER_RETENTION_HOURS", "0").start().await;
+    let mut world = World::builder()
+        .env(OFTEN.0, OFTEN.1)
+        .env("BUFFER_RETENTION_HOURS", "0")
+        .env("EXPIRY_GRACE_SECONDS", "0")
+        .start()
+        .await;
     let client = world.client(user());
     world.postgres.kill().await;
     let answer = client.post("/api/v1/tasks", &json!({ "title": "old" })).await.expect(202);
@@ -125,7 +129,8 @@ async fn old_rows_of_the_ledger_and_old_tombstones_go_and_nothing_else_does() {
 #[tokio::test]
 async fn i9_a_wall_clock_that_jumps_ten_days_ahead_expires_nothing() {
     let builder = World::builder().without_worker().env(OFTEN.0, OFTEN.1);
-    let mut world = builder.env("DEAD_RETENTION_HOURS", "0").start().await;
+    let builder = builder.env("DEAD_RETENTION_HOURS", "0").env("EXPIRY_GRACE_SECONDS", "0");
+    let mut world = builder.start().await;
     let folder = world.folder().to_path_buf();
     let clock = WallClock::of(&mut world.worker, &folder);
     world.worker.restart().await;
@@ -170,4 +175,37 @@ async fn i9_a_wall_clock_that_jumps_ten_days_ahead_expires_nothing() {
         world.postgres.psql("SELECT count(*) FROM tasks").await == "5"
     })
     .await;
+}
+
+#[tokio::test]
+async fn i9_nothing_expires_because_the_host_was_off_and_postgresql_comes_up_after_the_worker() {
+    let builder = World::builder().without_api().without_worker().env(OFTEN.0, OFTEN.1);
+    let mut world = builder.start().await;
+    world.postgres_line.cut().await;
+    let folder = world.folder().to_path_buf();
+    let clock = WallClock::of(&mut world.api, &folder);
+    clock.set("-30h");
+    world.api.start().await.unwrap();
+    let client = world.client(user());
+    let mut operations = Vec::new();
+    for number in 0..50 {
+        let title = json!({ "title": number.to_string() });
+        let answer = client.post("/api/v1/tasks", &title).await.expect(202);
+        operations.push(answer.header("location").to_owned());
+    }
+
+    clock.set("+0");
+    world.worker.start().await.unwrap();
+    wait_until(DRAIN, "retention has looked again and again", async || {
+        metric(&world, "retention_sweeps_total").await >= 3.0
+    })
+    .await;
+    assert_eq!(health(&world, "/data/buffer/dead").await, 0);
+    world.postgres_line.heal().await;
+    drained(&world).await;
+    for operation in &operations {
+        let read = client.get(operation).await.expect(200);
+        assert_eq!(read.text("/data/state"), "applied");
+    }
+    assert_eq!(world.postgres.psql("SELECT count(*) FROM tasks").await, "50");
 }

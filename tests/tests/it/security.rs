@@ -62,7 +62,7 @@ async fn one_key_of_two_users_makes_two_tasks_and_each_sees_their_own() {
 
 #[tokio::test]
 async fn a_dead_letter_is_its_owners_and_the_operators_alone() {
-    let mut world = World::builder().env("MAX_RETRY_ATTEMPTS", "1").start().await;
+    let mut world = World::builder().env("MISSING_RETRY_SECONDS", "0").start().await;
     let (owner, other) = (world.client(user()), world.client(user()));
     world.postgres.kill().await;
     let path = format!("/api/v1/tasks/{}", Uuid::now_v7());

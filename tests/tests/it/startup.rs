@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tests::{Probe, Process, World, free_port, wait_until};
+use tests::{Client, Probe, Process, World, free_port, wait_until};
 
 use crate::story::{DRAIN, create, drained, user};
 
@@ -88,16 +88,43 @@ async fn a_second_worker_stands_by_and_takes_over() {
     let launch = world.worker.launch_mut().clone();
     let launch = launch.env("WORKER_PORT", port.to_string()).logging_to(log);
     let mut second = Process::new("standby", launch, Probe::Live(port));
-    second.spawn().unwrap();
+    second.start().await.unwrap();
     wait_until(DRAIN, "the second stands by", async || second.log().contains("standing by")).await;
+    let url = format!("http://127.0.0.1:{port}");
+    let anonymous = Client::new(world.http().clone(), url, None);
+    let standby = anonymous.get("/health").await.expect(200);
+    assert_eq!(standby.text("/data/role"), "standby");
+    assert_eq!(standby.at("/data/worker/postgres/up"), &json!(true), "{standby:?}");
     world.worker.kill();
     let killed = Instant::now();
-    let active = second.wait_until_up().await.unwrap();
-    eprintln!("took over after {:?}", active - killed);
-    assert!(active - killed <= Duration::from_secs(2), "took over after {:?}", active - killed);
+    wait_until(DRAIN, "the second is active", async || {
+        anonymous.get("/health").await.text("/data/role") == "active"
+    })
+    .await;
+    let took = killed.elapsed();
+    eprintln!("took over after {took:?}");
+    assert!(took <= Duration::from_secs(2), "took over after {took:?}");
     world.postgres.kill().await;
     let client = world.client(user());
     create(&client, "for the second", 202).await;
     world.postgres.start_again().await;
     drained(&world).await;
+}
+
+#[tokio::test]
+async fn a_standby_with_the_same_port_waits_for_it_as_for_the_lock() {
+    let mut world = World::start().await;
+    let log = world.folder().join("standby.log");
+    let launch = world.worker.launch_mut().clone().logging_to(log);
+    let mut second = Process::new("standby", launch, Probe::Live(world.worker_port()));
+    second.spawn().unwrap();
+    wait_until(DRAIN, "it stands by without a port", async || {
+        second.log().contains("standing by") && second.log().contains("does not listen")
+    })
+    .await;
+    world.worker.kill();
+    wait_until(DRAIN, "it has taken over", async || second.log().contains("active\"")).await;
+    second.wait_until_up().await.unwrap();
+    assert_eq!(second.log().matches("does not listen").count(), 1, "{}", second.log());
+    wait_until(DRAIN, "healthy", async || world.is_healthy().await).await;
 }

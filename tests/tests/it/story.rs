@@ -33,6 +33,14 @@ pub async fn drained(world: &World) {
     wait_until(DRAIN, "healthy", async || world.is_healthy().await).await;
 }
 
+/// A metric of the worker that has no labels; 0 if it has none of that name yet.
+pub async fn metric(world: &World, name: &str) -> f64 {
+    let metrics = world.http().get(format!("{}/metrics", world.worker_url()));
+    let text = metrics.send().await.unwrap().text().await.unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.parse().unwrap())
+}
+
 /// Whether a text stands in any file of the buffer's folder.
 pub fn is_readable(world: &World, text: &str) -> bool {
     let folder = world.buffer_path().parent().unwrap().to_owned();

@@ -9,6 +9,7 @@ mod failure;
 mod golden;
 mod histories;
 mod limits;
+mod lineage;
 mod log;
 mod power;
 mod readers;

@@ -1,0 +1,159 @@
+//! The hosts that share a PostgreSQL: this one says how its buffer file stands, and reads how those of
+//! others do, before replay begins after an outage and with each heartbeat.
+//!
+//! What is told as pending are operations on tasks, one of which may be the create that another host waits
+//! for. One that waits here for a create of another host is left out: two hosts with such operations would
+//! wait for one another. So are those behind it, in its lane. The row of this file also
+//! tells whether the file is an older copy that was put back.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use shared::buffer::{BufferError, Lineage};
+use shared::domain::{Lane, Operation};
+use shared::store::{HostReport, OtherHosts};
+
+use crate::context::Context;
+use crate::missing::{Missing, Patience, is_gone};
+
+/// Lanes whose waiting is kept in mind at the most.
+const LANES: usize = 10_000;
+
+/// What is known of other hosts, and what here waits for them.
+#[derive(Debug, Default)]
+pub struct Hosts {
+    /// What they have said; `None` if they could not be asked.
+    others: Mutex<Option<OtherHosts>>,
+    /// Lanes whose head waits for a create, and its attempts in vain.
+    waiting: Mutex<HashMap<Lane, u32>>,
+    /// Whether this host has tried to report since PostgreSQL is up.
+    has_reported: AtomicBool,
+    has_old_copy: AtomicBool,
+    /// Whether people know that reports fail.
+    is_failing: AtomicBool,
+}
+
+impl Hosts {
+    /// True if replay may begin: others were told first that something is pending here.
+    #[must_use]
+    pub fn have_been_told(&self) -> bool {
+        self.has_reported.load(Ordering::Acquire)
+    }
+
+    /// True if an older copy of the buffer file was found since this process started.
+    #[must_use]
+    pub fn has_old_copy(&self) -> bool {
+        self.has_old_copy.load(Ordering::Relaxed)
+    }
+
+    /// PostgreSQL is away: what is known of other hosts is no longer true when it comes back.
+    pub fn forget(&self) {
+        self.has_reported.store(false, Ordering::Release);
+        *locked(&self.others) = None;
+    }
+
+    /// Notes that the head of a lane waits for its entity.
+    pub fn waits(&self, lane: Lane) {
+        let mut waiting = locked(&self.waiting);
+        if waiting.len() < LANES || waiting.contains_key(&lane) {
+            *waiting.entry(lane).or_default() += 1;
+        }
+    }
+
+    /// Notes that the head of a lane does not wait for its entity any more. Returns how many attempts it
+    /// has had in vain meanwhile.
+    pub fn goes_on(&self, lane: Lane) -> u32 {
+        locked(&self.waiting).remove(&lane).unwrap_or(0)
+    }
+
+    fn waiting(&self) -> HashSet<Lane> {
+        locked(&self.waiting).keys().copied().collect()
+    }
+
+    fn others(&self) -> Option<OtherHosts> {
+        *locked(&self.others)
+    }
+}
+
+/// True if an operation's entity is not there and will not come any more.
+pub fn is_given_up(context: &Context, operation: &Operation, queued_at: i64) -> bool {
+    let settings = &context.settings;
+    let patience = Patience { least: settings.missing_retry(), most: settings.buffer_retention() };
+    let queued_for = context.steady_now().saturating_sub(queued_at);
+    let missing = Missing {
+        accepted_at: by_postgres(context, operation.accepted_at),
+        queued_for: Duration::from_millis(u64::try_from(queued_for).unwrap_or(0)),
+        up_for: context.link.up_for().unwrap_or_default(),
+    };
+    is_gone(&missing, patience, context.hosts.others())
+}
+
+/// Says how the buffer file stands, and reads what other hosts have said. That this fails is no outage:
+/// then nobody knows what others hold.
+pub async fn report(context: &Context) {
+    let hosts = &context.hosts;
+    match exchange(context).await {
+        Ok(others) => {
+            *locked(&hosts.others) = Some(others);
+            hosts.is_failing.store(false, Ordering::Relaxed);
+        }
+        Err(error) => {
+            *locked(&hosts.others) = None;
+            if !hosts.is_failing.swap(true, Ordering::Relaxed) {
+                let error = format!("{error:#}");
+                tracing::warn!(
+                    error,
+                    "other hosts cannot be asked what they hold: changes of what is not there wait"
+                );
+            }
+        }
+    }
+    hosts.has_reported.store(true, Ordering::Release);
+}
+
+async fn exchange(context: &Context) -> anyhow::Result<OtherHosts> {
+    let (report, lineage) = prepare(context).await?;
+    let known = context.store.report_host(report, context.settings.buffer_retention()).await?;
+    if let Some((generation, heard_at)) = known.own
+        && generation > lineage.generation
+    {
+        tell_of_old_copy(context, heard_at);
+    }
+    Ok(known.others)
+}
+
+async fn prepare(context: &Context) -> Result<(HostReport, Lineage), BufferError> {
+    let lineage = context.buffer.lineage().await?;
+    let oldest = context.buffer.oldest_task_but(context.hosts.waiting()).await?;
+    let oldest = oldest.and_then(DateTime::from_timestamp_millis);
+    let report = HostReport {
+        file: lineage.file,
+        generation: lineage.generation,
+        oldest_pending_at: oldest.map(|at| by_postgres(context, at)),
+    };
+    Ok((report, lineage))
+}
+
+fn tell_of_old_copy(context: &Context, heard_at: DateTime<Utc>) {
+    context.hosts.has_old_copy.store(true, Ordering::Relaxed);
+    metrics::counter!("buffer_rollbacks_total").increment(1);
+    tracing::error!(
+        path = %context.buffer.settings().buffer_path.display(), newer_was_seen_at = %heard_at,
+        "the buffer file is an older copy of itself: what was accepted after the copy was made and not \
+         replayed by then is lost here. If the newer files (the buffer and its .log) still exist, stop \
+         all processes on the buffer and put both back; else ask clients to check what they were \
+         answered 202 for since the copy was made"
+    );
+}
+
+/// A time of this host by PostgreSQL's clock, as they are apart now.
+fn by_postgres(context: &Context, at: DateTime<Utc>) -> DateTime<Utc> {
+    at.checked_add_signed(TimeDelta::microseconds(context.store.clock_offset())).unwrap_or(at)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
