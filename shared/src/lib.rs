@@ -8,6 +8,7 @@ pub mod buffer;
 pub mod cache;
 pub mod domain;
 pub mod gather;
+pub mod guard;
 pub mod online;
 pub mod redis;
 pub mod sessions;

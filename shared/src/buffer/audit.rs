@@ -28,6 +28,10 @@ pub enum ActKind {
     Rekey,
     /// Erased an operation of a user, with its payload.
     Erase,
+    /// Had the file made anew from its records.
+    Repair,
+    /// Took operations in that were written out before.
+    Import,
 }
 
 /// An entry of the audit log.

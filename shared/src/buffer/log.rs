@@ -158,6 +158,27 @@ impl Log {
         Ok(Self { located, file })
     }
 
+    /// Opens the log of a buffer file for reading, whoever it belongs to; none if there is none.
+    pub(super) fn existing(buffer_path: &Path) -> io::Result<Option<Self>> {
+        let path = sibling(buffer_path, "log");
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(Some(Self { located: Located::new(&path, &file)?, file }))
+    }
+
+    /// The newest generation that has a frame in it, and the place of the first record of what is there
+    /// of that.
+    pub(super) fn newest(&self) -> Option<(u64, u64)> {
+        let bytes = self.bytes();
+        let heads: Vec<Head> = bytes.chunks_exact(PAGE_BYTES).filter_map(Head::decode).collect();
+        let newest = heads.iter().map(|head| head.generation).max()?;
+        let first = heads.iter().filter(|head| head.generation == newest).map(|head| head.first);
+        Some((newest, first.min()?))
+    }
+
     /// True if the path still leads to this file.
     pub(super) fn is_in_place(&self) -> bool {
         self.located.is_in_place()

@@ -6,6 +6,7 @@ mod audit;
 mod damage;
 mod disk;
 mod failure;
+mod fuzz;
 mod golden;
 mod histories;
 mod limits;
