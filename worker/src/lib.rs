@@ -12,6 +12,7 @@ pub mod replay;
 pub mod retention;
 pub mod sessions;
 pub mod settings;
+pub mod soundness;
 pub mod source;
 pub mod standby;
 
@@ -137,6 +138,7 @@ async fn supervise(context: &Arc<Context>, ended: &CancellationToken) -> anyhow:
         context.progress.send_replace(Instant::now());
         tokio::select! {
             worked = run_workers(context, ended) => return worked,
+            () = soundness::watch(context) => {}
             () = stalled(context) => {
                 metrics::counter!("replay_stalls_total").increment(1);
                 tracing::error!("replay has stalled: the named workers are started anew");

@@ -169,6 +169,20 @@ impl Log {
         Ok(Some(Self { located: Located::new(&path, &file)?, file }))
     }
 
+    /// What may be records in it, of any generation: each with that and its place.
+    pub(super) fn all_records(&self) -> Vec<(u64, u64, Vec<u8>)> {
+        let (bytes, mut all) = (self.bytes(), Vec::new());
+        for (page, at) in bytes.chunks(PAGE_BYTES).zip((0..).step_by(PAGE_BYTES)) {
+            let Some(head) = Head::decode(page) else { continue };
+            let body = bytes.get(at + HEAD..).unwrap_or(&[]);
+            let places = head.first..head.next();
+            all.extend(places.zip(records_of(body)).map(|(place, record)| {
+                (head.generation, place, record.to_vec())
+            }));
+        }
+        all
+    }
+
     /// The newest generation that has a frame in it, and the place of the first record of what is there
     /// of that.
     pub(super) fn newest(&self) -> Option<(u64, u64)> {

@@ -99,22 +99,25 @@ fn open_in_place(settings: &BufferSettings, checks: Checks) -> Result<Arc<Opened
         tracing::error!(place, "redb met what it does not foresee");
         Err(OpenError::Damaged { path: path.clone() })
     })?;
-    if checks == Checks::All && !agree(&opened, path).unwrap_or(false) {
+    let counts = || super::guarded(|| counts_agree(&opened.database.begin_read()?));
+    if checks == Checks::All && !counts().unwrap_or(false) {
         return Err(OpenError::Disagreeing { path: path.clone() });
     }
     Ok(opened)
 }
 
-/// Whether the tables have as many rows as they should by one another, and the counters' pages match
-/// their checksums.
-fn agree(opened: &Opened, path: &Path) -> Result<bool, redb::Error> {
+/// Whether the pages of the counters match their checksums: they say which log belongs to the file, and
+/// what of it counts.
+fn has_sound_counters(path: &Path) -> Result<bool, OpenError> {
     // Another process may change pages while they are read.
-    let has_sound_counters = || {
-        let file = open_private_existing(path).ok()?;
-        Some(Pages::new(file).ok()?.has_sound("counters"))
-    };
-    let is_sound = (0..TRIES).any(|_| has_sound_counters().unwrap_or(false));
-    Ok(is_sound && super::guarded(|| counts_agree(&opened.database.begin_read()?))?)
+    for _ in 0..TRIES {
+        let pages = Pages::new(open_private_existing(path)?);
+        let pages = pages.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        if pages.has_sound("counters") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn counts_agree(read: &ReadTransaction) -> Result<bool, redb::Error> {
@@ -138,6 +141,9 @@ fn open_sound_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenError> 
     refuse_emptied(path)?;
     loop {
         let (file, database) = BufferFile::open(path, settings.buffer_cache_bytes)?;
+        if !has_sound_counters(path)? {
+            return Err(OpenError::Disagreeing { path: path.clone() });
+        }
         let log = Log::open(path)?;
         let spare = file.free_bytes().unwrap_or(0);
         let spare = spare.saturating_sub(settings.buffer_min_free_bytes);

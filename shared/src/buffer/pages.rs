@@ -97,11 +97,11 @@ impl Pages {
         [newer, older].map(|at| self.trees(at))
     }
 
-    /// Whether a table's pages, and all that lead to them, match their checksums.
+    /// Whether a table's pages, and all that lead to them, match their checksums, if there are any.
     pub(super) fn has_sound(&self, table: &str) -> bool {
         let ([(trees, is_sound), _], ignore) = (self.states(), &mut |_: Pair<'_>| Ok(()));
-        let tree = trees.get(table).filter(|_| is_sound);
-        tree.is_some_and(|tree| self.walk::<Infallible>(tree, ignore) == Ok(true))
+        let has = |tree| self.walk::<Infallible>(tree, ignore) == Ok(true);
+        is_sound && trees.get(table).is_none_or(has)
     }
 
     fn newer_slot(&self) -> usize {

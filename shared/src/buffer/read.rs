@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::keys::Keys;
 use super::layout::{
-    BY_PRIORITY, BYTES, DEAD_COUNT, LANE_STATES, LaneState, PENDING, QUARANTINED, STATUS, WAITING,
+    BY_PRIORITY, BYTES, DEAD_COUNT, LANE_STATES, LaneState, PENDING, QUARANTINED, READY, STATUS,
+    WAITING,
 };
 use super::record::{self, Header};
 use super::snapshot::Records;
@@ -36,6 +37,9 @@ pub struct Stats {
     pub waiting_lanes: u64,
     /// When the oldest pending operation was queued (Unix milliseconds).
     pub oldest_queued_at: Option<i64>,
+    /// Whether the tables have pending operations that replay would not find: the file is damaged, and
+    /// not repaired yet.
+    pub is_stuck: bool,
 }
 
 impl Stats {
@@ -47,6 +51,7 @@ impl Stats {
         gauge("pending", self.pending);
         gauge("dead", self.dead);
         gauge("quarantined", self.quarantined);
+        metrics::gauge!("buffer_stuck").set(if self.is_stuck { 1.0 } else { 0.0 });
         metrics::gauge!("buffer_bytes").set(self.bytes as f64);
         let age = self.oldest_queued_at.map_or(0, |at| unix_millis().saturating_sub(at));
         metrics::gauge!("buffer_oldest_age_seconds").set(age as f64 / 1000.0);
@@ -188,14 +193,16 @@ impl Buffer {
             }
             let [indexed, indexed_bytes, dead, quarantined] =
                 snapshot.counters([PENDING, BYTES, DEAD_COUNT, QUARANTINED])?;
+            let waiting_lanes = snapshot.open_table(WAITING)?.len()?;
             Ok(Stats {
                 pending: indexed + tail.len(),
                 by_priority,
                 bytes: indexed_bytes + tail.bytes(),
                 dead,
                 quarantined,
-                waiting_lanes: snapshot.open_table(WAITING)?.len()?,
+                waiting_lanes,
                 oldest_queued_at: oldest,
+                is_stuck: indexed > 0 && waiting_lanes + snapshot.open_table(READY)?.len()? == 0,
             })
         })
         .await

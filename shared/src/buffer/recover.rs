@@ -28,7 +28,7 @@ use super::layout::{
     QUARANTINED, READY, RECORDS, REVOKED, REVOKED_UNTIL, STATUS, USER_TOTALS, USERS, WAITING,
     decode_dead,
 };
-use super::log::{Log, next_generation};
+use super::log::{Log, is_of_same_file, next_generation};
 use super::pages::{Pages, Pair, Trees};
 use super::record::{self, Damage, Header};
 use super::salvage::{State, look_through};
@@ -368,8 +368,7 @@ impl<'a> Recovery<'a> {
     fn scan_records(&mut self, known: &Known, has_places: bool) -> Result<(), redb::Error> {
         let (target, keys, mut kept) = (self.target, self.keys, Kept::default());
         let gone = target.begin_read()?.open_table(PLACES)?;
-        self.pages.scan(8, &mut |key, value| {
-            let place = place_of(key);
+        let mut look = |place: u64, value: &[u8]| {
             let Ok(header) = Header::decode(place, value) else { return Ok(false) };
             let id = header.id.as_uuid().as_u128();
             let may_be = match known.get(&id) {
@@ -384,7 +383,15 @@ impl<'a> Recovery<'a> {
                 kept.put_some(target)?;
             }
             Ok::<bool, redb::Error>(true)
-        })?;
+        };
+        self.pages.scan(8, &mut |key, value| look(place_of(key), value))?;
+        // The log has what it had before it was emptied, until that is written over.
+        let generation = self.counter(LOG_GENERATION);
+        for (found, place, record) in self.log.map(Log::all_records).unwrap_or_default() {
+            if !self.has_counters || is_of_same_file(found, generation) && found < generation {
+                look(place, &record)?;
+            }
+        }
         self.keep(kept)
     }
 

@@ -107,9 +107,10 @@ impl Writer {
 
     /// Repairs the file after damage was met, once in a while: if nothing was found to be wrong the
     /// last time, it is made anew.
-    fn repair_damage(&mut self) {
-        if self.repaired.is_some_and(|(at, _)| at.elapsed() < AGAIN) {
-            return;
+    /// Returns whether it was, and is open.
+    fn repair_damage(&mut self) -> bool {
+        if !self.may_repair() {
+            return false;
         }
         let was_found = self.repaired.is_none_or(|(_, was_found)| was_found);
         let mode = if was_found { Mode::IfDamaged } else { Mode::Anew };
@@ -119,9 +120,11 @@ impl Writer {
         }
         let is_other = repaired.as_ref().is_ok_and(|repaired| repaired.kept_as.is_some());
         self.repaired = Some((Instant::now(), repaired.is_ok_and(Repaired::is_mended)));
-        if is_other {
-            self.open_anew();
-        }
+        is_other && self.open_anew()
+    }
+
+    fn may_repair(&self) -> bool {
+        self.repaired.is_none_or(|(at, _)| at.elapsed() >= AGAIN)
     }
 
     fn failed(&self, problem: String) -> Failed {
@@ -348,6 +351,10 @@ impl Writer {
         forget_cached(&self.settings.buffer_path);
         let opened = match reopen(&self.settings) {
             Ok(opened) => opened,
+            Err(error) if error.is_damage() && self.may_repair() => {
+                tracing::error!(error = %Chain(&error), "the buffer file is damaged");
+                return self.repair_damage();
+            }
             Err(error) => {
                 tracing::error!(error = %Chain(&error), "the buffer file cannot be opened");
                 return false;
