@@ -216,8 +216,10 @@ impl Log {
     /// All of it; zeros where there is nothing, or nothing can be read.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; LENGTH as usize];
-        if !self.read(0, &mut bytes) {
-            for (page, at) in bytes.chunks_mut(PAGE_BYTES).zip((0..).step_by(PAGE_BYTES)) {
+        let length = usize::try_from(self.length().unwrap_or(LENGTH)).unwrap_or(bytes.len());
+        let there = length.min(bytes.len());
+        if !self.read(0, &mut bytes[..there]) {
+            for (page, at) in bytes[..there].chunks_mut(PAGE_BYTES).zip((0..).step_by(PAGE_BYTES)) {
                 if !self.read(at, page) {
                     page.fill(0);
                 }

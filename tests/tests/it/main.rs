@@ -14,6 +14,7 @@ mod cache;
 mod conflicts;
 mod connections;
 mod creates;
+mod damage;
 mod disk;
 mod erasure;
 mod error_classes;

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use super::super::log::LENGTH;
 use super::*;
@@ -120,18 +121,17 @@ impl Dice {
 }
 
 /// Damages bytes once. Pages that were nothing but zeros are not worth it.
-fn damage(bytes: &mut Vec<u8>, dice: &mut Dice) -> (usize, usize) {
+fn damage(bytes: &mut Vec<u8>, dice: &mut Dice) {
     let used: Vec<usize> = bytes
         .chunks(PAGE)
         .enumerate()
         .filter(|(_, page)| page.iter().any(|byte| *byte != 0))
         .map(|(number, _)| number * PAGE)
         .collect();
-    let Some(page) = used.get(dice.below(used.len())).copied() else { return (0, 0) };
+    let Some(page) = used.get(dice.below(used.len())).copied() else { return };
     let length = PAGE.min(bytes.len() - page);
     let at = page + dice.below(length);
-    let kind = dice.below(8);
-    match kind {
+    match dice.below(8) {
         0 | 1 => bytes[at] ^= 1 << dice.below(8),
         // In the head of the page, where it says what it is.
         2 => bytes[page + dice.below(length.min(64))] = dice.below(256) as u8,
@@ -156,7 +156,6 @@ fn damage(bytes: &mut Vec<u8>, dice: &mut Dice) -> (usize, usize) {
         _ if dice.below(4) == 0 => bytes.truncate(at),
         _ => bytes[at] = 0,
     }
-    (kind, at)
 }
 
 /// Which pages are as they were.
@@ -169,11 +168,7 @@ async fn play(sample: &Sample, case: u64, folder: &Path) {
     let (mut file, mut log, mut dice) = (sample.file.clone(), sample.log.clone(), Dice(case));
     for _ in 0..=dice.below(3) {
         let part = if dice.below(4) == 0 { &mut log } else { &mut file };
-        if std::env::var_os("FUZZ_CASE").is_some() {
-            eprintln!("{} {:?}", part.len(), damage(part, &mut dice));
-        } else {
-            damage(part, &mut dice);
-        }
+        damage(part, &mut dice);
     }
     let settings = settings(folder);
     let path = &settings.buffer_path;
@@ -253,7 +248,14 @@ async fn drain(buffer: &Buffer, sample: &Sample, case: u64) -> HashSet<Version> 
             found.insert(*id);
         }
     }
-    let dead = buffer.dead_page(DeadFilter::default(), None, 100).await.unwrap();
+    let dead = match buffer.dead_page(DeadFilter::default(), None, 100).await {
+        Ok(dead) => dead,
+        // Nothing has read those before.
+        Err(_) => {
+            buffer.repair("a test", false).await.unwrap();
+            buffer.dead_page(DeadFilter::default(), None, 100).await.unwrap()
+        }
+    };
     for letter in dead.items {
         assert_eq!(sample.operations.get(&letter.operation.id), Some(&letter.operation));
     }
@@ -267,37 +269,22 @@ fn scratch() -> tempfile::TempDir {
 }
 
 fn play_all(cases: impl Iterator<Item = u64>) {
+    static SAMPLE: OnceLock<Sample> = OnceLock::new();
     guard::install();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (sample, folder) = (runtime.block_on(Sample::make()), scratch());
-    let mut failed = Vec::new();
+    let sample = SAMPLE.get_or_init(|| runtime.block_on(Sample::make()));
+    let folder = scratch();
     for case in cases {
-        let played = std::panic::AssertUnwindSafe(|| {
-            runtime.block_on(play(&sample, case, folder.path()));
-        });
-        let started = std::time::Instant::now();
-        if std::panic::catch_unwind(played).is_err() {
-            failed.push(case);
-        }
-        if started.elapsed() > Duration::from_secs(1) {
-            eprintln!("case {case} took {:?}", started.elapsed());
-        }
+        runtime.block_on(play(sample, case, folder.path()));
     }
-    assert!(failed.is_empty(), "{} cases: {failed:?}", failed.len());
 }
 
 #[test]
 fn no_damage_with_an_even_number_makes_anything_panic_stuck_or_wrong() {
-    let limit = std::env::var("FUZZ_CASES").ok().and_then(|it| it.parse().ok()).unwrap_or(CASES);
-    if let Some(case) = std::env::var("FUZZ_CASE").ok().and_then(|it| it.parse().ok()) {
-        tracing_subscriber::fmt().with_test_writer().init();
-        return play_all(std::iter::once(case));
-    }
-    play_all((0..limit).step_by(2));
+    play_all((0..CASES).step_by(2));
 }
 
 #[test]
 fn no_damage_with_an_odd_number_makes_anything_panic_stuck_or_wrong() {
-    let limit = std::env::var("FUZZ_CASES").ok().and_then(|it| it.parse().ok()).unwrap_or(CASES);
-    play_all((1..limit).step_by(2));
+    play_all((1..CASES).step_by(2));
 }

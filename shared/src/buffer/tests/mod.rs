@@ -13,6 +13,7 @@ mod limits;
 mod log;
 mod power;
 mod readers;
+mod repair;
 mod tail;
 
 use std::collections::HashSet;
