@@ -176,9 +176,11 @@ impl Log {
             let Some(head) = Head::decode(page) else { continue };
             let body = bytes.get(at + HEAD..).unwrap_or(&[]);
             let places = head.first..head.next();
-            all.extend(places.zip(records_of(body)).map(|(place, record)| {
-                (head.generation, place, record.to_vec())
-            }));
+            all.extend(
+                places
+                    .zip(records_of(body))
+                    .map(|(place, record)| (head.generation, place, record.to_vec())),
+            );
         }
         all
     }

@@ -13,6 +13,7 @@
 
 mod append;
 mod audit;
+mod compare;
 mod dead;
 mod drain;
 mod erase;
@@ -24,6 +25,7 @@ mod keys;
 mod layout;
 mod lists;
 mod log;
+mod missing;
 mod on_demand;
 mod open;
 mod operator;
@@ -36,6 +38,7 @@ mod rekey;
 mod remove;
 mod repair;
 mod revoked;
+mod rows;
 mod salvage;
 mod scrub;
 mod snapshot;

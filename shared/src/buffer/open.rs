@@ -53,7 +53,9 @@ pub(super) fn open_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenEr
     match repair(settings, &keys, mode_after(&error), BY_ITSELF) {
         Ok(_) => match open_in_place(settings, Checks::Least) {
             Ok(opened) => return Ok(opened),
-            Err(error) => tracing::error!(error = %Chain(&error), "it cannot be opened all the same"),
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "it cannot be opened all the same")
+            }
         },
         Err(error) => tracing::error!(error = %Chain(&error), "it stays as it is"),
     }
@@ -122,9 +124,8 @@ fn has_sound_counters(path: &Path) -> Result<bool, OpenError> {
 
 fn counts_agree(read: &ReadTransaction) -> Result<bool, redb::Error> {
     let counters = read.open_table(COUNTERS)?;
-    let counter = |name: &str| {
-        Ok::<_, redb::Error>(counters.get(name)?.map_or(0, |value| value.value()))
-    };
+    let counter =
+        |name: &str| Ok::<_, redb::Error>(counters.get(name)?.map_or(0, |value| value.value()));
     let pending = counter(PENDING)?;
     let lanes = read.open_table(READY)?.len()? + read.open_table(WAITING)?.len()?;
     Ok(read.open_table(RECORDS)?.len()? == pending

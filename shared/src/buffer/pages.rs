@@ -97,11 +97,21 @@ impl Pages {
         [newer, older].map(|at| self.trees(at))
     }
 
-    /// Whether a table's pages, and all that lead to them, match their checksums, if there are any.
+    /// Whether the pages of a table, if there is one, and of redb's own books match their checksums, and
+    /// all that lead to them: at damage in the latter redb does not even panic in order.
     pub(super) fn has_sound(&self, table: &str) -> bool {
-        let ([(trees, is_sound), _], ignore) = (self.states(), &mut |_: Pair<'_>| Ok(()));
-        let has = |tree| self.walk::<Infallible>(tree, ignore) == Ok(true);
-        is_sound && trees.get(table).is_none_or(has)
+        let ([(trees, is_sound), _], (own, is_own_sound)) = (self.states(), self.own_trees());
+        let has = |tree| self.walk::<Infallible>(tree, &mut |_| Ok(())) == Ok(true);
+        is_sound && is_own_sound && trees.get(table).is_none_or(has) && own.values().all(has)
+    }
+
+    /// The trees of redb's own tables, and whether what tells of them is sound.
+    fn own_trees(&self) -> (Trees, bool) {
+        let at = self.newer_slot();
+        self.header.get(at..at + SLOT_LENGTH).map_or_else(
+            || (Trees::new(), false),
+            |slot| self.named(&Tree::of_slot(slot, SYSTEM_TREE)),
+        )
     }
 
     fn newer_slot(&self) -> usize {
@@ -135,15 +145,13 @@ impl Pages {
     /// Whoever asks has the write turn, or pages are used again meanwhile.
     pub(super) fn damaged_trees(&self) -> Vec<String> {
         let ([(mut trees, is_whole), _], mut damaged) = (self.states(), Vec::new());
-        let system = self.header.get(self.newer_slot()..).filter(|slot| slot.len() >= SLOT_LENGTH);
-        if let Some(slot) = system.filter(|_| is_whole) {
-            let (own, is_whole) = self.named(&Tree::of_slot(slot, SYSTEM_TREE));
-            trees.extend(own.into_iter().map(|(name, tree)| (format!("redb's {name}"), tree)));
-            if !is_whole {
-                damaged.push("redb's list of its own tables".to_owned());
-            }
-        } else {
+        let (own, is_own_whole) = self.own_trees();
+        trees.extend(own.into_iter().map(|(name, tree)| (format!("redb's {name}"), tree)));
+        if !is_whole {
             damaged.push("the list of tables".to_owned());
+        }
+        if !is_own_whole {
+            damaged.push("redb's list of its own tables".to_owned());
         }
         for (name, tree) in trees {
             if self.walk(&tree, &mut |_| Ok::<(), Infallible>(())) != Ok(true) {

@@ -62,7 +62,9 @@ pub enum RepairError {
     #[error("the buffer file cannot be repaired: another process holds on to it")]
     Held,
     /// It was written by another version of the program.
-    #[error("the buffer file cannot be repaired: it has format {found}, this program writes {FORMAT}")]
+    #[error(
+        "the buffer file cannot be repaired: it has format {found}, this program writes {FORMAT}"
+    )]
     Format {
         /// The file's format.
         found: u64,
@@ -204,7 +206,8 @@ fn try_repair(
     let (pages, log) = (Pages::new(file)?, Log::existing(path)?);
     let unfinished = Unfinished(sibling(path, "repairing"));
     let target = &unfinished.0;
-    let act = |tables: &mut super::Tables<'_>| note(tables, unix_millis(), by, ActKind::Repair, None);
+    let act =
+        |tables: &mut super::Tables<'_>| note(tables, unix_millis(), by, ActKind::Repair, None);
     let recovered = recover(&pages, log.as_ref(), target, settings.buffer_cache_bytes, keys, act)?;
     if !recovered.has_tables {
         return Err(RepairError::Unknown);
@@ -257,8 +260,7 @@ pub fn salvage(path: &Path, settings: &BufferSettings) -> Result<Salvaged, Repai
     private_folder(&settings.buffer_path)?;
     let cache = settings.buffer_cache_bytes;
     let target = &settings.buffer_path;
-    let recovered =
-        guarded(|| recover(&pages, log.as_ref(), target, cache, &keys, |_| Ok(())));
+    let recovered = guarded(|| recover(&pages, log.as_ref(), target, cache, &keys, |_| Ok(())));
     let recovered = recovered.unwrap_or_else(|place| Err(redb::Error::Corrupted(place).into()))?;
     Ok(Salvaged { settings, found: Repaired::of(recovered), _folder: folder })
 }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use redb::{ReadableTable, ReadableTableMetadata, StorageError};
 use uuid::Uuid;
 
+use super::file::open_private_existing;
 use super::keys::Keys;
 use super::layout::{
     BY_PRIORITY, BYTES, DEAD, DEAD_COUNT, INDEXED, LANE_STATES, LANES, LaneState, PENDING, PLACES,
-    Place, QUARANTINE, QUARANTINED, READY, RECORDS, Slot, USER_TOTALS, USERS, WAITING,
-    decode_dead, priority_index,
+    Place, QUARANTINE, QUARANTINED, READY, RECORDS, Slot, USER_TOTALS, USERS, WAITING, decode_dead,
+    priority_index,
 };
-use super::file::open_private_existing;
 use super::pages::Pages;
 use super::record::{self, Header};
 use super::snapshot::Snapshot;

@@ -88,9 +88,8 @@ impl Writer {
 
     /// Makes the repairs that others want.
     fn carry_out_orders(&mut self) {
-        let orders = std::mem::take(
-            &mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        let orders =
+            std::mem::take(&mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner));
         for Order { mode, by, reply } in orders {
             let Some(reply) = reply else {
                 self.repair_damage();

@@ -53,7 +53,8 @@ fn change(path: &Path, change: impl FnOnce(&mut [u8])) {
 #[tokio::test]
 async fn i1_pages_of_indexes_that_are_lost_while_nobody_runs_lose_nothing() {
     let (mut world, tasks) = stopped_with_tasks().await;
-    let ids: Vec<u128> = tasks.iter().map(|id| id.parse::<uuid::Uuid>().unwrap().as_u128()).collect();
+    let ids: Vec<u128> =
+        tasks.iter().map(|id| id.parse::<uuid::Uuid>().unwrap().as_u128()).collect();
     let mut lost = 0;
     change(&world.buffer_path(), |bytes| {
         for page in bytes.chunks_mut(PAGE) {

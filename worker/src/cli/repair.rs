@@ -22,7 +22,9 @@ pub(super) async fn repair(format: Format, buffer: &Buffer, dry_run: bool) -> an
         line(&format!("{table}: pages cannot be read, or do not match their checksums"))?;
     }
     let wrong = found.wrong_entries;
-    line(&format!("{wrong} entries of indexes, and counters, are not what the records make of them"))?;
+    line(&format!(
+        "{wrong} entries of indexes, and counters, are not what the records make of them"
+    ))?;
     let (verb, there) = if dry_run { ("would have", "") } else { ("has", " now") };
     line(&format!(
         "the file {verb} {} pending, {} dead and {} quarantined records{there}",

@@ -217,11 +217,15 @@ async fn drain(buffer: &Buffer, sample: &Sample, case: u64) -> HashSet<Version> 
         let due = buffer.next_batch(unix_millis() + FAR, LIMITS, HashSet::new()).await;
         let settled = match due {
             Ok(due) => {
-                let done =
-                    due.entries.iter().map(|it| Settlement { place: it.place, verdict: Verdict::Done });
+                let done = due
+                    .entries
+                    .iter()
+                    .map(|it| Settlement { place: it.place, verdict: Verdict::Done });
                 let aside = due.damaged.iter();
-                let aside = aside
-                    .map(|(place, it)| Settlement { place: *place, verdict: Verdict::Damaged(*it) });
+                let aside = aside.map(|(place, it)| Settlement {
+                    place: *place,
+                    verdict: Verdict::Damaged(*it),
+                });
                 let settlements: Vec<_> = done.chain(aside).collect();
                 let is_empty = settlements.is_empty();
                 for entry in &due.entries {
