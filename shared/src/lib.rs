@@ -9,6 +9,7 @@ pub mod buffer;
 pub mod cache;
 pub mod domain;
 pub mod gather;
+pub mod guard;
 pub mod host_clock;
 pub mod online;
 pub mod redis;

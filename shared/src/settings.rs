@@ -178,6 +178,8 @@ pub struct BufferSettings {
     /// The keys that records are sealed with, newest first: `id:base64` of 32 bytes each, separated
     /// by commas. Without them records are readable in the file.
     pub buffer_keys: Option<SecretString>,
+    /// Whether a file that cannot be opened at all is moved aside, and a new one begun.
+    pub buffer_recreate: bool,
 }
 
 impl Default for BufferSettings {
@@ -192,6 +194,7 @@ impl Default for BufferSettings {
             buffer_timeout_ms: 2000,
             buffer_cache_bytes: 32 << 20,
             buffer_keys: None,
+            buffer_recreate: false,
         }
     }
 }

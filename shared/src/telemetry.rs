@@ -15,6 +15,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::guard;
 use crate::settings::{LogFormat, LogSettings, SettingsError};
 
 /// How often metrics are condensed.
@@ -47,6 +48,7 @@ pub fn start(settings: &LogSettings) -> Result<PrometheusHandle, SettingsError> 
     let started = tracing_subscriber::registry().with(logs).try_init();
     started.map_err(|_| unusable("LOG_FORMAT", "logging was started before".to_owned()))?;
     std::panic::set_hook(Box::new(tell_panic));
+    guard::install();
     let already = |_| unusable("LOG_FORMAT", "metrics were started before".to_owned());
     PrometheusBuilder::new()
         .set_buckets(&SECONDS)

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use shared::buffer::{BufferError, Lineage};
+use shared::buffer::{BufferError, FileId};
 use shared::domain::{Lane, Operation};
 use shared::store::{HostReport, OtherHosts};
 
@@ -115,26 +115,26 @@ pub async fn report(context: &Context) {
 }
 
 async fn exchange(context: &Context) -> anyhow::Result<OtherHosts> {
-    let (report, lineage) = prepare(context).await?;
+    let (report, id) = prepare(context).await?;
     let known = context.store.report_host(report, context.settings.buffer_retention()).await?;
     if let Some((generation, heard_at)) = known.own
-        && generation > lineage.generation
+        && generation > id.generation
     {
         tell_of_old_copy(context, heard_at);
     }
     Ok(known.others)
 }
 
-async fn prepare(context: &Context) -> Result<(HostReport, Lineage), BufferError> {
-    let lineage = context.buffer.lineage().await?;
+async fn prepare(context: &Context) -> Result<(HostReport, FileId), BufferError> {
+    let id = context.buffer.file_id().await?;
     let oldest = context.buffer.oldest_task_but(context.hosts.waiting()).await?;
     let oldest = oldest.and_then(DateTime::from_timestamp_millis);
     let report = HostReport {
-        file: lineage.file,
-        generation: lineage.generation,
+        file: id.file,
+        generation: id.generation,
         oldest_pending_at: oldest.map(|at| by_postgres(context, at)),
     };
-    Ok((report, lineage))
+    Ok((report, id))
 }
 
 fn tell_of_old_copy(context: &Context, heard_at: DateTime<Utc>) {

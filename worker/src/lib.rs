@@ -14,6 +14,7 @@ pub mod replay;
 pub mod retention;
 pub mod sessions;
 pub mod settings;
+pub mod soundness;
 pub mod source;
 pub mod standby;
 pub mod verdict;
@@ -175,6 +176,7 @@ async fn supervise(context: &Arc<Context>, ended: &CancellationToken) -> anyhow:
         tokio::select! {
             worked = run_workers(context, ended) => return worked,
             () = context.link.keep_looking(&context.store) => {}
+            () = soundness::watch(context) => {}
             () = stalled(context) => {
                 metrics::counter!("replay_stalls_total").increment(1);
                 tracing::error!("replay has stalled: the named workers are started anew");

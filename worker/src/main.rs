@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use shared::guard;
 use shared::settings::{LogSettings, load};
 use shared::telemetry;
 use worker::cli::{self, Format};
@@ -47,5 +48,6 @@ async fn work() -> anyhow::Result<()> {
 
 #[tokio::main]
 async fn operate(command: cli::Command, format: Format) -> anyhow::Result<()> {
+    guard::install();
     cli::carry_out(command, format).await
 }

@@ -333,6 +333,7 @@ impl ApiError {
             BufferError::LowDisk
             | BufferError::Timeout
             | BufferError::Unavailable(_)
+            | BufferError::Damaged(_)
             | BufferError::Redb(_) => {
                 tracing::error!(%error, "the buffer cannot be used");
                 Self::new(BUSY, "BUFFER_UNAVAILABLE", "the buffer cannot take this now")

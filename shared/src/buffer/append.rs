@@ -189,6 +189,7 @@ fn reason(error: &BufferError) -> &'static str {
         BufferError::LowDisk => "low_disk",
         BufferError::Timeout => "timeout",
         BufferError::OutcomeUnknown(_) => "outcome_unknown",
+        BufferError::Damaged(_) => "damaged",
         BufferError::Unavailable(_) | BufferError::Redb(_) => "unavailable",
     }
 }

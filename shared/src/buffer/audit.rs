@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::layout::{AUDIT, Place};
 use super::record::Header;
 use super::tables::{Tables, keys_before};
-use super::{Buffer, BufferError};
+use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{Operation, Version};
 
 /// What an operator did.
@@ -28,6 +28,10 @@ pub enum ActKind {
     Rekey,
     /// Erased an operation of a user, with its payload.
     Erase,
+    /// Had the file made anew from its records.
+    Repair,
+    /// Took operations in that were written out before.
+    Import,
 }
 
 /// An entry of the audit log.
@@ -106,6 +110,17 @@ impl Buffer {
             Ok(acts)
         })
         .await
+    }
+}
+
+impl Buffer {
+    /// Notes in the audit log that operations were taken in that had been written out.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub async fn note_import(&self, by: &str) -> Result<(), BufferError> {
+        let by = by.to_owned();
+        self.write(move |tables, _| note(tables, unix_millis(), &by, ActKind::Import, None)).await
     }
 }
 

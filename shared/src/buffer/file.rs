@@ -20,6 +20,7 @@ use redb::{Builder, ConcurrencyMode, Database, DatabaseError};
 use rustix::fs::{Advice, AtFlags, CWD, StatxFlags, fadvise, statx};
 use thiserror::Error;
 
+use super::is_damage;
 use super::keys::KeysError;
 
 /// Room set aside for emptying the buffer on a full disk (bytes).
@@ -45,7 +46,11 @@ pub enum OpenError {
         source: io::Error,
     },
     /// It is no redb file, or a damaged one, or in use by a program that does not share it.
-    #[error("BUFFER_PATH: {path} cannot be opened as a buffer file")]
+    #[error(
+        "BUFFER_PATH: {path} cannot be opened as a buffer file. `holdfast-worker buffer salvage` \
+         writes out what can be read of it, BUFFER_RECREATE=true has it moved aside at the next \
+         start, and `holdfast-worker buffer import` takes in what was written out"
+    )]
     Database {
         /// The file.
         path: PathBuf,
@@ -53,8 +58,27 @@ pub enum OpenError {
         source: Box<redb::Error>,
     },
     /// It is damaged in a way that redb does not foresee.
-    #[error("BUFFER_PATH: {path} is damaged and cannot be read; restore it or move it away")]
+    #[error(
+        "BUFFER_PATH: {path} is damaged and cannot be repaired. `holdfast-worker buffer salvage` \
+         writes out what can be read of it, BUFFER_RECREATE=true has it moved aside at the next \
+         start, and `holdfast-worker buffer import` takes in what was written out"
+    )]
     Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its tables do not agree with one another.
+    #[error("BUFFER_PATH: the tables of {path} do not agree, and it cannot be repaired")]
+    Disagreeing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was a buffer file, and has lost all it had.
+    #[error(
+        "BUFFER_PATH: {path} is empty, and the files beside it show that it was in use: put its \
+         content back, or start with BUFFER_RECREATE=true, which moves it aside with its log"
+    )]
+    Emptied {
         /// The file.
         path: PathBuf,
     },
@@ -77,6 +101,21 @@ pub enum OpenError {
     /// The keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
+}
+
+impl OpenError {
+    /// Whether the file is damaged, rather than unsafe, in use, or of another program.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::Database { source, .. } => is_damage(source),
+            Self::Damaged { .. } | Self::Disagreeing { .. } | Self::Emptied { .. } => true,
+            Self::Unsafe { .. }
+            | Self::Io { .. }
+            | Self::Held { .. }
+            | Self::NewerFormat { .. }
+            | Self::Keys(_) => false,
+        }
+    }
 }
 
 /// A path, and which file it led to when that was opened.
@@ -270,6 +309,11 @@ pub fn open_private(path: &Path) -> Result<File, OpenError> {
 /// As [`open_private`], or if it is missing.
 pub fn open_private_existing(path: &Path) -> Result<File, OpenError> {
     open_checked(path, OpenOptions::new().read(true))
+}
+
+/// Like [`open_private`], and makes nothing.
+pub(super) fn open_private_in_place(path: &Path) -> Result<File, OpenError> {
+    open_checked(path, OpenOptions::new().read(true).write(true))
 }
 
 fn open_checked(path: &Path, options: &mut OpenOptions) -> Result<File, OpenError> {

@@ -38,6 +38,24 @@ impl Tables<'_> {
         }
         let entries = sound.iter().map(|(place, record)| (*place, record.as_ref()));
         insert_sorted(&mut self.records, entries)?;
+        self.tell_of(headers)?;
+        for (place, damage, record) in damaged {
+            self.set_aside(place, damage, &record)?;
+        }
+        self.totals.set(INDEXED, to);
+        self.tail.advance(to);
+        if to == next {
+            self.begin_log();
+        }
+        Ok(())
+    }
+
+    /// Has the indexes and counters tell of records, which are in the order of their places and come
+    /// after all others of their lanes.
+    pub(super) fn tell_of(
+        &mut self,
+        mut headers: Vec<(u64, Header, usize)>,
+    ) -> Result<(), redb::Error> {
         self.index_lanes(&headers)?;
         self.index_users(&headers)?;
         // Mostly in the order of the places already: ids are drawn from a clock.
@@ -55,16 +73,7 @@ impl Tables<'_> {
         let places = headers.iter().map(|(place, header, _)| {
             (header.id.as_uuid().as_u128(), Place::Pending(*place).encode())
         });
-        insert_sorted(self.places.open()?, places)?;
-        for (place, damage, record) in damaged {
-            self.set_aside(place, damage, &record)?;
-        }
-        self.totals.set(INDEXED, to);
-        self.tail.advance(to);
-        if to == next {
-            self.begin_log();
-        }
-        Ok(())
+        insert_sorted(self.places.open()?, places)
     }
 
     /// Begins a generation of the log, which has nothing that counts any more.

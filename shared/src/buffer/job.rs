@@ -102,6 +102,7 @@ where
     fn run(&mut self, tables: &mut Tables<'_>, room: &Room) -> Result<(), redb::Error> {
         match (self.work)(tables, room) {
             Err(BufferError::Redb(error)) => Err(*error),
+            Err(BufferError::Damaged(problem)) => Err(redb::Error::Corrupted(problem)),
             result => {
                 self.result = Some(result);
                 Ok(())

@@ -158,6 +158,43 @@ impl Log {
         Ok(Self { located, file })
     }
 
+    /// Opens the log of a buffer file for reading, whoever it belongs to; none if there is none.
+    pub(super) fn existing(buffer_path: &Path) -> io::Result<Option<Self>> {
+        let path = sibling(buffer_path, "log");
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(Some(Self { located: Located::new(&path, &file)?, file }))
+    }
+
+    /// What may be records in it, of any generation: each with that and its place.
+    pub(super) fn all_records(&self) -> Vec<(u64, u64, Vec<u8>)> {
+        let (bytes, mut all) = (self.bytes(), Vec::new());
+        for (page, at) in bytes.chunks(PAGE_BYTES).zip((0..).step_by(PAGE_BYTES)) {
+            let Some(head) = Head::decode(page) else { continue };
+            let body = bytes.get(at + HEAD..).unwrap_or(&[]);
+            let places = head.first..head.next();
+            all.extend(
+                places
+                    .zip(records_of(body))
+                    .map(|(place, record)| (head.generation, place, record.to_vec())),
+            );
+        }
+        all
+    }
+
+    /// The newest generation that has a frame in it, and the place of the first record of what is there
+    /// of that.
+    pub(super) fn newest(&self) -> Option<(u64, u64)> {
+        let bytes = self.bytes();
+        let heads: Vec<Head> = bytes.chunks_exact(PAGE_BYTES).filter_map(Head::decode).collect();
+        let newest = heads.iter().map(|head| head.generation).max()?;
+        let first = heads.iter().filter(|head| head.generation == newest).map(|head| head.first);
+        Some((newest, first.min()?))
+    }
+
     /// True if the path still leads to this file.
     pub(super) fn is_in_place(&self) -> bool {
         self.located.is_in_place()
@@ -181,8 +218,10 @@ impl Log {
     /// All of it; zeros where there is nothing, or nothing can be read.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; LENGTH as usize];
-        if !self.read(0, &mut bytes) {
-            for (page, at) in bytes.chunks_mut(PAGE_BYTES).zip((0..).step_by(PAGE_BYTES)) {
+        let length = usize::try_from(self.length().unwrap_or(LENGTH)).unwrap_or(bytes.len());
+        let there = length.min(bytes.len());
+        if !self.read(0, &mut bytes[..there]) {
+            for (page, at) in bytes[..there].chunks_mut(PAGE_BYTES).zip((0..).step_by(PAGE_BYTES)) {
                 if !self.read(at, page) {
                     page.fill(0);
                 }

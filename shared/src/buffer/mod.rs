@@ -14,29 +14,35 @@
 mod ahead;
 mod append;
 mod audit;
+mod compare;
 mod dead;
 mod drain;
 mod erase;
 mod file;
+mod file_id;
 mod find;
 mod index;
 mod job;
 mod keys;
 mod layout;
-mod lineage;
 mod lists;
 mod log;
 mod marks;
+mod missing;
 mod on_demand;
 mod open;
 mod operator;
+mod pages;
 mod quarantine;
 mod read;
 mod readers;
 mod record;
+mod recover;
 mod rekey;
 mod remove;
+mod repair;
 mod revoked;
+mod rows;
 mod salvage;
 mod scrub;
 mod snapshot;
@@ -47,11 +53,12 @@ mod totals;
 mod verify;
 mod writer;
 
+use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metrics::Counter;
 use thiserror::Error;
@@ -62,23 +69,26 @@ pub use audit::{Act, ActKind, ActedOn};
 pub use drain::{Batch, BatchLimits, Entry, Settlement, Verdict};
 pub use erase::Erased;
 pub use file::{OpenError, open_private, open_private_existing, private_folder, sibling};
+pub use file_id::FileId;
 pub use find::{Found, Letter};
 pub use keys::KeysError;
-pub use lineage::Lineage;
 pub use lists::{DeadEntry, DeadFilter, Page, PendingFilter};
 pub use marks::ClockSlot;
 pub use operator::{OperatorError, Paused};
 pub use read::{BeforeWriting, Stats, Waiting};
 pub use record::Damage;
 pub use rekey::{RekeyError, Rekeyed};
+pub use repair::{RepairError, Repaired, Salvaged, salvage};
 pub use verify::Verification;
 
+use crate::guard;
 use crate::settings::BufferSettings;
 use job::{Job, Purpose, Request, Room};
 use keys::Keys;
 use marks::Marks;
 use open::open_file;
 use readers::Readers;
+use repair::{Mode, Order, Orders};
 use snapshot::{Opened, Snapshot};
 use tables::Tables;
 use tail::Tail;
@@ -90,6 +100,8 @@ const QUEUE: usize = 4096;
 const DECODING: usize = 4;
 /// How long opening the file may take.
 const OPEN: Duration = Duration::from_secs(10);
+/// How long it may take if it has to be repaired first.
+const REPAIR: Duration = Duration::from_secs(600);
 /// How long the writer may take to end: another process may hold on to the file.
 const END: Duration = Duration::from_secs(2);
 
@@ -117,6 +129,9 @@ pub enum BufferError {
     /// The disk failed while a commit was on its way there: it may have been kept, or not.
     #[error("a commit to the buffer may have been lost: {0}")]
     OutcomeUnknown(String),
+    /// The file is damaged: it is repaired, at most once a minute.
+    #[error("the buffer file is damaged: {0}")]
+    Damaged(String),
     /// redb refused.
     #[error("the buffer file cannot be used: {0}")]
     Redb(Box<redb::Error>),
@@ -124,8 +139,42 @@ pub enum BufferError {
 
 impl From<redb::Error> for BufferError {
     fn from(error: redb::Error) -> Self {
+        if is_damage(&error) {
+            return Self::Damaged(error.to_string());
+        }
         Self::Redb(Box::new(error))
     }
+}
+
+/// What keeps the files from being used, and is no damage.
+fn unusable(problem: &str) -> redb::Error {
+    redb::Error::Io(std::io::Error::other(problem))
+}
+
+/// Whether an error says that the file is damaged, rather than that the disk or another process keeps it
+/// from being used.
+fn is_damage(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Corrupted(_)
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::RepairAborted
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TableIsMultimap(_)
+        | redb::Error::TableDoesNotExist(_)
+        | redb::Error::TypeDefinitionChanged { .. } => true,
+        redb::Error::Io(io) => {
+            matches!(io.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData)
+        }
+        // redb may have others in a later version.
+        _ => false,
+    }
+}
+
+/// Works with redb, which panics at some kinds of damage: those are errors as well.
+fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    guard::guarded(work).unwrap_or_else(|place| {
+        Err(redb::Error::Corrupted(format!("what was read cannot be there ({place})")))
+    })
 }
 
 /// The buffer of this host, as one process sees it. Dropping it ends its thread.
@@ -142,6 +191,8 @@ pub struct Buffer {
     appended: Counter,
     /// Bounds the memory of reads that decode many operations.
     decoding: Semaphore,
+    /// Repairs that the writer is to make.
+    orders: Orders,
     /// Held while what has been removed is overwritten.
     scrubbing: tokio::sync::Mutex<()>,
     thread: Mutex<Option<(JoinHandle<()>, std::sync::mpsc::Receiver<()>)>>,
@@ -185,10 +236,16 @@ impl Buffer {
             .name("buffer-open".to_owned())
             .spawn(opening)
             .map_err(|source| OpenError::Io { path: path.clone(), source })?;
-        match tokio::time::timeout(OPEN, result).await {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(_)) => Err(OpenError::Damaged { path }),
-            Err(_) => Err(OpenError::Held { path }),
+        let started = Instant::now();
+        let mut result = result;
+        loop {
+            match tokio::time::timeout(OPEN, &mut result).await {
+                Ok(Ok(opened)) => return opened,
+                Ok(Err(_)) => return Err(OpenError::Damaged { path }),
+                // A large file takes its time.
+                Err(_) if repair::is_under_way() && started.elapsed() < REPAIR => {}
+                Err(_) => return Err(OpenError::Held { path }),
+            }
         }
     }
 
@@ -213,6 +270,7 @@ impl Buffer {
         let marks = Arc::new(Marks::open(&settings.buffer_path)?);
         let handle: Handle = Arc::new(RwLock::new(opened));
         let (queue, requests) = mpsc::channel(QUEUE);
+        let (orders, keys) = (Orders::default(), Arc::new(keys));
         let writer = Writer {
             settings: settings.clone(),
             handle: Arc::clone(&handle),
@@ -220,6 +278,9 @@ impl Buffer {
             may_be_there: false,
             has_log_failed: false,
             queue: requests,
+            orders: Orders::clone(&orders),
+            keys: keys.clone(),
+            repaired: None,
         };
         let readers = Readers::start()
             .map_err(|source| OpenError::Io { path: settings.buffer_path.clone(), source })?;
@@ -234,13 +295,14 @@ impl Buffer {
             .map_err(|source| OpenError::Io { path: settings.buffer_path.clone(), source })?;
         Ok(Self {
             settings: Arc::new(settings.clone()),
-            keys: Arc::new(keys),
+            keys,
             marks,
             handle,
             queue: Some(queue),
             readers,
             appended: metrics::counter!("buffer_appends_total"),
             decoding: Semaphore::new(DECODING),
+            orders,
             scrubbing: tokio::sync::Mutex::new(()),
             thread: Mutex::new(Some((thread, ended))),
         })
@@ -311,27 +373,55 @@ impl Buffer {
         F: FnOnce(&Snapshot) -> Result<T, redb::Error> + Send + 'static,
     {
         let opened = || self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let (mut work, mut is_anew) = (work, !opened().log.is_in_place());
+        let (mut work, mut is_anew) = (work, !opened().is_in_place());
         if is_anew {
             // Others may write to another one by now.
             self.open_anew().await?;
         }
         loop {
             let opened = opened();
-            let reading = self.readers.run(move || match Snapshot::take(&opened) {
-                Ok(snapshot) => Ok(work(&snapshot)),
+            let reading = self.readers.run(move || match guarded(|| Snapshot::take(&opened)) {
+                // What is left of a state whose reading panicked is dropped within.
+                Ok(snapshot) => Ok(guarded(move || work(&snapshot))),
                 Err(error) => Err((error, work)),
             });
             match reading.await? {
-                Ok(result) => return Ok(result?),
+                Ok(result) => return result.map_err(|error| self.met(error)),
                 // When the disk failed, the file could not be opened anew.
                 Err((redb::Error::PreviousIo, not_done)) if !is_anew => {
                     (work, is_anew) = (not_done, true);
                     self.open_anew().await?;
                 }
-                Err((error, _)) => return Err(error.into()),
+                Err((error, _)) => return Err(self.met(error)),
             }
         }
+    }
+
+    /// What a read that failed is answered with. If it met damage, the writer repairs that.
+    fn met(&self, error: redb::Error) -> BufferError {
+        if is_damage(&error) {
+            tracing::error!(%error, "the buffer file is damaged");
+            repair::order(&self.orders, Order::of_reader());
+            let (wake, _, _) = Request::new(|_: &mut Tables<'_>, _: &Room| Ok(()), Purpose::Append);
+            // If the queue is full the writer wakes anyway.
+            let _ = self.queue.as_ref().map(|queue| queue.try_send(Box::new(wake)));
+        }
+        error.into()
+    }
+
+    /// Checks the file, and makes it anew from its records if anything is wrong with it; with `dry_run` it
+    /// only says what is wrong. Other writers wait meanwhile.
+    ///
+    /// # Errors
+    /// If it cannot be read or written, or nothing in it says what it is.
+    pub async fn repair(&self, by: &str, dry_run: bool) -> Result<Repaired, RepairError> {
+        let gone = || BufferError::Unavailable("its writer has ended".to_owned());
+        let mode = if dry_run { Mode::DryRun } else { Mode::IfDamaged };
+        let (order, repaired) = Order::of_operator(mode, by);
+        repair::order(&self.orders, order);
+        // It comes before whatever the writer is asked for next.
+        let _ = self.append_work(|_, _| Ok(())).await;
+        repaired.await.map_err(|_| gone())?
     }
 
     /// Has the writer open what the paths lead to, if it has to.

@@ -1,39 +1,150 @@
 //! Opening the file and its log: tables are made if the file is new, those of an earlier format are
 //! brought to this one, and the log is looked through.
 
-use std::panic::catch_unwind;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableError, WriteTransaction};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError,
+    WriteTransaction,
+};
 
-use super::file::{BufferFile, OpenError};
+use super::file::{BufferFile, OpenError, open_private_existing, sibling};
+use super::keys::Keys;
 use super::layout::{
-    BYTES, COUNTERS, FORMAT, FORMAT_KEY, INDEXED, LOG_GENERATION, LOG_LAID, PENDING, RECORDS,
+    BYTES, COUNTERS, DEAD, DEAD_COUNT, FORMAT, FORMAT_KEY, INDEXED, LANE_STATES, LANES,
+    LOG_GENERATION, LOG_LAID, PENDING, QUARANTINE, QUARANTINED, READY, RECORDS, REVOKED,
+    REVOKED_UNTIL, USERS, WAITING,
 };
 use super::log::Log;
+use super::pages::Pages;
+use super::repair::{BY_ITSELF, Mode, move_aside, repair};
 use super::salvage::{State, look_through};
 use super::snapshot::Opened;
 use super::tables::{Tables, signed};
 use super::tail::{Mark, Tail};
 use super::totals::Totals;
-use super::writer::is_full;
+use super::writer::{Chain, is_full};
+use crate::guard::guarded;
 use crate::settings::BufferSettings;
+
+/// How often the counters' pages are read, while others may be writing, before they are taken for damaged.
+const TRIES: usize = 5;
+/// How long a file may be empty that another process is making, and how often it is looked at.
+const BEING_MADE: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The counter of formats 1 and 2 that had the place after the last record.
 const NEXT_PLACE: &str = "next_place";
 
 /// Opens the file and its log, and makes sure that all tables are there and of a format this program
-/// knows.
+/// knows. One that is damaged is repaired first; one that cannot be is moved aside if the settings
+/// say so.
 pub(super) fn open_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenError> {
-    // redb panics at some kinds of damage.
-    catch_unwind(|| open_sound_file(settings))
-        .unwrap_or_else(|_| Err(OpenError::Damaged { path: settings.buffer_path.clone() }))
+    let error = match open_in_place(settings, Checks::All) {
+        Ok(opened) => return Ok(opened),
+        Err(error) if error.is_damage() => error,
+        Err(error) => return Err(error),
+    };
+    tracing::error!(error = %Chain(&error), "the buffer file is damaged: it is repaired");
+    let keys = Keys::parse(settings.buffer_keys.as_ref())?;
+    match repair(settings, &keys, mode_after(&error), BY_ITSELF) {
+        Ok(_) => match open_in_place(settings, Checks::Least) {
+            Ok(opened) => return Ok(opened),
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "it cannot be opened all the same")
+            }
+        },
+        Err(error) => tracing::error!(error = %Chain(&error), "it stays as it is"),
+    }
+    if !settings.buffer_recreate {
+        return Err(error);
+    }
+    if let Some(aside) = move_aside(&settings.buffer_path).map_err(|problem| OpenError::Io {
+        path: settings.buffer_path.clone(),
+        source: std::io::Error::other(problem),
+    })? {
+        tracing::error!(
+            path = %aside.display(),
+            "the buffer file cannot be opened and was moved aside (BUFFER_RECREATE): write out what \
+             can be read of it with `holdfast-worker buffer salvage`, and take that in with \
+             `holdfast-worker buffer import`"
+        );
+    }
+    open_in_place(settings, Checks::Least)
+}
+
+/// As [`open_file`], for a process that has the file open already and repairs it by itself.
+pub(super) fn reopen(settings: &BufferSettings) -> Result<Arc<Opened>, OpenError> {
+    open_in_place(settings, Checks::Least)
+}
+
+/// What is looked at when a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checks {
+    /// What redb needs.
+    Least,
+    /// Also what can be told at once of the agreement of the tables, and the counters' checksum.
+    All,
+}
+
+/// How a file is repaired that could not be opened: only what looks wrong by counts may be in order.
+fn mode_after(error: &OpenError) -> Mode {
+    if matches!(error, OpenError::Disagreeing { .. }) { Mode::IfDamaged } else { Mode::Anew }
+}
+
+fn open_in_place(settings: &BufferSettings, checks: Checks) -> Result<Arc<Opened>, OpenError> {
+    let path = &settings.buffer_path;
+    let opened = guarded(|| open_sound_file(settings)).unwrap_or_else(|place| {
+        tracing::error!(place, "redb met what it does not foresee");
+        Err(OpenError::Damaged { path: path.clone() })
+    })?;
+    let counts = || super::guarded(|| counts_agree(&opened.database.begin_read()?));
+    if checks == Checks::All && !counts().unwrap_or(false) {
+        return Err(OpenError::Disagreeing { path: path.clone() });
+    }
+    Ok(opened)
+}
+
+/// Whether the pages of the counters match their checksums: they say which log belongs to the file, and
+/// what of it counts.
+fn has_sound_counters(path: &Path) -> Result<bool, OpenError> {
+    // Another process may change pages while they are read.
+    for _ in 0..TRIES {
+        let pages = Pages::new(open_private_existing(path)?);
+        let pages = pages.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        if pages.has_sound("counters") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn counts_agree(read: &ReadTransaction) -> Result<bool, redb::Error> {
+    let counters = read.open_table(COUNTERS)?;
+    let counter =
+        |name: &str| Ok::<_, redb::Error>(counters.get(name)?.map_or(0, |value| value.value()));
+    let pending = counter(PENDING)?;
+    let lanes = read.open_table(READY)?.len()? + read.open_table(WAITING)?.len()?;
+    Ok(read.open_table(RECORDS)?.len()? == pending
+        && read.open_table(LANES)?.len()? == pending
+        && read.open_table(USERS)?.len()? == pending
+        && read.open_table(LANE_STATES)?.len()? == lanes
+        && read.open_table(DEAD)?.len()? == counter(DEAD_COUNT)?
+        && read.open_table(QUARANTINE)?.len()? == counter(QUARANTINED)?
+        && read.open_table(REVOKED)?.len()? == read.open_table(REVOKED_UNTIL)?.len()?)
 }
 
 fn open_sound_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenError> {
     let path = &settings.buffer_path;
+    refuse_emptied(path)?;
     loop {
         let (file, database) = BufferFile::open(path, settings.buffer_cache_bytes)?;
+        if !has_sound_counters(path)? {
+            return Err(OpenError::Disagreeing { path: path.clone() });
+        }
         let log = Log::open(path)?;
         let spare = file.free_bytes().unwrap_or(0);
         let spare = spare.saturating_sub(settings.buffer_min_free_bytes);
@@ -52,6 +163,21 @@ fn open_sound_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenError> 
             }
         }
     }
+}
+
+/// Refuses a file that once was a buffer and has nothing in it: its log or the worker's lock tell so. One
+/// that is just being made is empty for a moment.
+fn refuse_emptied(path: &Path) -> Result<(), OpenError> {
+    let is_empty = || fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == 0);
+    let was_used = || ["log", "worker-lock"].iter().any(|it| sibling(path, it).exists());
+    let started = Instant::now();
+    while is_empty() && was_used() {
+        if started.elapsed() > BEING_MADE {
+            return Err(OpenError::Emptied { path: path.to_owned() });
+        }
+        thread::sleep(LOOK);
+    }
+    Ok(())
 }
 
 /// What came of preparing a file.

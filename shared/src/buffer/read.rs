@@ -36,10 +36,11 @@ pub struct Stats {
     pub quarantined: u64,
     /// Lanes whose head waits for another attempt.
     pub waiting_lanes: u64,
-    /// Whether operations are pending that no lane leads to, so that replay never comes to them.
-    pub is_stuck: bool,
     /// When the oldest pending operation was queued (Unix milliseconds).
     pub oldest_queued_at: Option<i64>,
+    /// Whether the tables have pending operations that replay would not find: the file is damaged, and
+    /// not repaired yet.
+    pub is_stuck: bool,
 }
 
 impl Stats {
@@ -51,6 +52,7 @@ impl Stats {
         gauge("pending", self.pending);
         gauge("dead", self.dead);
         gauge("quarantined", self.quarantined);
+        metrics::gauge!("buffer_stuck").set(if self.is_stuck { 1.0 } else { 0.0 });
         metrics::gauge!("buffer_bytes").set(self.bytes as f64);
         let age = self.oldest_queued_at.map_or(0, |at| unix_millis().saturating_sub(at));
         metrics::gauge!("buffer_oldest_age_seconds").set(age as f64 / 1000.0);

@@ -6,9 +6,11 @@
 //! that come next, tell of what may have been acknowledged. What can be read is pending; for each of
 //! the others there is a damaged record, with what bytes there are, which is set aside like any other.
 
+use std::collections::BTreeMap;
+
 use super::log::{HEAD, Head, LENGTH, Log, PAGE, is_of_same_file, records_of};
 use super::record::Header;
-use super::tail::{Mark, Tail};
+use super::tail::{LONGEST, Mark, Tail};
 
 /// Records that may be missing between two frames: more than a tail ever has, and not so many that a
 /// wrong number costs much.
@@ -63,9 +65,48 @@ pub(super) fn look_through(log: &Log, mark: Mark) -> (State, Tail) {
         at = next.unwrap_or(at + PAGE);
     }
     if state == State::Damaged {
+        tail = filled(tail, &bytes);
         tail.close();
     }
     (state, tail)
+}
+
+/// A tail of a damaged log with what is elsewhere in it than it should be: frames that have changed
+/// places, and records without a head that belong between others.
+fn filled(tail: Tail, bytes: &[u8]) -> Tail {
+    let (mark, mut found) = (tail.mark(), BTreeMap::<u64, &[u8]>::new());
+    let mut next = tail.next();
+    let pages = || bytes.chunks(PAGE as usize).zip((0..).step_by(PAGE as usize));
+    let records_at = |at: usize| records_of(bytes.get(at + HEAD..).unwrap_or(&[]));
+    for (page, at) in pages() {
+        let Some(head) = Head::decode(page).filter(|head| head.generation == mark.generation)
+        else {
+            continue;
+        };
+        let places = head.first..head.next().min(head.first.saturating_add(MISSING));
+        for (place, record) in places.zip(records_at(at)) {
+            if place >= mark.from && Header::decode(place, record).is_ok() {
+                found.insert(place, record);
+                next = next.max(place + 1);
+            }
+        }
+    }
+    for (_, at) in pages().filter(|(page, _)| Head::decode(page).is_none()) {
+        for record in records_at(at).take(LONGEST as usize) {
+            let is_there = |place: &u64| Header::decode(*place, record).is_ok();
+            let Some(place) = (mark.from..next).find(is_there) else { break };
+            found.insert(place, record);
+        }
+    }
+    let mut filled = Tail::new(mark);
+    for place in mark.from..next {
+        match (found.get(&place), tail.record(place)) {
+            (Some(record), _) => filled.push((*record).into()),
+            (None, Some(record)) => filled.push(record.clone()),
+            (None, None) => filled.pad(place + 1),
+        }
+    }
+    filled
 }
 
 /// Whether a frame is of another file's log, or of a later state of this one.

@@ -15,6 +15,7 @@ use super::layout::{
 use super::log::Log;
 use super::record::lane_bytes;
 use super::tail::{Group, Mark, Tail};
+use super::unusable;
 use crate::domain::Lane;
 
 /// How often a state is taken before it is given up: one is of no use if the log was emptied, and
@@ -75,7 +76,7 @@ impl Snapshot {
                 return Ok(state);
             }
         }
-        Err(redb::Error::Corrupted("the log is always ahead of the file".to_owned()))
+        Err(unusable("the log is always ahead of the file"))
     }
 
     /// The state of a transaction, with its tail; none if the log may have been emptied since, and

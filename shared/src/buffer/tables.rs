@@ -21,6 +21,7 @@ use super::record::{self, Header, Payload};
 use super::salvage::{State, look_through};
 use super::tail::{Mark, Tail};
 use super::totals::Totals;
+use super::unusable;
 use crate::domain::Version;
 
 /// All tables, for writing in one transaction. Each needs `records` and the counters.
@@ -58,7 +59,7 @@ impl<'txn> Tables<'txn> {
         let (records, totals) = (transaction.open_table(RECORDS)?, Totals::open(transaction)?);
         if totals.counter(FORMAT_KEY)? != FORMAT {
             // A newer program has taken the file over while this one had it open.
-            return Err(redb::Error::Corrupted("the tables are of another format".to_owned()));
+            return Err(unusable("the tables are of another format"));
         }
         let generation = totals.counter(LOG_GENERATION)?;
         let mark = Mark { generation, from: totals.counter(INDEXED)? };
@@ -67,7 +68,7 @@ impl<'txn> Tables<'txn> {
             (state, tail) = look_through(log, mark);
             if state == State::Foreign {
                 // It is put aside when the files are opened anew.
-                return Err(redb::Error::Corrupted("the log is another file's".to_owned()));
+                return Err(unusable("the log is another file's"));
             }
         }
         let logged = Logged { generation, end: tail.end(), next: tail.next() };

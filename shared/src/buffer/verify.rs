@@ -1,22 +1,23 @@
 //! Checking a whole buffer file without changing it: every record, the agreement of all tables, and
-//! the integrity of the file itself, on a copy. Reads everything, and holds nothing in memory but
-//! what it found wrong.
+//! the checksums of the pages, as the file has them: what redb keeps in memory may be as it was before
+//! they were damaged. Reads everything, and holds nothing in memory but what it found wrong.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use redb::{Builder, ReadableTable, ReadableTableMetadata, StorageError};
+use redb::{ReadableTable, ReadableTableMetadata, StorageError};
+use uuid::Uuid;
 
+use super::file::open_private_existing;
 use super::keys::Keys;
 use super::layout::{
     BY_PRIORITY, BYTES, DEAD, DEAD_COUNT, INDEXED, LANE_STATES, LANES, LaneState, PENDING, PLACES,
-    Place, QUARANTINE, QUARANTINED, READY, RECORDS, USER_TOTALS, USERS, WAITING, decode_dead,
+    Place, QUARANTINE, QUARANTINED, READY, RECORDS, Slot, USER_TOTALS, USERS, WAITING, decode_dead,
     priority_index,
 };
+use super::pages::Pages;
 use super::record::{self, Header};
 use super::snapshot::Snapshot;
 use super::{Buffer, BufferError};
-use crate::domain::MAX_PRIORITY;
 
 /// What is wrong is listed up to this number, and only counted beyond.
 const LISTED: usize = 100;
@@ -52,44 +53,50 @@ impl Verification {
 }
 
 impl Buffer {
-    /// Checks the whole file. Writers of all processes wait while it is copied.
+    /// Checks the whole file. Writers of all processes wait while the checksums of its pages are checked.
     ///
     /// # Errors
     /// If the file cannot be read at all.
     pub async fn verify(&self) -> Result<Verification, BufferError> {
         let keys = Arc::clone(&self.keys);
-        let checking = self.read_to_the_end(move |snapshot| check(snapshot, &keys));
-        let mut found = checking.await?;
-        if let Some(problem) = self.check_integrity().await? {
-            found.wrong(problem);
+        let checking = self.read_to_the_end(move |snapshot| check(snapshot, Some(&keys)));
+        let checked = checking.await;
+        let mut found = match checked {
+            Err(BufferError::Damaged(problem)) => {
+                let mut found = Verification::default();
+                found.wrong(format!("the tables cannot be read: {problem}"));
+                found
+            }
+            checked => checked?,
+        };
+        let path = self.settings().buffer_path.clone();
+        // Like an append, it leaves the indexes as they are.
+        let damaged = self.append_work(move |_, _| {
+            let unavailable = |error: String| BufferError::Unavailable(error);
+            let file = open_private_existing(&path).map_err(|error| unavailable(error.to_string()));
+            let pages = Pages::new(file?).map_err(|error| unavailable(error.to_string()));
+            Ok(pages?.damaged_trees())
+        });
+        for tree in damaged.await? {
+            found.wrong(format!("{tree}: a page cannot be read, or fails its integrity check"));
         }
         Ok(found)
     }
 
-    /// Lets redb check its own checksums on a copy, made while nobody writes.
-    async fn check_integrity(&self) -> Result<Option<String>, BufferError> {
-        let unavailable = |error: std::io::Error| BufferError::Unavailable(error.to_string());
-        let copy = tempfile::NamedTempFile::new().map_err(unavailable)?;
-        let (from, to) = (self.settings().buffer_path.clone(), copy.path().to_owned());
-        // Like an append, it leaves the indexes as they are.
-        self.append_work(move |_, _| std::fs::copy(&from, &to).map_err(unavailable)).await?;
-        let path: PathBuf = copy.path().to_owned();
-        let checked = tokio::task::spawn_blocking(move || {
-            let mut database = Builder::new().open(&path)?;
-            database.check_integrity()
-        });
-        Ok(match checked.await {
-            Ok(Ok(true)) => None,
-            Ok(Ok(false)) => Some("the file fails its integrity check".to_owned()),
-            Ok(Err(error)) => Some(format!("the file fails its integrity check: {error}")),
-            Err(_) => Some("the file fails its integrity check: it cannot be read".to_owned()),
-        })
+    /// Checks that the indexes agree with the headers of the records, in the state that there is now.
+    ///
+    /// # Errors
+    /// If the file cannot be read at all.
+    pub async fn check_indexes(&self) -> Result<Verification, BufferError> {
+        self.read_to_the_end(move |snapshot| check(snapshot, None)).await
     }
 }
 
-fn check(snapshot: &Snapshot, keys: &Keys) -> Result<Verification, redb::Error> {
+/// With keys whole records are checked, without them their headers.
+fn check(snapshot: &Snapshot, keys: Option<&Keys>) -> Result<Verification, redb::Error> {
     let mut found = Verification::default();
     let indexed = records(snapshot, keys, &mut found)?;
+    lost(snapshot, &mut found)?;
     lanes(snapshot, &mut found)?;
     users(snapshot, indexed, &mut found)?;
     dead(snapshot, keys, &mut found)?;
@@ -107,7 +114,7 @@ struct Indexed {
 /// the counters agree.
 fn records(
     snapshot: &Snapshot,
-    keys: &Keys,
+    keys: Option<&Keys>,
     found: &mut Verification,
 ) -> Result<Indexed, redb::Error> {
     let lanes = snapshot.open_table(LANES)?;
@@ -125,8 +132,12 @@ fn records(
             indexed.records += 1;
             indexed.bytes += length;
         }
-        let header = match record::decode(place, record, keys) {
-            Ok((header, _)) => header,
+        let read = match keys {
+            Some(keys) => record::decode(place, record, keys).map(|(header, _)| header),
+            None => Header::decode(place, record),
+        };
+        let header = match read {
+            Ok(header) => header,
             Err(damage) => {
                 found.wrong(format!("record {place}: {damage}"));
                 match Header::decode(place, record) {
@@ -177,12 +188,13 @@ fn lanes(snapshot: &Snapshot, found: &mut Verification) -> Result<(), redb::Erro
                 == (expected.head, expected.queued_at, expected.not_before, expected.counts)
                 && state.newest >= expected.newest
         });
-        let indexed = if expected.not_before > 0 {
-            waiting.get((expected.not_before, expected.head))?.is_some()
+        let slot = if expected.not_before > 0 {
+            waiting.get((expected.not_before, expected.head))?
         } else {
-            ready.get((MAX_PRIORITY - expected.priority(), expected.head))?.is_some()
+            ready.get(expected.rank())?
         };
-        if !sound || !indexed {
+        let slot = slot.map(|slot| Slot::decode(slot.value()));
+        if !sound || slot != Some(expected.slot(lane)) {
             found.wrong(format!("the lane that begins at record {} is wrong", expected.head));
         }
         Ok::<(), StorageError>(())
@@ -209,6 +221,27 @@ fn lanes(snapshot: &Snapshot, found: &mut Verification) -> Result<(), redb::Erro
     Ok(())
 }
 
+/// Every id that is told of leads to something.
+fn lost(snapshot: &Snapshot, found: &mut Verification) -> Result<(), redb::Error> {
+    let (records, dead) = (snapshot.open_table(RECORDS)?, snapshot.open_table(DEAD)?);
+    let quarantine = snapshot.open_table(QUARANTINE)?;
+    for entry in snapshot.open_table(PLACES)?.iter()? {
+        let (id, place) = entry?;
+        let id = id.value();
+        let is_there = match Place::decode(place.value()) {
+            Some(Place::Pending(place)) => records.get(place)?.is_some(),
+            Some(Place::Quarantined(place)) => quarantine.get(place)?.is_some(),
+            Some(Place::Dead(at)) => dead.get((at, id))?.is_some(),
+            Some(Place::Discarded(_)) => true,
+            None => false,
+        };
+        if !is_there {
+            found.wrong(format!("operation {}: not where it should be", Uuid::from_u128(id)));
+        }
+    }
+    Ok(())
+}
+
 /// Every user's total is the number of their entries.
 fn users(
     snapshot: &Snapshot,
@@ -231,14 +264,20 @@ fn users(
 }
 
 /// Every dead letter is sound and is found by its id; the counters agree.
-fn dead(snapshot: &Snapshot, keys: &Keys, found: &mut Verification) -> Result<(), redb::Error> {
+fn dead(
+    snapshot: &Snapshot,
+    keys: Option<&Keys>,
+    found: &mut Verification,
+) -> Result<(), redb::Error> {
     let places = snapshot.open_table(PLACES)?;
     for entry in snapshot.open_table(DEAD)?.iter()? {
         let (key, bytes) = entry?;
         let (at, id) = key.value();
         found.dead += 1;
-        let sound = decode_dead(bytes.value())
-            .and_then(|(certificate, record)| record::decode(certificate.place, record, keys));
+        let sound = decode_dead(bytes.value()).and_then(|(certificate, record)| match keys {
+            Some(keys) => record::decode(certificate.place, record, keys).map(|(header, _)| header),
+            None => Header::decode(certificate.place, record),
+        });
         if let Err(damage) = sound {
             found.wrong(format!("dead letter of {at}: {damage}"));
         }

@@ -5,9 +5,8 @@
 //! A commit of appends alone is a frame of the log, written under redb's write turn. All others are
 //! redb's, and empty the log first.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use redb::{StorageError, WriteTransaction};
 use tokio::sync::mpsc;
@@ -15,11 +14,14 @@ use tokio::sync::mpsc;
 use super::BufferError;
 use super::file::forget_cached;
 use super::job::{BIT, Failed, Job, Purpose, Room, answer};
+use super::keys::Keys;
 use super::log::{Log, Logged};
-use super::open::open_file;
+use super::open::reopen;
+use super::repair::{BY_ITSELF, Mode, Order, Orders, Repaired, repair};
 use super::snapshot::Opened;
 use super::tables::Tables;
 use super::tail::Tail;
+use super::{guarded, is_damage, unusable};
 use crate::settings::BufferSettings;
 
 /// Requests that share one commit at the most.
@@ -27,6 +29,9 @@ const GROUP: usize = 1024;
 
 /// How often the files are opened anew in one go, because the paths lead elsewhere.
 const TRIES: usize = 3;
+
+/// How often damage is repaired at the most.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// The open database; replaced when the file has to be opened anew.
 pub(super) type Handle = Arc<RwLock<Arc<Opened>>>;
@@ -42,6 +47,11 @@ pub(super) struct Writer {
     /// Whether a write to the log, or a sync of it, has failed since it was last emptied.
     pub(super) has_log_failed: bool,
     pub(super) queue: mpsc::Receiver<Box<dyn Job>>,
+    /// Repairs that others want.
+    pub(super) orders: Orders,
+    pub(super) keys: Arc<Keys>,
+    /// When damage was last met here, and whether a repair found it.
+    pub(super) repaired: Option<(Instant, bool)>,
 }
 
 impl Writer {
@@ -49,6 +59,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut has_written = false;
         while let Some(first) = self.queue.blocking_recv() {
+            self.carry_out_orders();
             self.serve(first);
             has_written = true;
         }
@@ -75,6 +86,46 @@ impl Writer {
         answer(jobs, outcome);
     }
 
+    /// Makes the repairs that others want.
+    fn carry_out_orders(&mut self) {
+        let orders =
+            std::mem::take(&mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner));
+        for Order { mode, by, reply } in orders {
+            let Some(reply) = reply else {
+                self.repair_damage();
+                continue;
+            };
+            let repaired = repair(&self.settings, &self.keys, mode, &by);
+            if repaired.as_ref().is_ok_and(|repaired| repaired.kept_as.is_some()) {
+                self.open_anew();
+            }
+            // Nobody waits for it any more if this cannot be sent.
+            let _ = reply.send(repaired);
+        }
+    }
+
+    /// Repairs the file after damage was met, once in a while: if nothing was found to be wrong the
+    /// last time, it is made anew.
+    /// Returns whether it was, and is open.
+    fn repair_damage(&mut self) -> bool {
+        if !self.may_repair() {
+            return false;
+        }
+        let was_found = self.repaired.is_none_or(|(_, was_found)| was_found);
+        let mode = if was_found { Mode::IfDamaged } else { Mode::Anew };
+        let repaired = repair(&self.settings, &self.keys, mode, BY_ITSELF);
+        if let Err(error) = &repaired {
+            tracing::error!(error = %Chain(error), "the buffer file cannot be repaired");
+        }
+        let is_other = repaired.as_ref().is_ok_and(|repaired| repaired.kept_as.is_some());
+        self.repaired = Some((Instant::now(), repaired.is_ok_and(Repaired::is_mended)));
+        is_other && self.open_anew()
+    }
+
+    fn may_repair(&self) -> bool {
+        self.repaired.is_none_or(|(at, _)| at.elapsed() >= AGAIN)
+    }
+
     fn failed(&self, problem: String) -> Failed {
         if self.may_be_there { Failed::Unknown(problem) } else { Failed::NothingKept(problem) }
     }
@@ -89,6 +140,9 @@ impl Writer {
     ) -> Result<(), redb::Error> {
         tracing::error!(error = %Chain(&error), "a commit to the buffer file failed");
         let (is_full, may_be_there) = (is_full(&error), self.may_be_there);
+        if is_damage(&error) {
+            self.repair_damage();
+        }
         // After an I/O error redb refuses everything until the file is opened anew.
         if !self.open_anew() {
             return Err(error);
@@ -222,13 +276,13 @@ impl Writer {
                 break;
             }
         }
-        Err(redb::Error::Corrupted("the buffer file was removed".to_owned()))
+        Err(unusable("the buffer file was removed"))
     }
 
     /// Whether what was just committed is in the file at the path although that, or the log's, leads
     /// elsewhere now.
     fn rescue(&mut self) -> Result<(), redb::Error> {
-        let gone = || redb::Error::Corrupted("the buffer file or its log was replaced".to_owned());
+        let gone = || unusable("the buffer file or its log was replaced");
         let (opened, generation) = (self.opened(), self.tail.mark().generation);
         let transaction = opened.database.begin_write()?;
         let was = self.index_in(&opened, transaction, u64::MAX)?.generation;
@@ -294,8 +348,12 @@ impl Writer {
 
     fn open_anew(&mut self) -> bool {
         forget_cached(&self.settings.buffer_path);
-        let opened = match open_file(&self.settings) {
+        let opened = match reopen(&self.settings) {
             Ok(opened) => opened,
+            Err(error) if error.is_damage() && self.may_repair() => {
+                tracing::error!(error = %Chain(&error), "the buffer file is damaged");
+                return self.repair_damage();
+            }
             Err(error) => {
                 tracing::error!(error = %Chain(&error), "the buffer file cannot be opened");
                 return false;
@@ -341,13 +399,6 @@ fn change(
             return Ok(());
         }
     }
-}
-
-/// Makes an error of a panic, which must not end the only thread that writes: redb panics at some
-/// kinds of damage.
-fn guarded<T>(change: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
-    catch_unwind(AssertUnwindSafe(change))
-        .unwrap_or_else(|_| Err(redb::Error::Corrupted("a change panicked".to_owned())))
 }
 
 pub(super) fn is_full(error: &redb::Error) -> bool {

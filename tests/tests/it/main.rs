@@ -17,6 +17,7 @@ mod clocks;
 mod conflicts;
 mod connections;
 mod creates;
+mod damage;
 mod disk;
 mod erasure;
 mod error_classes;

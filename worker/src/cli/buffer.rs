@@ -1,4 +1,6 @@
-//! `buffer stats | list | show | retry | discard | audit | export | verify | rekey`.
+//! `buffer stats | list | show | retry | discard | audit | export | verify | rekey | repair | import`.
+
+use std::path::PathBuf;
 
 use anyhow::{bail, ensure};
 use clap::Subcommand;
@@ -8,8 +10,10 @@ use shared::domain::{Action, EntityKind, Lane, Operation, OperationState, Priori
 use shared::status::{WORKER, WorkerStatus};
 use uuid::Uuid;
 
+use super::import::import;
 use super::output::{done, json_line, line, moment, table};
 use super::rekey::rekey;
+use super::repair::{repair, salvage};
 use super::{Format, operator};
 
 /// Records read at once when all are written out.
@@ -72,6 +76,25 @@ pub enum BufferCommand {
     Export,
     /// Check every record and the integrity of the file, changing nothing.
     Verify,
+    /// Check the file, and make it anew from its records if it is damaged; the damaged one is kept.
+    Repair {
+        /// Say what is wrong, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Write what can be read of any buffer file, and of the log beside it, as `export` does.
+    Salvage {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Take operations in that `export` or `salvage` wrote, each once, in their order.
+    Import {
+        /// The file that was written; `-` is standard input.
+        file: PathBuf,
+        /// Take in dead letters as well, as pending operations.
+        #[arg(long)]
+        dead: bool,
+    },
     /// Seal everything with the newest key of BUFFER_KEYS, and overwrite what was sealed with others.
     Rekey,
 }
@@ -109,6 +132,9 @@ pub(super) async fn carry_out(
         BufferCommand::Export => export(buffer).await,
         BufferCommand::Verify => verify(format, buffer).await,
         BufferCommand::Rekey => rekey(format, buffer).await,
+        BufferCommand::Repair { dry_run } => repair(format, buffer, dry_run).await,
+        BufferCommand::Import { file, dead } => import(format, buffer, &file, dead).await,
+        BufferCommand::Salvage { file } => salvage(&file).await,
     }
 }
 
@@ -233,6 +259,10 @@ fn operation_json(operation: &Operation, state: OperationState, payload: bool) -
         "request_id": operation.request_id,
     });
     if payload {
+        // All that `import` needs.
+        value["role"] = json!(operation.actor.role);
+        value["session_id"] = json!(operation.actor.session_id);
+        value["traceparent"] = json!(operation.traceparent);
         value["payload"] = json!(operation.change);
     }
     value
@@ -291,7 +321,7 @@ async fn audit(format: Format, buffer: &Buffer, limit: usize) -> anyhow::Result<
     table(&["WHEN", "ACT", "OPERATION", "BY"], &rows)
 }
 
-async fn export(buffer: &Buffer) -> anyhow::Result<()> {
+pub(super) async fn export(buffer: &Buffer) -> anyhow::Result<()> {
     let mut after = None;
     loop {
         let page = buffer.pending_page(PendingFilter::default(), after, CHUNK).await?;

@@ -4,8 +4,10 @@
 
 mod buffer;
 mod drain;
+mod import;
 mod output;
 mod rekey;
+mod repair;
 
 use clap::{Args, Subcommand};
 use shared::buffer::Buffer;
@@ -41,6 +43,8 @@ pub enum Command {
 /// If it cannot be: the message says why.
 pub async fn carry_out(command: Command, format: Format) -> anyhow::Result<()> {
     match command {
+        // What it is for may not be a file that can be opened.
+        Command::Buffer(BufferCommand::Salvage { file }) => repair::salvage(&file).await,
         Command::Buffer(command) => buffer::carry_out(command, format, &open().await?).await,
         Command::Pause => {
             open().await?.pause(&operator()).await?;

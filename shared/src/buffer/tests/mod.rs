@@ -6,13 +6,15 @@ mod audit;
 mod damage;
 mod disk;
 mod failure;
+mod file_id;
+mod fuzz;
 mod golden;
 mod histories;
 mod limits;
-mod lineage;
 mod log;
 mod power;
 mod readers;
+mod repair;
 mod tail;
 mod versions;
 

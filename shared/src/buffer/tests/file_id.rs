@@ -6,15 +6,15 @@ use super::*;
 async fn a_file_keeps_its_number_and_its_generation_grows_with_what_it_takes_in() {
     let folder = tempfile::tempdir().unwrap();
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
-    let (clock, before) = (Clock::default(), buffer.lineage().await.unwrap());
+    let (clock, before) = (Clock::default(), buffer.file_id().await.unwrap());
     buffer.append(operation(&clock, 1, create(1)), None).await.unwrap();
     buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
-    let after = buffer.lineage().await.unwrap();
+    let after = buffer.file_id().await.unwrap();
     assert_eq!(after.file, before.file);
     assert!(after.generation > before.generation);
     drop(buffer);
     let again = Buffer::open(&settings(folder.path())).unwrap();
-    assert!(again.lineage().await.unwrap().generation >= after.generation);
+    assert!(again.file_id().await.unwrap().generation >= after.generation);
 }
 
 #[tokio::test]

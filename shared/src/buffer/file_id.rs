@@ -14,7 +14,7 @@ const PASSED_OVER: usize = 10_000;
 
 /// Which buffer file this is, and how far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lineage {
+pub struct FileId {
     /// Drawn when the file was made: tells it from others, and copies of it do not differ in it.
     pub file: u32,
     /// Grows whenever the log is emptied into the tables: a copy that is put back has an earlier one.
@@ -26,10 +26,10 @@ impl Buffer {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub async fn lineage(&self) -> Result<Lineage, BufferError> {
+    pub async fn file_id(&self) -> Result<FileId, BufferError> {
         self.read(|snapshot| {
             let [generation] = snapshot.counters([LOG_GENERATION])?;
-            Ok(Lineage { file: file_of(generation), generation })
+            Ok(FileId { file: file_of(generation), generation })
         })
         .await
     }

@@ -1,0 +1,150 @@
+//! A damaged file is made anew from its records: whichever index is wrong, and whatever page is gone.
+
+use redb::{Key, TableDefinition, Value};
+
+use super::super::layout::{LANE_STATES, LANES, PLACES, READY, USER_TOTALS, USERS, WAITING};
+use super::*;
+
+/// A buffer with pending operations of several lanes, one of which waits, in tables and log; their ids.
+async fn sample(folder: &Path) -> (Buffer, HashSet<Version>) {
+    let (clock, mut ids) = (Clock::default(), HashSet::new());
+    let buffer = Buffer::open(&settings(folder)).unwrap();
+    for task in 0..30 {
+        ids.insert(buffer.append(operation(&clock, task % 3, create(task)), None).await.unwrap());
+    }
+    let first = batch(&buffer).await[0].clone();
+    let not_before = unix_millis() + 60_000;
+    settle(&buffer, first.place, Verdict::Retry { attempts: 1, not_before }).await;
+    ids.insert(buffer.append(operation(&clock, 1, delete(7)), None).await.unwrap());
+    (buffer, ids)
+}
+
+/// Takes out of a table all that it has, as no program of ours would.
+fn clear<K: Key + 'static, V: Value + 'static>(
+    buffer: &Buffer,
+    table: TableDefinition<'static, K, V>,
+) {
+    let opened = buffer.handle.read().unwrap().clone();
+    let transaction = opened.database.begin_write().unwrap();
+    transaction.open_table(table).unwrap().retain(|_, _| false).unwrap();
+    transaction.commit().unwrap();
+}
+
+async fn all_due(buffer: &Buffer) -> HashSet<Version> {
+    let due = buffer.next_batch(unix_millis() + 100_000, LIMITS, HashSet::new()).await.unwrap();
+    due.entries.iter().map(|entry| entry.operation.id).collect()
+}
+
+#[tokio::test]
+async fn an_index_that_lost_what_it_had_is_found_wrong_and_made_anew() {
+    let tables: [(&str, fn(&Buffer)); 7] = [
+        ("lanes", |buffer| clear(buffer, LANES)),
+        ("lane_states", |buffer| clear(buffer, LANE_STATES)),
+        ("ready", |buffer| clear(buffer, READY)),
+        ("waiting", |buffer| clear(buffer, WAITING)),
+        ("places", |buffer| clear(buffer, PLACES)),
+        ("users", |buffer| clear(buffer, USERS)),
+        ("user_totals", |buffer| clear(buffer, USER_TOTALS)),
+    ];
+    for (table, damage) in tables {
+        let folder = tempfile::tempdir().unwrap();
+        let (buffer, ids) = sample(folder.path()).await;
+        let peer = Buffer::open(&settings(folder.path())).unwrap();
+        damage(&buffer);
+        assert!(buffer.verify().await.unwrap().problem_count > 0, "{table}");
+        assert!(buffer.check_indexes().await.unwrap().problem_count > 0, "{table}");
+        let told = buffer.repair("a test", true).await.unwrap();
+        assert!(told.found_damage() && told.kept_as.is_none(), "{table}");
+        assert!(buffer.verify().await.unwrap().problem_count > 0, "{table}: still");
+        let repaired = buffer.repair("a test", false).await.unwrap();
+        assert!(repaired.kept_as.is_some_and(|kept| kept.exists()), "{table}");
+        assert!(!buffer.repair("a test", false).await.unwrap().found_damage(), "{table}: again");
+        // Another process finds the new file.
+        let clock = Clock::default();
+        let late = peer.append(operation(&clock, 9, create(99)), None).await.unwrap();
+        audit::check(&buffer).await;
+        let mut expected = ids;
+        expected.insert(late);
+        assert_eq!(all_due(&peer).await, expected, "{table}");
+        assert_eq!(buffer.audit(1).await.unwrap()[0].kind, ActKind::Repair);
+    }
+}
+
+#[tokio::test]
+async fn a_buffer_whose_pending_operations_replay_cannot_find_is_stuck() {
+    let folder = tempfile::tempdir().unwrap();
+    let (buffer, _) = sample(folder.path()).await;
+    buffer.write(|_, _| Ok(())).await.unwrap();
+    assert!(!buffer.stats().await.unwrap().is_stuck);
+    clear(&buffer, READY);
+    clear(&buffer, WAITING);
+    assert!(buffer.stats().await.unwrap().is_stuck);
+    buffer.repair("a test", false).await.unwrap();
+    assert!(!buffer.stats().await.unwrap().is_stuck);
+}
+
+#[tokio::test]
+async fn a_page_of_records_that_is_gone_costs_only_what_was_on_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (buffer, ids) = sample(folder.path()).await;
+    drop(buffer);
+    let path = settings(folder.path()).buffer_path;
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The last id, with the title of its record, is nowhere else than in the page of its record.
+    let last = ids.iter().max().unwrap();
+    let needle = last.as_uuid().to_string();
+    let pages = bytes.chunks_mut(4096);
+    for page in pages.filter(|page| page.windows(needle.len()).any(|it| it == needle.as_bytes())) {
+        page.fill(0);
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let log = sibling(&path, "log");
+    std::fs::write(&log, vec![0; std::fs::metadata(&log).unwrap().len() as usize]).unwrap();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let _ = buffer.repair("a test", false).await.unwrap();
+    let left = all_due(&buffer).await;
+    assert!(!left.is_empty() && !left.contains(last));
+    for id in &ids {
+        let found = buffer.find(*id).await.unwrap();
+        match left.contains(id) {
+            true => assert!(matches!(found, Some(Found::Pending { .. })), "{id}"),
+            false => assert!(matches!(found, Some(Found::Quarantined { .. })), "{id}: {found:?}"),
+        }
+    }
+    audit::check(&buffer).await;
+}
+
+#[tokio::test]
+async fn a_file_that_has_lost_everything_is_refused_and_begun_anew_if_that_is_wished() {
+    for content in [Vec::new(), vec![7; 100_000]] {
+        let folder = tempfile::tempdir().unwrap();
+        drop(sample(folder.path()).await);
+        let settings = settings(folder.path());
+        std::fs::write(&settings.buffer_path, &content).unwrap();
+        let refused = Buffer::open(&settings).unwrap_err().to_string();
+        assert!(refused.contains("BUFFER_RECREATE"), "{refused}");
+        assert_eq!(std::fs::read(&settings.buffer_path).unwrap(), content, "left as it was");
+        let settings = BufferSettings { buffer_recreate: true, ..settings };
+        let buffer = Buffer::open(&settings).unwrap();
+        assert_eq!(buffer.stats().await.unwrap().pending, 0);
+        let entries = std::fs::read_dir(settings.buffer_path.parent().unwrap()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert_eq!(names.filter(|name| name.contains(".damaged.")).count(), 2, "file and log");
+        audit::check(&buffer).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_file_without_a_header_can_be_read_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let (buffer, ids) = sample(folder.path()).await;
+    drop(buffer);
+    let settings = settings(folder.path());
+    let mut bytes = std::fs::read(&settings.buffer_path).unwrap();
+    bytes[..4096].fill(0);
+    std::fs::write(&settings.buffer_path, bytes).unwrap();
+    Buffer::open(&settings).unwrap_err();
+    let salvaged = salvage(&settings.buffer_path, &settings).unwrap();
+    let buffer = Buffer::open_existing(&salvaged.settings).unwrap();
+    assert_eq!(all_due(&buffer).await, ids);
+}
