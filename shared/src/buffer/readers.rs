@@ -63,3 +63,18 @@ fn work_once(waiting: &Mutex<Receiver<Work>>) -> bool {
     let _ = catch_unwind(AssertUnwindSafe(work));
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn reads_that_panic_are_answered_and_leave_their_threads_to_others() {
+        let readers = Readers::start().unwrap();
+        for _ in 0..2 * THREADS {
+            let ended = readers.run(|| -> u8 { panic!("a read that panics, on purpose") }).await;
+            assert!(matches!(ended, Err(BufferError::Unavailable(_))), "{ended:?}");
+        }
+        assert_eq!(readers.run(|| 7).await.unwrap(), 7);
+    }
+}
