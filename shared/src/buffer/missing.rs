@@ -50,7 +50,7 @@ impl Recovery<'_> {
             self.scan_dead(&known, has_places)?;
         }
         if !is_whole {
-            self.scan_records(&known, has_places)?;
+            self.scan_records(&known)?;
         }
         let at = |place| match place {
             Place::Pending(at) | Place::Quarantined(at) => Some(at),
@@ -83,7 +83,7 @@ impl Recovery<'_> {
         Ok(transaction.commit()?)
     }
 
-    fn scan_records(&mut self, known: &Known, has_places: bool) -> Result<(), redb::Error> {
+    fn scan_records(&mut self, known: &Known) -> Result<(), redb::Error> {
         let (target, keys, mut kept) = (self.target, self.keys, Kept::default());
         let gone = target.begin_read()?.open_table(PLACES)?;
         let mut look = |place: u64, value: &[u8]| {
@@ -91,8 +91,9 @@ impl Recovery<'_> {
             let id = header.id.as_uuid().as_u128();
             let may_be = match known.get(&id) {
                 Some(known) => *known == Place::Pending(place),
-                // If all places are known, it has been settled.
-                None => !has_places,
+                // It may have been settled, which the ledger knows; or `places` has lost it, and a commit
+                // has given what is left a sound checksum.
+                None => true,
             };
             let is_sound =
                 matches!(record::decode(place, value, keys), Ok(_) | Err(Damage::UnknownKey));

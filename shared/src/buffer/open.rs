@@ -108,10 +108,10 @@ fn open_in_place(settings: &BufferSettings, checks: Checks) -> Result<Arc<Opened
     Ok(opened)
 }
 
-/// Whether the pages of the counters match their checksums: they say which log belongs to the file, and
-/// what of it counts.
-fn has_sound_counters(path: &Path) -> Result<bool, OpenError> {
-    // Another process may change pages while they are read.
+/// Whether what a commit relies on matches its checksums, and the counters: they say which log belongs to
+/// the file, and what of it counts.
+fn is_built_soundly(path: &Path) -> Result<bool, OpenError> {
+    // Another process may write the header while it is read.
     for _ in 0..TRIES {
         let pages = Pages::new(open_private_existing(path)?);
         let pages = pages.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
@@ -142,9 +142,12 @@ fn open_sound_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenError> 
     refuse_emptied(path)?;
     loop {
         let (file, database) = BufferFile::open(path, settings.buffer_cache_bytes)?;
-        if !has_sound_counters(path)? {
+        // What this transaction may read is not written over while it lasts.
+        let pinned = super::guarded(|| Ok(database.begin_read()?));
+        if pinned.is_err() || !is_built_soundly(path)? {
             return Err(OpenError::Disagreeing { path: path.clone() });
         }
+        drop(pinned);
         let log = Log::open(path)?;
         let spare = file.free_bytes().unwrap_or(0);
         let spare = spare.saturating_sub(settings.buffer_min_free_bytes);

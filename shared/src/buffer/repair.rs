@@ -113,11 +113,6 @@ impl Repaired {
         !self.damaged_tables.is_empty() || self.wrong_entries > 0
     }
 
-    /// Whether damage was found, and is gone.
-    pub(super) fn is_mended(self) -> bool {
-        self.kept_as.is_some()
-    }
-
     fn of(recovered: Recovered) -> Self {
         let Recovered { damaged, wrong, pending, dead, quarantined, has_tables: _ } = recovered;
         let (damaged_tables, wrong_entries) = (damaged, wrong);

@@ -48,7 +48,7 @@ pub(super) fn put<K: Key + 'static, V: Value + 'static>(
         let mut table = transaction.open_table(table)?;
         for (key, value) in &rows {
             // A name that is no text, say.
-            let _ = guarded(|| {
+            guarded(|| {
                 if table.get(K::from_bytes(key))?.is_none() {
                     table.insert(K::from_bytes(key), V::from_bytes(value))?;
                 }

@@ -17,7 +17,7 @@ use super::job::{BIT, Failed, Job, Purpose, Room, answer};
 use super::keys::Keys;
 use super::log::{Log, Logged};
 use super::open::reopen;
-use super::repair::{BY_ITSELF, Mode, Order, Orders, Repaired, repair};
+use super::repair::{BY_ITSELF, Mode, Order, Orders, repair};
 use super::snapshot::Opened;
 use super::tables::Tables;
 use super::tail::Tail;
@@ -118,7 +118,7 @@ impl Writer {
             tracing::error!(error = %Chain(error), "the buffer file cannot be repaired");
         }
         let is_other = repaired.as_ref().is_ok_and(|repaired| repaired.kept_as.is_some());
-        self.repaired = Some((Instant::now(), repaired.is_ok_and(Repaired::is_mended)));
+        self.repaired = Some((Instant::now(), is_other));
         is_other && self.open_anew()
     }
 

@@ -172,8 +172,14 @@ async fn play(sample: &Sample, case: u64, folder: &Path) {
     }
     let settings = settings(folder);
     let path = &settings.buffer_path;
-    let _ = std::fs::remove_dir_all(path.parent().unwrap());
     private_folder(path).unwrap();
+    for entry in std::fs::read_dir(path.parent().unwrap()).unwrap() {
+        let file = entry.unwrap().path();
+        // It takes longer to lay than all the rest.
+        if file != sibling(path, "ballast") {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
     for (path, bytes) in [(path.clone(), &file), (sibling(path, "log"), &log)] {
         drop(open_private(&path).unwrap());
         std::fs::write(path, bytes).unwrap();

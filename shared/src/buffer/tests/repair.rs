@@ -37,7 +37,8 @@ async fn all_due(buffer: &Buffer) -> HashSet<Version> {
 
 #[tokio::test]
 async fn an_index_that_lost_what_it_had_is_found_wrong_and_made_anew() {
-    let tables: [(&str, fn(&Buffer)); 7] = [
+    type Damage = fn(&Buffer);
+    let tables: [(&str, Damage); 7] = [
         ("lanes", |buffer| clear(buffer, LANES)),
         ("lane_states", |buffer| clear(buffer, LANE_STATES)),
         ("ready", |buffer| clear(buffer, READY)),
