@@ -353,6 +353,7 @@ async fn empty(state: &State, admin: Actor, user_id: Uuid) -> Result<(), ApiErro
             && of.store.purge_erased().await.inspect_err(|error| of.link.report(*error))? > 0
         {
         }
+        of.writes.known().forget_user(user_id);
         // Redis away: sessions hold no personal data, erased users cannot use them, and they end.
         let _ = of.sessions.revoke_all(user_id).await;
         let erased = of.buffer.erase_user(user_id, &admin.user_id.to_string()).await?;

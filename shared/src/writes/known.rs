@@ -21,7 +21,11 @@ pub struct KnownTasks {
 
 impl Default for KnownTasks {
     fn default() -> Self {
-        let tasks = Cache::builder().max_capacity(BYTES).weigher(|_, task| weight(task)).build();
+        let tasks = Cache::builder()
+            .max_capacity(BYTES)
+            .weigher(|_, task| weight(task))
+            .support_invalidation_closures()
+            .build();
         Self { tasks }
     }
 }
@@ -45,6 +49,12 @@ impl KnownTasks {
     #[must_use]
     pub fn is_deleted(&self, id: Uuid) -> bool {
         self.get(id).is_some_and(|task| task.deleted_at.is_some())
+    }
+
+    /// Forgets the tasks of a user who is being erased.
+    pub fn forget_user(&self, user_id: Uuid) {
+        // Refused only where closures are not supported.
+        let _ = self.tasks.invalidate_entries_if(move |_, task| task.user_id == user_id);
     }
 }
 
