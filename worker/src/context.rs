@@ -49,6 +49,9 @@ pub struct Context {
     pub pace: Pace,
     /// Whether this is the one worker that works on the buffer file, and no standby.
     pub is_active: AtomicBool,
+    /// Whether the buffer's indexes were checked since the start. Before that nothing is taken out: what
+    /// is built upon damaged pages is lost.
+    pub is_buffer_checked: AtomicBool,
     /// Whether everything was up when it was last checked.
     pub all_up: AtomicBool,
     /// When replay last looked for work or finished a batch.
@@ -87,6 +90,7 @@ impl Context {
             busy: Mutex::new(HashSet::new()),
             hosts: Hosts::default(),
             is_active: AtomicBool::new(false),
+            is_buffer_checked: AtomicBool::new(false),
             all_up: AtomicBool::new(false),
             progress: watch::Sender::new(Instant::now()),
             migrated: AtomicBool::new(false),

@@ -44,6 +44,7 @@ pub fn batches(context: Arc<Context>) -> impl Stream<Item = Claimed> + Send + 's
         loop {
             context.progress.send_replace(Instant::now());
             if context.link.is_up()
+                && context.is_buffer_checked.load(Ordering::Acquire)
                 && context.hosts.have_been_told()
                 && let Some(claimed) = claim(&context).await
             {

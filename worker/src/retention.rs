@@ -2,6 +2,7 @@
 //! the retention of dead letters, of the ledger's rows and of tombstones.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use apalis_core::error::BoxDynError;
@@ -63,7 +64,8 @@ async fn expire(context: &Context, cutoff: i64) -> Result<(), BufferError> {
         // Held until they are set aside, so that none of them is on its way to PostgreSQL.
         let busy = context.busy.lock().await;
         let away = context.link.away_for();
-        if away.is_none_or(|away| away < context.settings.expiry_grace()) {
+        let is_checked = context.is_buffer_checked.load(Ordering::Acquire);
+        if !is_checked || away.is_none_or(|away| away < context.settings.expiry_grace()) {
             return Ok(());
         }
         let mut kept = busy.clone();

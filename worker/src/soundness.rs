@@ -1,5 +1,5 @@
-//! Whether the indexes of the buffer lead replay to all that is pending: looked at after the start, and when
-//! replay finds nothing for `REPLAY_STALL_SECONDS` although something is pending. If they do not, the
+//! Whether the indexes of the buffer lead replay to all that is pending: looked at after the start, before
+//! anything is taken out, and when replay finds nothing for `REPLAY_STALL_SECONDS` although something is pending. If they do not, the
 //! buffer file is repaired.
 
 use std::sync::atomic::Ordering;
@@ -14,6 +14,8 @@ const BY: &str = "worker";
 /// Looks for as long as the worker works.
 pub async fn watch(context: &Context) {
     look(context).await;
+    context.is_buffer_checked.store(true, Ordering::Release);
+    context.wake.notify_one();
     let mut settled = context.settled.load(Ordering::Relaxed);
     loop {
         tokio::time::sleep(context.settings.replay_stall()).await;

@@ -17,7 +17,7 @@ use nix::fcntl::OFlag;
 use nix::sys::statvfs::statvfs;
 use redb::backends::FileBackend;
 use redb::{Builder, ConcurrencyMode, Database, DatabaseError};
-use rustix::fs::{Advice, AtFlags, CWD, StatxFlags, fadvise, statx};
+use rustix::fs::{Advice, AtFlags, CWD, FileType, Statx, StatxFlags, fadvise, statx};
 use thiserror::Error;
 
 use super::is_damage;
@@ -142,6 +142,15 @@ impl Located {
         let now = Identity::of(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
         now.is_ok_and(|now| now == self.identity)
     }
+
+    /// True if the path leads to another file now: one that is there, and can be opened in its place.
+    pub(super) fn is_replaced(&self) -> bool {
+        let wanted = StatxFlags::INO | StatxFlags::TYPE;
+        statx(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW, wanted).is_ok_and(|now| {
+            FileType::from_raw_mode(now.stx_mode.into()).is_file()
+                && Identity::of_meta(&now) != self.identity
+        })
+    }
 }
 
 /// Which file it is of all there are.
@@ -155,9 +164,12 @@ impl Identity {
     /// Asks for nothing but these numbers: if somebody has looked at a file's times, the next write
     /// changes them, and the sync after it writes the inode as well (Linux since 6.13).
     fn of(folder: impl AsFd, path: &Path, flags: AtFlags) -> io::Result<Self> {
-        let meta = statx(folder, path, flags, StatxFlags::INO)?;
+        Ok(Self::of_meta(&statx(folder, path, flags, StatxFlags::INO)?))
+    }
+
+    fn of_meta(meta: &Statx) -> Self {
         let device = (meta.stx_dev_major, meta.stx_dev_minor);
-        Ok(Self { device, inode: meta.stx_ino })
+        Self { device, inode: meta.stx_ino }
     }
 }
 
@@ -190,6 +202,11 @@ impl BufferFile {
     /// True if the path still leads to the file that was opened.
     pub(super) fn is_in_place(&self) -> bool {
         self.located.is_in_place()
+    }
+
+    /// True if the path leads to another file now.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.located.is_replaced()
     }
 
     /// Bytes free for this user on the file's filesystem.

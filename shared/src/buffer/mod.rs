@@ -373,7 +373,11 @@ impl Buffer {
         F: FnOnce(&Snapshot) -> Result<T, redb::Error> + Send + 'static,
     {
         let opened = || self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let (mut work, mut is_anew) = (work, !opened().is_in_place());
+        let is_elsewhere = |opened: &Opened| {
+            // One that was repaired, say. Of a file that is just gone, what was open can still be read.
+            !opened.log.is_in_place() || opened.file.is_replaced()
+        };
+        let (mut work, mut is_anew) = (work, is_elsewhere(&opened()));
         if is_anew {
             // Others may write to another one by now.
             self.open_anew().await?;

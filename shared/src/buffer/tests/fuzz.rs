@@ -11,7 +11,7 @@ use super::super::log::LENGTH;
 use super::*;
 use crate::guard;
 
-const CASES: u64 = 2_000;
+const CASES: u64 = 10_000;
 const PAGE: usize = 4096;
 /// What is stored beyond the time of any retry.
 const FAR: i64 = 100_000_000;
@@ -41,7 +41,12 @@ impl Sample {
         let (clock, mut operations) = (Clock::default(), HashMap::new());
         let buffer = Buffer::open(&settings).unwrap();
         let mut append = async |user: u128, change: Change| {
+            // The same in each run, so that a case is the same damage.
+            let id =
+                Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + number(&operations));
+            let accepted_at = chrono::DateTime::UNIX_EPOCH;
             let appended = operation(&clock, user, change);
+            let appended = Operation { id: Version::from_uuid(id), accepted_at, ..appended };
             operations.insert(appended.id, appended.clone());
             buffer.append(appended, None).await.unwrap()
         };
@@ -94,6 +99,10 @@ impl Sample {
         let log = log[..(end + 1).next_multiple_of(PAGE)].to_vec();
         Self { file, log, operations, pending }
     }
+}
+
+fn number(operations: &HashMap<Version, Operation>) -> u128 {
+    operations.len() as u128
 }
 
 /// The pages that have these bytes, none of which goes over a page's end.
