@@ -43,7 +43,7 @@ impl Hosts {
         self.has_reported.load(Ordering::Acquire)
     }
 
-    /// True if an older copy of the buffer file was found since this process started.
+    /// True if PostgreSQL knew a newer state of the buffer file since this process started.
     #[must_use]
     pub fn has_old_copy(&self) -> bool {
         self.has_old_copy.load(Ordering::Relaxed)
@@ -83,10 +83,11 @@ pub fn is_given_up(context: &Context, operation: &Operation, queued_at: i64) -> 
     let settings = &context.settings;
     let patience = Patience { least: settings.missing_retry(), most: settings.buffer_retention() };
     let queued_for = context.steady_now().saturating_sub(queued_at);
+    let queued_for = Duration::from_millis(u64::try_from(queued_for).unwrap_or(0));
     let missing = Missing {
         accepted_at: by_postgres(context, operation.accepted_at),
-        queued_for: Duration::from_millis(u64::try_from(queued_for).unwrap_or(0)),
-        up_for: context.link.up_for().unwrap_or_default(),
+        queued_for,
+        up_for: context.link.up_within(queued_for),
     };
     is_gone(&missing, patience, context.hosts.others())
 }
@@ -120,7 +121,11 @@ async fn exchange(context: &Context) -> anyhow::Result<OtherHosts> {
     if let Some((generation, heard_at)) = known.own
         && generation > id.generation
     {
-        tell_of_old_copy(context, heard_at);
+        context.hosts.has_old_copy.store(true, Ordering::Relaxed);
+        tracing::warn!(newer_was_seen_at = %heard_at, "PostgreSQL knows a newer buffer file");
+        if !context.buffer.is_old_copy() {
+            context.buffer.tell_of_old_copy();
+        }
     }
     Ok(known.others)
 }
@@ -135,18 +140,6 @@ async fn prepare(context: &Context) -> Result<(HostReport, FileId), BufferError>
         oldest_pending_at: oldest.map(|at| by_postgres(context, at)),
     };
     Ok((report, id))
-}
-
-fn tell_of_old_copy(context: &Context, heard_at: DateTime<Utc>) {
-    context.hosts.has_old_copy.store(true, Ordering::Relaxed);
-    metrics::counter!("buffer_rollbacks_total").increment(1);
-    tracing::error!(
-        path = %context.buffer.settings().buffer_path.display(), newer_was_seen_at = %heard_at,
-        "the buffer file is an older copy of itself: what was accepted after the copy was made and not \
-         replayed by then is lost here. If the newer files (the buffer and its .log) still exist, stop \
-         all processes on the buffer and put both back; else ask clients to check what they were \
-         answered 202 for since the copy was made"
-    );
 }
 
 /// A time of this host by PostgreSQL's clock, as they are apart now.

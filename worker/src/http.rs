@@ -106,7 +106,8 @@ async fn signs(context: &Context, status: Option<&WorkerStatus>) -> Result<Signs
         stats,
         is_paused: paused.is_some(),
         clock_offset_us: context.store.clock_offset(),
-        has_old_copy: status.is_some_and(|status| status.has_old_copy),
+        has_old_copy: context.buffer.is_old_copy()
+            || status.is_some_and(|status| status.has_old_copy),
     })
 }
 

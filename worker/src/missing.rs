@@ -1,7 +1,7 @@
 //! How long an operation waits for an entity that is not there: another host may still hold its create.
 //!
-//! It waits by time and not by number of attempts: for `MISSING_RETRY_SECONDS` with PostgreSQL up, so that
-//! other hosts can report and bring what they have; then while any of them may have something older
+//! It waits by time and not by number of attempts: for `MISSING_RETRY_SECONDS` with PostgreSQL up, breaks
+//! left out, so that other hosts can report and bring what they have; then while any of them may have something older
 //! pending, until it is as old as a pending operation may be.
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ const CLOCKS: TimeDelta = TimeDelta::seconds(60);
 /// How long such operations wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// At least, with PostgreSQL up all the time.
+    /// At least, with PostgreSQL up.
     pub least: Duration,
     /// Beyond that, until they are so old at the most.
     pub most: Duration,
@@ -28,7 +28,8 @@ pub struct Missing {
     pub accepted_at: DateTime<Utc>,
     /// How long ago it was queued.
     pub queued_for: Duration,
-    /// For how long PostgreSQL has been up without a break.
+    /// For how long of that PostgreSQL has been up in all: a line that breaks every few minutes must not
+    /// make it wait for ever.
     pub up_for: Duration,
 }
 

@@ -214,7 +214,7 @@ async fn publish(context: &Context, findings: &mut Findings) {
             settled,
             drain_rate: settled.saturating_sub(before) / seconds,
         },
-        has_old_copy: context.hosts.has_old_copy(),
+        has_old_copy: context.hosts.has_old_copy() || context.buffer.is_old_copy(),
     };
     findings.published = Some(Instant::now());
     metrics::gauge!("worker_heartbeat_timestamp_seconds").set(status.heartbeat_at as f64 / 1000.0);

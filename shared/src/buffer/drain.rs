@@ -12,7 +12,9 @@ use super::layout::{LANES, READY, RECORDS, Slot, WAITING};
 use super::record::{self, Damage, Header};
 use super::snapshot::Snapshot;
 use super::{Buffer, BufferError, unix_millis};
-use crate::domain::{HybridTime, Lane, MAX_PRIORITY, Operation, OperationState, aged_priority};
+use crate::domain::{
+    HybridTime, Lane, MAX_PRIORITY, Operation, OperationState, Priority, aged_priority,
+};
 
 /// Changes that one transaction makes at the most when something is swept.
 const SWEEP: usize = 1000;
@@ -218,14 +220,20 @@ fn collect(
 ) -> Result<Batch, redb::Error> {
     let lanes = snapshot.open_table(LANES)?;
     let records = snapshot.open_table(RECORDS)?;
-    let (mut batch, mut bytes) = (Batch::default(), 0);
-    for lane in urgent_lanes(snapshot, now, limits, busy)? {
+    let (mut batch, mut bytes, mut retried) = (Batch::default(), 0, 0);
+    let urgent = urgent_lanes(snapshot, now, limits, busy)?;
+    for UrgentLane { lane, is_retry, .. } in urgent.lanes {
         for entry in lanes.range((&lane, 0)..=(&lane, u64::MAX))? {
             let place = entry?.0.value().1;
             let Some(record) = records.get(place)? else { continue };
             if batch.entries.len() >= limits.operations || bytes >= limits.bytes {
                 return Ok(batch);
             }
+            if is_retry && retried >= urgent.retries {
+                // The rest of the lane follows when its head has succeeded.
+                break;
+            }
+            retried += usize::from(is_retry);
             bytes += record.value().len();
             match record::decode(place, record.value(), keys) {
                 Ok((header, operation)) => {
@@ -245,20 +253,38 @@ fn collect(
     Ok(batch)
 }
 
+/// What replay may take now.
+struct Urgent {
+    /// The lanes, most urgent first.
+    lanes: Vec<UrgentLane>,
+    /// Operations of lanes that are tried again, at the most.
+    retries: usize,
+}
+
+struct UrgentLane {
+    lane: [u8; 17],
+    is_retry: bool,
+    rank: (Reverse<Priority>, i64),
+}
+
 /// The lanes that replay may take now, most urgent first; enough of them to fill a batch. Each
 /// class of priority is kept oldest first, and within a class the oldest has aged most, so merging
 /// the classes by their first lanes yields the whole order.
+///
+/// Lanes that are tried again have but a quarter of a batch while others fill the rest: many that wait
+/// in vain grow old, and would come before everything newer.
 fn urgent_lanes(
     snapshot: &Snapshot,
     now: i64,
     limits: BatchLimits,
     busy: &HashSet<Lane>,
-) -> Result<Vec<[u8; 17]>, redb::Error> {
+) -> Result<Urgent, redb::Error> {
     let ready = snapshot.open_table(READY)?;
     let waiting = snapshot.open_table(WAITING)?;
-    let rank = |slot: &Slot| {
+    let urgent = |slot: Slot, is_retry: bool| {
         let waited = Duration::from_millis(u64::try_from(now - slot.queued_at).unwrap_or(0));
-        (Reverse(aged_priority(slot.priority, waited, limits.aging)), slot.queued_at)
+        let priority = Reverse(aged_priority(slot.priority, waited, limits.aging));
+        UrgentLane { lane: slot.lane, is_retry, rank: (priority, slot.queued_at) }
     };
     let free =
         |slot: &Slot| record::lane_from_bytes(&slot.lane).is_some_and(|lane| !busy.contains(&lane));
@@ -269,13 +295,13 @@ fn urgent_lanes(
         due.push(Slot::decode(entry?.1.value()));
     }
     due.retain(free);
-    let mut found: Vec<Slot> = due;
+    let mut lanes = Vec::new();
     for class in 0..MAX_PRIORITY {
         let mut taken = 0;
         for entry in ready.range((class, 0)..=(class, u64::MAX))? {
             let slot = Slot::decode(entry?.1.value());
             if free(&slot) {
-                found.push(slot);
+                lanes.push(urgent(slot, false));
                 taken += 1;
             }
             if taken == limits.operations {
@@ -283,7 +309,11 @@ fn urgent_lanes(
             }
         }
     }
-    found.sort_by_key(rank);
-    found.truncate(limits.operations);
-    Ok(found.into_iter().map(|slot| slot.lane).collect())
+    let left = limits.operations.saturating_sub(lanes.len());
+    let retries = left.max(limits.operations / 4).max(1);
+    due.truncate(retries);
+    lanes.extend(due.into_iter().map(|slot| urgent(slot, true)));
+    lanes.sort_by_key(|lane| lane.rank);
+    lanes.truncate(limits.operations);
+    Ok(Urgent { lanes, retries })
 }

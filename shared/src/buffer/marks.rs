@@ -10,10 +10,12 @@
 //! a start of the machine (another boot id than the file's) a margin makes up for that second.
 //!
 //! ```text
-//! header   boot id 16
+//! header   generation u64 · CRC-32 of it · zeros 4
 //! slot     milliseconds u64 · counter u32 · CRC-32 of both
 //! ```
 //! Integers are little-endian. A slot whose check does not hold is empty.
+//!
+//! The header says how far the buffer file had come (see `old_copy`).
 
 use std::fs::File;
 use std::io;
@@ -26,6 +28,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 use super::file::{Located, OpenError, open_private, sibling};
+use super::log;
 use crate::domain::HybridTime;
 
 /// Processes of one file that draw versions at once, at the most.
@@ -63,6 +66,31 @@ impl Marks {
         let read = self.file.read_at(&mut bytes, 0).unwrap_or(0);
         let slots = bytes[..read].get(HEADER..).unwrap_or_default().chunks_exact(SLOT);
         slots.filter_map(decode).max().unwrap_or_default()
+    }
+
+    /// How far the buffer file had come at least; `None` if that is not known.
+    pub(super) fn generation(&self) -> Option<u64> {
+        let mut header = [0; HEADER];
+        self.file.read_exact_at(&mut header, 0).ok()?;
+        let (content, rest) = header.split_first_chunk::<8>()?;
+        let check = crc32fast::hash(content).to_le_bytes();
+        rest.starts_with(&check).then_some(u64::from_le_bytes(*content))
+    }
+
+    /// Notes how far the buffer file has come. If two processes do so at once, the lower generation may
+    /// stay until the next one.
+    ///
+    /// It is not synced: after a loss of power the mark may be behind the file, and never before it.
+    pub(super) fn note_generation(&self, generation: u64) -> io::Result<()> {
+        let is_known = |noted| log::is_of_same_file(noted, generation) && noted >= generation;
+        if self.generation().is_some_and(is_known) {
+            return Ok(());
+        }
+        let mut header = [0; HEADER];
+        let content = generation.to_le_bytes();
+        header[..8].copy_from_slice(&content);
+        header[8..12].copy_from_slice(&crc32fast::hash(&content).to_le_bytes());
+        self.file.write_all_at(&header, 0)
     }
 
     fn is_of_this_boot(&self) -> bool {

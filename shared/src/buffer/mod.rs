@@ -29,6 +29,7 @@ mod lists;
 mod log;
 mod marks;
 mod missing;
+mod old_copy;
 mod on_demand;
 mod open;
 mod operator;
@@ -184,6 +185,7 @@ pub struct Buffer {
     keys: Arc<Keys>,
     /// The clocks of this host.
     marks: Arc<Marks>,
+    is_old_copy: bool,
     handle: Handle,
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
     readers: Readers,
@@ -268,6 +270,7 @@ impl Buffer {
         opened: Arc<Opened>,
     ) -> Result<Self, OpenError> {
         let marks = Arc::new(Marks::open(&settings.buffer_path)?);
+        let is_old_copy = old_copy::look(&settings.buffer_path, &opened, &marks);
         let handle: Handle = Arc::new(RwLock::new(opened));
         let (queue, requests) = mpsc::channel(QUEUE);
         let (orders, keys) = (Orders::default(), Arc::new(keys));
@@ -281,6 +284,8 @@ impl Buffer {
             orders: Orders::clone(&orders),
             keys: keys.clone(),
             repaired: None,
+            marks: Arc::clone(&marks),
+            noted: 0,
         };
         let readers = Readers::start()
             .map_err(|source| OpenError::Io { path: settings.buffer_path.clone(), source })?;
@@ -297,6 +302,7 @@ impl Buffer {
             settings: Arc::new(settings.clone()),
             keys,
             marks,
+            is_old_copy,
             handle,
             queue: Some(queue),
             readers,

@@ -41,6 +41,11 @@ impl Opened {
         self.file.is_in_place() && self.log.is_in_place()
     }
 
+    /// The generation of the log that the tables name.
+    pub(super) fn generation(&self) -> Result<u64, redb::Error> {
+        Ok(Mark::of(&self.database.begin_read()?)?.generation)
+    }
+
     /// The tail with a mark; none if a reader of a later state was here before. One that others hold is
     /// only ever added to.
     pub(super) fn tail(&self, mark: Mark) -> Option<Arc<Mutex<Tail>>> {

@@ -16,6 +16,7 @@ use super::file::forget_cached;
 use super::job::{BIT, Failed, Job, Purpose, Room, answer};
 use super::keys::Keys;
 use super::log::{Log, Logged};
+use super::marks::Marks;
 use super::open::reopen;
 use super::repair::{BY_ITSELF, Mode, Order, Orders, repair};
 use super::snapshot::Opened;
@@ -52,6 +53,10 @@ pub(super) struct Writer {
     pub(super) keys: Arc<Keys>,
     /// When damage was last met here, and whether a repair found it.
     pub(super) repaired: Option<(Instant, bool)>,
+    /// Where it is noted how far the file has come.
+    pub(super) marks: Arc<Marks>,
+    /// The generation that was noted last.
+    pub(super) noted: u64,
 }
 
 impl Writer {
@@ -61,12 +66,26 @@ impl Writer {
         while let Some(first) = self.queue.blocking_recv() {
             self.carry_out_orders();
             self.serve(first);
+            self.note_generation();
             has_written = true;
         }
         // Whoever takes the file elsewhere after an orderly end finds everything in it.
         if has_written && let Err(error) = guarded(|| self.leave_log()) {
             tracing::warn!(error = %Chain(&error), "the log was not emptied at the end");
         }
+        self.note_generation();
+    }
+
+    /// Notes beside the file how far it has come, if the last commit is known.
+    fn note_generation(&mut self) {
+        let generation = self.tail.mark().generation;
+        if generation == 0 || generation == self.noted {
+            return;
+        }
+        if let Err(error) = self.marks.note_generation(generation) {
+            tracing::error!(%error, "it cannot be noted how far the buffer file has come");
+        }
+        self.noted = generation;
     }
 
     fn serve(&mut self, first: Box<dyn Job>) {
@@ -296,8 +315,10 @@ impl Writer {
         let (opened, transaction) = self.turn()?;
         let mut tables = Tables::open(&transaction, &opened.log, std::mem::take(&mut self.tail))?;
         tables.leave_log()?;
-        tables.close()?;
-        Ok(transaction.commit()?)
+        let tail = tables.close()?;
+        transaction.commit()?;
+        self.tail = tail;
+        Ok(())
     }
 
     /// Brings the tables up to the log, or over so many operations of it. Returns what the log had.

@@ -1,6 +1,7 @@
 //! This process's opinion of PostgreSQL: a circuit breaker that keeps requests from waiting for a
 //! database that is known to be away.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use super::{Store, StoreError};
 /// that hangs is noticed within two seconds, also when nobody asks for anything.
 const LOOK: Duration = Duration::from_millis(750);
 
+/// Earlier spans of PostgreSQL being up that are kept in mind, at the most.
+const SPANS: usize = 64;
+
 /// What this process thinks of PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {
@@ -26,30 +30,48 @@ pub enum LinkState {
 }
 
 /// A state, and since when PostgreSQL has been up, or has not been; `None` until it is looked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Opinion {
     state: LinkState,
     since: Option<Instant>,
+    /// From when to when it was up before, oldest first.
+    was_up: VecDeque<(Instant, Instant)>,
 }
 
 impl Opinion {
-    fn is_up(self) -> bool {
+    fn is_up(&self) -> bool {
         self.state == LinkState::Up
     }
 
     /// Takes on another state, and returns whether that opened or closed the breaker.
-    fn become_state(&mut self, state: LinkState) -> bool {
+    fn become_state(&mut self, state: LinkState, now: Instant) -> bool {
         let was_up = self.is_up();
         self.state = state;
         let has_turned = was_up != self.is_up();
         if has_turned || self.since.is_none() {
-            self.since = Some(Instant::now());
+            let since = self.since.replace(now);
+            if let Some(since) = since.filter(|_| was_up) {
+                if self.was_up.len() == SPANS {
+                    self.was_up.pop_front();
+                }
+                self.was_up.push_back((since, now));
+            }
         }
         has_turned
     }
 
-    fn lasts(self) -> Duration {
+    fn lasts(&self) -> Duration {
         self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn up_between(&self, from: Option<Instant>, now: Instant) -> Duration {
+        let is_up = self.since.filter(|_| self.is_up()).map(|since| (since, now));
+        let spans = self.was_up.iter().copied().chain(is_up);
+        let within = spans.map(|(begin, end)| {
+            let begin = from.map_or(begin, |from| begin.max(from));
+            end.saturating_duration_since(begin)
+        });
+        within.sum()
     }
 }
 
@@ -63,7 +85,7 @@ pub struct Link {
 
 impl Default for Link {
     fn default() -> Self {
-        let opinion = Opinion { state: LinkState::Down, since: None };
+        let opinion = Opinion { state: LinkState::Down, since: None, was_up: VecDeque::new() };
         Self { opinion: watch::Sender::new(opinion), met: Mutex::new(None) }
     }
 }
@@ -81,19 +103,21 @@ impl Link {
         self.state() == LinkState::Up
     }
 
-    /// For how long PostgreSQL has been up without a break; `None` if it is not. By a clock that does
-    /// not jump.
+    /// For how long PostgreSQL has been up in all within the last `span`, as far as this process has
+    /// looked for it: breaks do not make it begin anew. By a clock that does not jump. After very many
+    /// breaks it is less than it was.
     #[must_use]
-    pub fn up_for(&self) -> Option<Duration> {
-        let opinion = *self.opinion.borrow();
-        opinion.is_up().then(|| opinion.lasts())
+    pub fn up_within(&self, span: Duration) -> Duration {
+        // Longer ago than that clock reaches: all there is.
+        let now = Instant::now();
+        self.opinion.borrow().up_between(now.checked_sub(span), now)
     }
 
     /// For how long PostgreSQL has been away without a break, as far as this process has looked for it;
     /// `None` if it is up. By a clock that does not jump.
     #[must_use]
     pub fn away_for(&self) -> Option<Duration> {
-        let opinion = *self.opinion.borrow();
+        let opinion = self.opinion.borrow();
         (!opinion.is_up()).then(|| opinion.lasts())
     }
 
@@ -103,9 +127,9 @@ impl Link {
         if !class.breaks_the_link() {
             return;
         }
-        let opened = self
-            .opinion
-            .send_if_modified(|opinion| opinion.is_up() && opinion.become_state(LinkState::Down));
+        let opened = self.opinion.send_if_modified(|opinion| {
+            opinion.is_up() && opinion.become_state(LinkState::Down, Instant::now())
+        });
         if opened {
             metrics::gauge!("link_state").set(0.0);
             tracing::error!(%error, class = class.as_str(), "PostgreSQL is away: writes go to the buffer");
@@ -134,7 +158,9 @@ impl Link {
     /// Takes on another state, and returns whether that opened or closed the breaker.
     fn turn(&self, state: LinkState) -> bool {
         let mut has_turned = false;
-        self.opinion.send_modify(|opinion| has_turned = opinion.become_state(state));
+        self.opinion.send_modify(|opinion| {
+            has_turned = opinion.become_state(state, Instant::now());
+        });
         has_turned
     }
 
@@ -197,19 +223,44 @@ mod tests {
     fn time_counts_from_the_first_look_and_from_each_turn_and_from_no_probe_in_between() {
         let link = Link::default();
         let since = || link.opinion.borrow().since;
-        assert_eq!((since(), link.away_for(), link.up_for()), (None, Some(Duration::ZERO), None));
+        let up_for = || link.up_within(Duration::MAX);
+        let nothing = (None, Some(Duration::ZERO), Duration::ZERO);
+        assert_eq!((since(), link.away_for(), up_for()), nothing);
         link.turn(LinkState::Probing);
         let looked = since();
         assert!(looked.is_some());
         link.turn(LinkState::Down);
         link.turn(LinkState::Probing);
-        assert!(since() == looked && link.away_for().is_some() && link.up_for().is_none());
+        assert!(since() == looked && link.away_for().is_some() && up_for().is_zero());
         assert!(link.turn(LinkState::Up));
         let up = since();
-        assert!(up > looked && link.away_for().is_none() && link.up_for().is_some());
+        assert!(up > looked && link.away_for().is_none() && !up_for().is_zero());
         assert!(!link.turn(LinkState::Up));
         assert_eq!(since(), up);
         link.report(StoreError::Broken);
         assert!(since() > up && link.away_for().is_some());
+    }
+
+    #[test]
+    fn the_time_that_postgresql_was_up_goes_on_after_a_break() {
+        let link = Link::default();
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut opinion = link.opinion.borrow().clone();
+        for round in 0..3 {
+            opinion.become_state(LinkState::Probing, at(110 * round));
+            opinion.become_state(LinkState::Up, at(110 * round + 10));
+            opinion.become_state(LinkState::Down, at(110 * round + 110));
+        }
+        let up = |opinion: &Opinion, from, to| opinion.up_between(Some(at(from)), at(to)).as_secs();
+        assert_eq!([280, 225, 210, 0].map(|from| up(&opinion, from, 330)), [50, 100, 110, 300]);
+        opinion.become_state(LinkState::Up, at(340));
+        assert_eq!([342, 300, 0].map(|from| up(&opinion, from, 347)), [5, 37, 307]);
+        assert_eq!(opinion.up_between(None, at(347)), Duration::from_secs(307));
+        for _ in 0..2 * SPANS {
+            opinion.become_state(LinkState::Down, at(350));
+            opinion.become_state(LinkState::Up, at(350));
+        }
+        assert_eq!(opinion.was_up.len(), SPANS);
     }
 }

@@ -12,6 +12,7 @@ mod golden;
 mod histories;
 mod limits;
 mod log;
+mod old_copy;
 mod power;
 mod readers;
 mod repair;
@@ -191,6 +192,45 @@ async fn a_retried_operation_holds_its_own_lane_only_and_for_its_time_only() {
     assert_eq!(due.iter().find(|e| e.place == first.place).unwrap().attempts, 1);
     settle(&buffer, first.place, Verdict::Done).await;
     assert_eq!(batch(&buffer).await.len(), 2, "the lane goes on at once");
+    audit::check(&buffer).await;
+}
+
+/// Makes a lane wait whose head is old: it was refused, and is due again.
+async fn refuse(buffer: &Buffer, lanes: usize) {
+    let limits = BatchLimits { operations: lanes, ..LIMITS };
+    let batch = buffer.next_batch(unix_millis(), limits, HashSet::new()).await.unwrap();
+    let retry = Verdict::Retry { attempts: 1, not_before: unix_millis() };
+    let refused = |entry: Entry| Settlement { place: entry.place, verdict: retry.clone() };
+    buffer.settle(batch.entries.into_iter().map(refused).collect()).await.unwrap();
+}
+
+#[tokio::test]
+async fn i8_lanes_that_are_tried_in_vain_leave_most_of_a_batch_to_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let append = async |user, change| buffer.append(operation(&clock, user, change), None).await;
+    // One of them is a long lane.
+    for task in (1..60).chain([59; 20]) {
+        append(1, delete(task)).await.unwrap();
+    }
+    refuse(&buffer, 100).await;
+    let urgent = async || {
+        let limits = BatchLimits { operations: 20, aging: Duration::from_millis(1), ..LIMITS };
+        let later = unix_millis() + 100;
+        let batch = buffer.next_batch(later, limits, HashSet::new()).await.unwrap();
+        let is_retry = |entry: &&Entry| entry.operation.actor.user_id == Uuid::from_u128(1);
+        (batch.entries.iter().filter(is_retry).count(), batch.entries.len())
+    };
+    assert_eq!(urgent().await, (20, 20), "nobody else is there");
+    for user in 2..=8 {
+        append(user, prefer()).await.unwrap();
+    }
+    assert_eq!(urgent().await, (13, 20), "they fill what others leave");
+    for user in 9..=60 {
+        append(user, prefer()).await.unwrap();
+    }
+    assert_eq!(urgent().await, (5, 20), "a quarter");
     audit::check(&buffer).await;
 }
 
