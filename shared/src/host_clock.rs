@@ -4,19 +4,25 @@
 //! Each process has a clock of its own ([`Clock`]), and they all read the same wall clock. They differ
 //! only where one of them is ahead of it, since it has read versions of another host whose clock is
 //! fast, or since the wall clock was set back. Then it writes its reading beside the buffer file before
-//! it answers ([`ClockSlot`]), and the others go on from there. A version from so far ahead that no clock
+//! it answers ([`ClockSlot`]), and the others go on from there. In any case it does so once a second, for
+//! whoever starts when the wall clock has been set back. A version from so far ahead that no clock
 //! follows it is remembered for its entity alone, in the buffer file.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::buffer::{Buffer, ClockSlot, OpenError};
 use crate::domain::{Clock, EntityKind, HybridTime, Lane, Profile, Task, Version};
 
-/// How often what was written beside the buffer file is brought to the disk.
+/// How often the mark is written beside the buffer file in any case, and brought to the disk.
 const SYNC: Duration = Duration::from_secs(1);
+/// How long writing a mark may take before it is gone on without.
+const WRITE: Duration = Duration::from_millis(200);
+/// By how much the wall clock has to fall behind one that does not jump before it counts as set back
+/// (milliseconds).
+const STEP_MS: u64 = 20;
 /// Entities of which it is known that the buffer file remembers them, at the most.
 const REMEMBERED: usize = 100_000;
 
@@ -30,6 +36,8 @@ pub struct HostClock {
     remembered: Mutex<HashMap<Lane, Version>>,
     /// Whether the last write of a mark failed: it is told once.
     has_failed: AtomicBool,
+    /// What the wall clock showed lately (Unix milliseconds), and when, by a clock that does not jump.
+    shown: Mutex<(u64, Instant)>,
 }
 
 impl HostClock {
@@ -47,6 +55,7 @@ impl HostClock {
             slot: RwLock::new(Arc::new(slot)),
             remembered: Mutex::default(),
             has_failed: AtomicBool::new(false),
+            shown: Mutex::new((HybridTime::now().millis, Instant::now())),
         })
     }
 
@@ -54,7 +63,19 @@ impl HostClock {
     pub fn next(&self) -> Version {
         // From memory of the kernel's: a thousand bytes that are written again and again.
         self.clock.go_on_from(self.slot().highest());
+        self.bridge_a_step_back();
         self.clock.next()
+    }
+
+    /// If the wall clock was set back, goes on from where it would be: what other processes have drawn
+    /// before is behind that.
+    fn bridge_a_step_back(&self) {
+        let (shown, at) = *self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let expected = shown.saturating_add(passed);
+        if expected > HybridTime::now().millis + STEP_MS {
+            self.clock.go_on_from(HybridTime { millis: expected, counter: 0 });
+        }
     }
 
     /// The clock of this process.
@@ -78,9 +99,13 @@ impl HostClock {
 
     async fn write_mark(&self) {
         let (slot, time) = (self.slot(), self.clock.time());
-        let written = tokio::task::spawn_blocking(move || slot.write(time)).await;
-        let error = written.map_err(|error| error.to_string());
-        let error = error.and_then(|written| written.map_err(|error| error.to_string())).err();
+        let writing = tokio::task::spawn_blocking(move || slot.write(time));
+        let error = match tokio::time::timeout(WRITE, writing).await {
+            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(error))) => Some(error.to_string()),
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("it takes too long".to_owned()),
+        };
         let had_failed = self.has_failed.swap(error.is_some(), Ordering::Relaxed);
         if let Some(error) = error.filter(|_| !had_failed) {
             tracing::error!(error, "the clock's mark cannot be written beside the buffer file");
@@ -112,10 +137,14 @@ impl HostClock {
     pub async fn keep_marks(&self) {
         loop {
             tokio::time::sleep(SYNC).await;
+            self.bridge_a_step_back();
+            *self.shown.lock().unwrap_or_else(PoisonError::into_inner) =
+                (HybridTime::now().millis, Instant::now());
             let (slot, path) = (self.slot(), self.buffer.settings().buffer_path.clone());
+            let time = self.clock.time().max(HybridTime::now());
             let kept = tokio::task::spawn_blocking(move || {
                 let another = if slot.is_in_place() { None } else { Some(ClockSlot::claim(&path)) };
-                (another, slot.sync())
+                (another, slot.write(time).and_then(|()| slot.sync()))
             });
             match kept.await {
                 Ok((None, Ok(()))) => {}

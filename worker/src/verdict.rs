@@ -37,8 +37,10 @@ pub(crate) fn judge(
     effect: &Effect,
 ) -> Option<Verdict> {
     let outcome = effect.outcome?;
-    if outcome == Outcome::Refused(Refusal::NotFound) {
-        return Some(wait_or_give_up(context, place, operation));
+    if let Outcome::Refused(refusal) = outcome
+        && refusal.waits_for_others()
+    {
+        return Some(wait_or_give_up(context, place, operation, refusal));
     }
     // Waiting for its entity was not its own fault.
     let attempts = place.attempts.saturating_sub(context.hosts.goes_on(operation.lane()));
@@ -59,13 +61,19 @@ pub(crate) fn judge(
     Some(give_up(operation, refusal, attempts))
 }
 
-/// What is to become of an operation whose entity is not there. Attempts are counted for the backoff.
-fn wait_or_give_up(context: &Context, place: &Place, operation: &Operation) -> Verdict {
+/// What is to become of an operation whose entity, or the version of it that is asserted, is not there.
+/// Attempts are counted for the backoff.
+fn wait_or_give_up(
+    context: &Context,
+    place: &Place,
+    operation: &Operation,
+    refusal: Refusal,
+) -> Verdict {
     let (settings, attempts) = (&context.settings, place.attempts.saturating_add(1));
     if hosts::is_given_up(context, operation, place.queued_at) {
         context.hosts.goes_on(operation.lane());
         metrics::counter!("replay_operations_total", "outcome" => "rejected").increment(1);
-        return give_up(operation, Refusal::NotFound, attempts);
+        return give_up(operation, refusal, attempts);
     }
     context.hosts.waits(operation.lane());
     metrics::counter!("replay_operations_total", "outcome" => "retried").increment(1);

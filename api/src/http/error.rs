@@ -290,7 +290,7 @@ impl From<Refusal> for ApiError {
             Refusal::NotFound | Refusal::NotOwner => Self::TASK_NOT_FOUND,
             Refusal::Suspended | Refusal::Erased => Self::USER_SUSPENDED,
             Refusal::NotAllowed => Self::FORBIDDEN,
-            Refusal::PreconditionFailed => Self::new(
+            Refusal::PreconditionFailed | Refusal::VersionNotFound => Self::new(
                 StatusCode::PRECONDITION_FAILED,
                 "PRECONDITION_FAILED",
                 "the task has another version than If-Match names",

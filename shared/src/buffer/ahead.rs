@@ -25,13 +25,7 @@ impl Buffer {
     /// # Errors
     /// If the file cannot be written.
     pub async fn remember_ahead(&self, seen: Vec<(Lane, Version)>) -> Result<(), BufferError> {
-        self.write(move |tables, _| {
-            for (lane, version) in &seen {
-                tables.remember_ahead(*lane, *version)?;
-            }
-            Ok(())
-        })
-        .await
+        self.write(move |tables, _| Ok(tables.remember_all(seen.iter().copied())?)).await
     }
 
     /// Forgets what this host's clocks have come past by now.
@@ -64,14 +58,22 @@ impl Tables<'_> {
         records: &[(u64, Vec<u8>)],
         reached: HybridTime,
     ) -> Result<(), redb::Error> {
-        for (place, record) in records {
-            if let Ok(header) = Header::decode(*place, record)
-                && header.id.time() > reached
-            {
-                self.remember_ahead(header.lane, header.id)?;
-            }
+        let headers = records.iter().filter_map(|(place, record)| {
+            Header::decode(*place, record).ok().filter(|header| header.id.time() > reached)
+        });
+        self.remember_all(headers.map(|header| (header.lane, header.id)))
+    }
+
+    fn remember_all(
+        &mut self,
+        versions: impl Iterator<Item = (Lane, Version)>,
+    ) -> Result<(), redb::Error> {
+        let mut versions = versions.peekable();
+        // To look through all of them takes long: once for many.
+        if versions.peek().is_some() && self.totals.counter(AHEAD_COUNT)? >= MOST {
+            self.forget_overtaken()?;
         }
-        Ok(())
+        versions.try_for_each(|(lane, version)| self.remember_ahead(lane, version))
     }
 
     fn remember_ahead(&mut self, lane: Lane, version: Version) -> Result<(), redb::Error> {
@@ -81,9 +83,6 @@ impl Tables<'_> {
             return Ok(());
         }
         if before.is_none() {
-            if self.totals.counter(AHEAD_COUNT)? >= MOST {
-                self.forget_overtaken()?;
-            }
             if self.totals.counter(AHEAD_COUNT)? >= MOST {
                 metrics::counter!("clock_ahead_forgotten_total").increment(1);
                 return Ok(());

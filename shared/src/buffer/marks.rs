@@ -6,8 +6,8 @@
 //! them follows the fast clock of another host. Slots stay as they are when their process ends, and the
 //! next one goes on from there.
 //!
-//! The kernel keeps what was written when a process is killed. To the disk it goes once a second; after
-//! a start of the machine (another boot id than the file's) a margin makes up for that second.
+//! Each mark is written and synced once a second in any case. A clock that begins behind its mark, since
+//! the wall clock was set back meanwhile, begins with a margin that makes up for that second.
 //!
 //! ```text
 //! header   generation u64 · CRC-32 of it · zeros 4
@@ -36,11 +36,9 @@ const SLOTS: usize = 64;
 const SLOT: usize = 16;
 const HEADER: usize = 16;
 const LENGTH: usize = HEADER + SLOTS * SLOT;
-/// How much later a clock begins than its mark if the machine was started since (milliseconds): as much
-/// as passes between two syncs.
-const MARGIN_MS: u64 = 1000;
-/// Where Linux tells which start of the machine this is.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// How much later than its mark a clock begins that would begin before it (milliseconds): more than passes
+/// between two syncs.
+const MARGIN_MS: u64 = 2000;
 
 /// The marks of a host's clocks.
 #[derive(Debug)]
@@ -80,7 +78,8 @@ impl Marks {
     /// Notes how far the buffer file has come. If two processes do so at once, the lower generation may
     /// stay until the next one.
     ///
-    /// It is not synced: after a loss of power the mark may be behind the file, and never before it.
+    /// It comes after a commit that is on the disk: after a loss of power it may be behind the file, and never
+    /// before it.
     pub(super) fn note_generation(&self, generation: u64) -> io::Result<()> {
         let is_known = |noted| log::is_of_same_file(noted, generation) && noted >= generation;
         if self.generation().is_some_and(is_known) {
@@ -91,11 +90,6 @@ impl Marks {
         header[..8].copy_from_slice(&content);
         header[8..12].copy_from_slice(&crc32fast::hash(&content).to_le_bytes());
         self.file.write_all_at(&header, 0)
-    }
-
-    fn is_of_this_boot(&self) -> bool {
-        let mut known = [0; HEADER];
-        self.file.read_exact_at(&mut known, 0).is_ok() && Some(known) == boot_id()
     }
 }
 
@@ -116,20 +110,15 @@ impl ClockSlot {
     pub fn claim(buffer_path: &Path) -> Result<(Self, HybridTime), OpenError> {
         let path = path_beside(buffer_path);
         let marks = Marks::open(buffer_path)?;
-        let (highest, is_of_this_boot) = (marks.highest(), marks.is_of_this_boot());
-        let margin = if is_of_this_boot { 0 } else { MARGIN_MS };
-        let from = match highest {
-            HybridTime { millis: 0, .. } => highest,
-            HybridTime { millis, counter } => HybridTime { millis: millis + margin, counter },
+        let highest = marks.highest();
+        let from = if highest < HybridTime::now() {
+            highest
+        } else {
+            HybridTime { millis: highest.millis + MARGIN_MS, ..highest }
         };
         let io = |source| OpenError::Io { path: path.clone(), source };
         let at = free_slot(&marks.file).map_err(io)?;
         let slot = Self { marks, at, written: Mutex::default(), synced: Mutex::default() };
-        slot.write(from).map_err(io)?;
-        if let Some(boot_id) = boot_id().filter(|_| !is_of_this_boot) {
-            // After the slot: who comes in between adds the margin once more, which does no harm.
-            slot.marks.file.write_all_at(&boot_id, 0).map_err(io)?;
-        }
         Ok((slot, from))
     }
 
@@ -210,11 +199,6 @@ fn decode(bytes: &[u8]) -> Option<HybridTime> {
     (crc32fast::hash(content).to_le_bytes() == *check).then_some(time)
 }
 
-fn boot_id() -> Option<[u8; HEADER]> {
-    let text = std::fs::read_to_string(BOOT_ID).ok()?;
-    Some(*uuid::Uuid::parse_str(text.trim()).ok()?.as_bytes())
-}
-
 fn path_beside(buffer_path: &Path) -> PathBuf {
     sibling(buffer_path, "clock")
 }
@@ -247,19 +231,19 @@ mod tests {
     }
 
     #[test]
-    fn after_a_start_of_the_machine_there_is_a_margin_and_damage_is_no_mark() {
+    fn a_clock_that_would_begin_behind_its_mark_begins_past_it_and_damage_is_no_mark() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("buffer.redb");
         let (slot, _) = ClockSlot::claim(&path).unwrap();
-        slot.write(time(5000)).unwrap();
+        let ahead = time(HybridTime::now().millis + 30_000);
+        slot.write(ahead).unwrap();
         slot.sync().unwrap();
-        slot.marks.file.write_all_at(&[1; HEADER], 0).unwrap();
-        let (next, from) = ClockSlot::claim(&path).unwrap();
-        assert_eq!(from, time(5000 + MARGIN_MS));
+        let (_next, from) = ClockSlot::claim(&path).unwrap();
+        assert_eq!(from, time(ahead.millis + MARGIN_MS));
         assert_eq!(ClockSlot::claim(&path).unwrap().1, from, "the margin is added once");
-        next.marks.file.write_all_at(&[0xFF; 3], next.at).unwrap();
-        assert_eq!(next.highest(), from, "that of the third process");
-        next.marks.file.set_len(20).unwrap();
-        assert_eq!(next.highest(), HybridTime::default());
+        slot.marks.file.write_all_at(&[0xFF; 3], slot.at).unwrap();
+        assert_eq!(slot.highest(), HybridTime::default());
+        slot.marks.file.set_len(20).unwrap();
+        assert_eq!(slot.highest(), HybridTime::default());
     }
 }

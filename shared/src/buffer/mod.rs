@@ -76,7 +76,7 @@ pub use keys::KeysError;
 pub use lists::{DeadEntry, DeadFilter, Page, PendingFilter};
 pub use marks::ClockSlot;
 pub use operator::{OperatorError, Paused};
-pub use read::{BeforeWriting, Stats, Waiting};
+pub use read::{BeforeWriting, Stats, Waiting, WholeLane};
 pub use record::Damage;
 pub use rekey::{RekeyError, Rekeyed};
 pub use repair::{RepairError, Repaired, Salvaged, salvage};

@@ -16,7 +16,7 @@ use super::layout::{
     QUARANTINED, READY, STATUS, WAITING,
 };
 use super::record::{self, Header};
-use super::snapshot::Records;
+use super::snapshot::{Records, Snapshot};
 use super::tail::Tail;
 use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{EntityKind, Lane, Operation, Version};
@@ -68,6 +68,26 @@ pub struct BeforeWriting {
     pub ahead: HashMap<Lane, Version>,
 }
 
+/// A lane, to be checked before something is put behind it.
+#[derive(Clone, Debug)]
+pub struct WholeLane {
+    /// The pending operations, oldest first.
+    pub operations: Vec<Operation>,
+    /// Where it ends.
+    pub end: LaneEnd,
+    /// The version that the host remembers of its entity, if that is ahead of its clocks.
+    pub ahead: Option<Version>,
+}
+
+impl WholeLane {
+    /// True if a client may have been given a version of the entity: not if it is from far ahead, and
+    /// this host has never seen it.
+    #[must_use]
+    pub fn may_have_had(&self, asserted: Version) -> bool {
+        !asserted.time().is_far_ahead() || Some(asserted) <= self.end.newest.max(self.ahead)
+    }
+}
+
 /// What waits in a lane.
 #[derive(Clone, Debug, Default)]
 pub struct Waiting {
@@ -97,13 +117,9 @@ impl Buffer {
                 }
             }
             let [some_are_ahead] = snapshot.counters([AHEAD_COUNT])?;
-            if some_are_ahead > 0 {
-                let ahead = snapshot.open_table(AHEAD)?;
-                for lane in lanes {
-                    if let Some(version) = ahead.get(&record::lane_bytes(lane))? {
-                        let version = Uuid::from_u128(version.value());
-                        before.ahead.insert(lane, Version::from_uuid(version));
-                    }
+            for lane in lanes.into_iter().filter(|_| some_are_ahead > 0) {
+                if let Some(version) = ahead_of(snapshot, lane)? {
+                    before.ahead.insert(lane, version);
                 }
             }
             Ok(before)
@@ -119,14 +135,11 @@ impl Buffer {
         Ok(self.lanes(vec![lane]).await?.pop().unwrap_or_default().operations)
     }
 
-    /// A lane's pending operations, oldest first, and where it ends.
+    /// A lane's pending operations, where it ends, and what else this host knows of its versions.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub async fn lane_to_its_end(
-        &self,
-        lane: Lane,
-    ) -> Result<(Vec<Operation>, LaneEnd), BufferError> {
+    pub async fn lane_to_its_end(&self, lane: Lane) -> Result<WholeLane, BufferError> {
         // The semaphore is never closed; if it were, there would be no limit, and no harm.
         let _turn = self.decoding.acquire().await;
         let keys = Arc::clone(&self.keys);
@@ -135,7 +148,8 @@ impl Buffer {
             let end = snapshot.lane_end(lane)?;
             let places = snapshot.places_of_lanes(&[lane])?.pop().unwrap_or_default();
             let records = snapshot.records()?;
-            Ok((operations_at(&records, places.into_iter().map(Ok), &keys)?, end))
+            let operations = operations_at(&records, places.into_iter().map(Ok), &keys)?;
+            Ok(WholeLane { operations, end, ahead: ahead_of(snapshot, lane)? })
         })
         .await
     }
@@ -280,6 +294,12 @@ impl Buffer {
         })
         .await
     }
+}
+
+/// The version that the host remembers of a lane's entity.
+fn ahead_of(snapshot: &Snapshot, lane: Lane) -> Result<Option<Version>, redb::Error> {
+    let version = snapshot.open_table(AHEAD)?.get(&record::lane_bytes(lane))?;
+    Ok(version.map(|version| Version::from_uuid(Uuid::from_u128(version.value()))))
 }
 
 /// The lanes of a kind in the tail, each with the place of its first operation there.

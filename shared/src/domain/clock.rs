@@ -23,6 +23,8 @@ pub const MAX_AHEAD_MS: u64 = 60_000;
 /// came into a lane behind that: nobody is to move the clock that others depend on.
 const NAMED_AHEAD_MS: u64 = 1000;
 
+/// The greatest number of milliseconds that a version holds.
+const LAST_MILLIS: u64 = (1 << 48) - 1;
 const COUNTER_BITS: u32 = 26;
 const COUNTER_LIMIT: u64 = 1 << COUNTER_BITS;
 /// What a microsecond adds to the counter: 1000 of them fit.
@@ -132,8 +134,15 @@ impl HybridTime {
         if self.counter + 1 < COUNTER_LIMIT {
             Self { millis: self.millis, counter: self.counter + 1 }
         } else {
-            Self { millis: self.millis + 1, counter: 0 }
+            // In the year 10889 time stands still, and does not begin anew.
+            Self { millis: (self.millis + 1).min(LAST_MILLIS), counter: 0 }
         }
+    }
+
+    /// True if no clock that is right may have shown it yet, nor one that others would follow.
+    #[must_use]
+    pub fn is_far_ahead(self) -> bool {
+        self.millis > Self::now().millis.saturating_add(MAX_AHEAD_MS)
     }
 
     /// The next reading when the wall clock shows `now`.
@@ -285,6 +294,13 @@ mod tests {
     fn the_counter_overflows_into_the_next_millisecond() {
         let full = HybridTime { millis: 7, counter: COUNTER_LIMIT - 1 };
         assert_eq!(full.next(at(7)), HybridTime { millis: 8, counter: 0 });
+    }
+
+    #[test]
+    fn the_last_version_of_all_is_not_followed_by_the_first() {
+        let last = HybridTime { millis: LAST_MILLIS, counter: COUNTER_LIMIT - 1 };
+        assert_eq!(Version::new(last.successor()).time().millis, LAST_MILLIS);
+        assert!(last.is_far_ahead() && !HybridTime::now().is_far_ahead());
     }
 
     #[test]

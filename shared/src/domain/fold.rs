@@ -44,6 +44,9 @@ pub enum Refusal {
     Erased,
     /// The entity's version is not the one asserted with `If-Match`.
     PreconditionFailed,
+    /// The asserted version is newer than the entity's (or not there yet: another node may still hold the
+    /// write that made it).
+    VersionNotFound,
     /// PostgreSQL refused the data; the SQLSTATE says how.
     Data([u8; 5]),
     /// PostgreSQL failed at it in a way that nobody foresaw; the SQLSTATE says how.
@@ -61,7 +64,7 @@ impl Refusal {
             Self::NotOwner | Self::NotAllowed => "forbidden".to_owned(),
             Self::Suspended => "suspended".to_owned(),
             Self::Erased => "erased".to_owned(),
-            Self::PreconditionFailed => "precondition_failed".to_owned(),
+            Self::PreconditionFailed | Self::VersionNotFound => "precondition_failed".to_owned(),
             Self::Data(state) => format!("data_{}", String::from_utf8_lossy(&state)),
             Self::Internal(state) => format!("internal_{}", String::from_utf8_lossy(&state)),
             Self::Busy => "busy".to_owned(),
@@ -75,6 +78,7 @@ impl Refusal {
         match self {
             Self::Busy => false,
             Self::NotFound
+            | Self::VersionNotFound
             | Self::Internal(_)
             | Self::NotOwner
             | Self::NotAllowed
@@ -85,11 +89,27 @@ impl Refusal {
         }
     }
 
+    /// True if what it needs may still come from another node: replay waits for that by time.
+    #[must_use]
+    pub fn waits_for_others(self) -> bool {
+        match self {
+            Self::NotFound | Self::VersionNotFound => true,
+            Self::Internal(_)
+            | Self::Busy
+            | Self::NotOwner
+            | Self::NotAllowed
+            | Self::Suspended
+            | Self::Erased
+            | Self::PreconditionFailed
+            | Self::Data(_) => false,
+        }
+    }
+
     /// True if replay tries it again before it gives up: time may mend it.
     #[must_use]
     pub fn is_retried(self) -> bool {
         match self {
-            Self::NotFound | Self::Internal(_) | Self::Busy => true,
+            Self::NotFound | Self::VersionNotFound | Self::Internal(_) | Self::Busy => true,
             Self::NotOwner
             | Self::NotAllowed
             | Self::Suspended
@@ -136,8 +156,14 @@ pub fn apply_to_task(task: &mut Option<Task>, operation: &Operation) -> Outcome 
     if task.deleted_at.is_some() {
         return Outcome::Gone;
     }
-    if operation.if_match().is_some_and(|version| version != task.versions.newest()) {
-        return Outcome::Refused(Refusal::PreconditionFailed);
+    if let Some(asserted) = operation.if_match() {
+        let newest = task.versions.newest();
+        if asserted > newest {
+            return Outcome::Refused(Refusal::VersionNotFound);
+        }
+        if asserted < newest {
+            return Outcome::Refused(Refusal::PreconditionFailed);
+        }
     }
     match &operation.change {
         Change::TaskReplace { fields, .. } => set(task, fields.clone().into(), operation),
@@ -449,13 +475,19 @@ mod tests {
         let before = task.clone();
         let id = Uuid::from_u128(1);
         let delete = Change::TaskDelete { task_id: id, if_match: None };
-        let stale = Change::TaskDelete { task_id: id, if_match: Some(clock.next()) };
+        let asserting = |if_match| Change::TaskDelete { task_id: id, if_match: Some(if_match) };
+        let (stale, early) = (asserting(Version::NONE), asserting(clock.next()));
         let mut foreign = operation(clock.next(), delete.clone(), 1);
         foreign.actor.user_id = Uuid::from_u128(8);
         assert_eq!(apply_to_task(&mut task, &foreign), Outcome::Refused(Refusal::NotOwner));
         assert_eq!(
             apply_to_task(&mut task, &operation(clock.next(), stale, 1)),
             Outcome::Refused(Refusal::PreconditionFailed)
+        );
+        assert_eq!(
+            apply_to_task(&mut task, &operation(clock.next(), early, 1)),
+            Outcome::Refused(Refusal::VersionNotFound),
+            "the write that made that version may come yet"
         );
         assert_eq!(task, before);
         assert_eq!(

@@ -48,6 +48,24 @@ impl Admission {
         Err(BufferError::Timeout.into())
     }
 
+    /// Puts an operation into the buffer that may have been committed by PostgreSQL. It is kept in any
+    /// case; but if another process of this host has accepted one in the meantime that asserts the same
+    /// version, one of the two is in vain, and nobody knows which.
+    pub(super) async fn put_sent(&self, operation: Operation) -> Result<Version, WriteError> {
+        let (lane, asserted) = (operation.lane(), operation.if_match());
+        let id = self.put(operation, None).await.map_err(WriteError::Unknown)?;
+        if asserted.is_none() {
+            return Ok(id);
+        }
+        let pending = self.buffer.lane(lane).await.map_err(WriteError::Unknown)?;
+        let before = pending.iter().take_while(|other| other.id != id);
+        if before.into_iter().any(|other| other.if_match() == asserted) {
+            let twice = "another change asserts the same version".to_owned();
+            return Err(WriteError::Unknown(BufferError::OutcomeUnknown(twice)));
+        }
+        Ok(id)
+    }
+
     /// Puts an operation into the buffer as it is.
     pub(super) async fn put(
         &self,
@@ -82,7 +100,7 @@ impl Admission {
 
     async fn check_task(&self, operation: &Operation) -> Result<LaneEnd, WriteError> {
         let lane = operation.lane();
-        let (pending, end) = self.buffer.lane_to_its_end(lane).await?;
+        let whole = self.buffer.lane_to_its_end(lane).await?;
         let base = if self.link.is_up() {
             match self.store.task(lane.id).await {
                 Ok(task) => Base::Read(task),
@@ -97,9 +115,17 @@ impl Admission {
         if matches!(base, Base::Unknown) && self.known.is_deleted(lane.id) {
             return Err(WriteError::Refused(Refusal::NotFound));
         }
-        match see_task(base, &pending, operation.actor.user_id) {
+        let asserted = operation.if_match();
+        let end = whole.end;
+        match see_task(base, &whole.operations, operation.actor.user_id) {
             Seen::Absent => Err(WriteError::Refused(Refusal::NotFound)),
-            Seen::Part(part) if operation.if_match().is_some_and(|asked| !part.may_have(asked)) => {
+            Seen::Part(part) if asserted.is_some_and(|asked| !part.may_have(asked)) => {
+                Err(WriteError::Refused(Refusal::PreconditionFailed))
+            }
+            // It would be the version of everything that comes into the lane after it.
+            Seen::Unknown | Seen::Part(_)
+                if asserted.is_some_and(|asked| !whole.may_have_had(asked)) =>
+            {
                 Err(WriteError::Refused(Refusal::PreconditionFailed))
             }
             Seen::Unknown | Seen::Part(_) => Ok(end),

@@ -165,7 +165,7 @@ impl Flusher {
                 let clock = Some(Arc::clone(self.clock.of_process()));
                 Ok(admission.put(operation, clock).await?)
             }
-            Sent::Perhaps => admission.put(operation, None).await.map_err(WriteError::Unknown),
+            Sent::Perhaps => admission.put_sent(operation).await,
         }
     }
 }

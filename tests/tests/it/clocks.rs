@@ -1,6 +1,8 @@
 //! Hosts whose clocks differ: what one host acknowledges later is newer, whichever of its processes does
 //! it, and however far the clock of the host is ahead that wrote before.
 
+use std::time::SystemTime;
+
 use serde_json::json;
 use tests::{Client, Probe, Process, Proxy, WallClock, World, free_port, wait_until};
 use uuid::Uuid;
@@ -133,5 +135,41 @@ async fn i5_a_later_edit_wins_over_one_from_300_s_ahead_which_does_not_drag_the_
     let drawn: Uuid = unmoved.text("/meta/sync/operation_id").parse().unwrap();
     let (seconds, _) = drawn.get_timestamp().unwrap().to_unix();
     assert!(seconds < tests::token::now() + 120, "the clock was dragged along");
+    other.kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i5_a_later_edit_wins_although_the_hosts_clock_was_set_back_in_between() {
+    let mut world = World::start().await;
+    let folder = world.folder().to_path_buf();
+    let clock = WallClock::of(&mut world.api, &folder);
+    let _ = WallClock::of(&mut world.worker, &folder);
+    world.api.restart().await;
+    world.worker.restart().await;
+    let (mut other, url) = second_api(&mut world).await;
+    wait_until(DRAIN, "healthy", async || world.is_healthy().await).await;
+    let here = world.client(user());
+    let here_too = through(&world, &url, &here);
+    let (restarted, running) = (create(&here, "new", 201).await, create(&here, "new", 201).await);
+    edit(&here, &restarted, "before", 200).await;
+    let edited = SystemTime::now();
+    let mark = world.buffer_path().with_extension("redb.clock");
+    wait_until(DRAIN, "the clock's mark was written since", async || {
+        std::fs::metadata(&mark).unwrap().modified().unwrap() > edited
+    })
+    .await;
+    edit(&here, &running, "before", 200).await;
+    world.api.kill();
+    clock.set("-30");
+    world.postgres_line.cut().await;
+    let by_running = edit(&here_too, &running, "later", 202).await;
+    world.api.start().await.unwrap();
+    let by_restarted = edit(&here, &restarted, "later", 202).await;
+    world.postgres_line.heal().await;
+    drained(&world).await;
+    for (task, edit) in [(&running, &by_running), (&restarted, &by_restarted)] {
+        assert_eq!(state(&here, edit).await, "applied");
+        assert_eq!(title_of(&here, task).await, "later");
+    }
     other.kill();
 }

@@ -67,16 +67,16 @@ async fn an_append_that_saw_its_lane_end_elsewhere_keeps_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(Clock::default());
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
-    let (pending, end) = buffer.lane_to_its_end(lane(1)).await.unwrap();
-    assert!(pending.is_empty());
+    let WholeLane { operations, end, .. } = buffer.lane_to_its_end(lane(1)).await.unwrap();
+    assert!(operations.is_empty());
     let edits = (0..16).map(|_| {
         let edit = operation(&clock, 1, rename(1, None));
         buffer.append_at(edit, Arc::clone(&clock), end)
     });
     let appended = futures::future::join_all(edits).await;
     assert_eq!(appended.into_iter().filter_map(Result::unwrap).count(), 1);
-    let (pending, end) = buffer.lane_to_its_end(lane(1)).await.unwrap();
-    assert_eq!(pending.len(), 1);
+    let WholeLane { operations, end, .. } = buffer.lane_to_its_end(lane(1)).await.unwrap();
+    assert_eq!(operations.len(), 1);
     // Emptied in between, it ends where it did when nothing had come in.
     settle(&buffer, batch(&buffer).await[0].place, Verdict::Done).await;
     let edit = operation(&clock, 1, rename(1, None));
