@@ -148,12 +148,26 @@ async fn a_change_waits_for_a_host_that_is_known_and_silent() {
     wait_until(DRAIN, "it is given up", async || is_given_up(&client, &operation).await).await;
 }
 
-/// Copies the two files of a buffer.
-fn copy_buffer(from: &Path, to: &Path) {
-    for suffix in ["", ".log"] {
+/// The files of a buffer, and all that are of importance in its folder.
+const BUFFER: [&str; 2] = ["", ".log"];
+const FOLDER: [&str; 3] = ["", ".log", ".clock"];
+
+fn copy(suffixes: &[&str], from: &Path, to: &Path) {
+    for suffix in suffixes {
         let name = |path: &Path| format!("{}{suffix}", path.display());
         std::fs::copy(name(from), name(to)).unwrap();
     }
+}
+
+async fn stop(world: &mut World) {
+    for process in [&mut world.api, &mut world.worker] {
+        assert!(process.terminate(Duration::from_secs(10)).await.unwrap().success());
+    }
+}
+
+async fn attention(world: &World) -> (u16, serde_json::Value) {
+    let health = world.anonymous().get("/health").await;
+    (health.status, health.at("/data/attention").clone())
 }
 
 async fn generation(world: &World) -> u64 {
@@ -161,15 +175,13 @@ async fn generation(world: &World) -> u64 {
 }
 
 #[tokio::test]
-async fn an_old_copy_of_the_buffer_that_is_put_back_is_told() {
+async fn an_old_copy_of_the_buffer_s_folder_that_is_put_back_is_told() {
     let mut world = World::start().await;
     let client = world.client(user());
-    let (path, copy) = (world.buffer_path(), world.folder().join("copy"));
+    let (path, aside) = (world.buffer_path(), world.folder().join("copy"));
     wait_until(DRAIN, "the host is known", async || generation(&world).await > 0).await;
-    for process in [&mut world.api, &mut world.worker] {
-        assert!(process.terminate(Duration::from_secs(10)).await.unwrap().success());
-    }
-    copy_buffer(&path, &copy);
+    stop(&mut world).await;
+    copy(&FOLDER, &path, &aside);
 
     world.api.restart().await;
     world.worker.restart().await;
@@ -183,24 +195,55 @@ async fn an_old_copy_of_the_buffer_that_is_put_back_is_told() {
         .await;
     world.postgres_line.cut().await;
     create(&client, "lost", 202).await;
-    for process in [&mut world.api, &mut world.worker] {
-        assert!(process.terminate(Duration::from_secs(10)).await.unwrap().success());
-    }
+    stop(&mut world).await;
 
-    copy_buffer(&copy, &path);
+    copy(&FOLDER, &aside, &path);
     world.api.restart().await;
     world.worker.restart().await;
     world.postgres_line.heal().await;
-    let anonymous = world.anonymous();
-    let attention = async || {
-        let health = anonymous.get("/health").await;
-        (health.status, health.at("/data/attention").clone())
-    };
-    wait_until(DRAIN, "it is told", async || attention().await == (503, json!(["old_copy"]))).await;
+    let told = (503, json!(["old_copy"]));
+    wait_until(DRAIN, "it is told", async || attention(&world).await == told).await;
     assert!(world.worker.log().contains("an older copy of itself"));
     assert_eq!(metric(&world, "buffer_rollbacks_total").await, 1.0);
     world.worker.restart().await;
-    wait_until(DRAIN, "nothing is told any more", async || attention().await == (200, json!([])))
-        .await;
+    let calm = (200, json!([]));
+    wait_until(DRAIN, "nothing is told any more", async || attention(&world).await == calm).await;
     assert_eq!(world.worker.log().matches("an older copy of itself").count(), 1);
+}
+
+#[tokio::test]
+async fn i9_an_old_copy_of_the_buffer_that_is_put_back_in_an_outage_is_told_at_once() {
+    let mut world = World::start().await;
+    let client = world.client(user());
+    let (path, aside) = (world.buffer_path(), world.folder().join("copy"));
+    world.postgres_line.cut().await;
+    create(&client, "in both", 202).await;
+    stop(&mut world).await;
+    copy(&BUFFER, &path, &aside);
+    world.api.restart().await;
+    world.worker.restart().await;
+    create(&client, "lost", 202).await;
+    stop(&mut world).await;
+    assert!(!world.worker.log().contains("an older copy of itself"));
+
+    copy(&BUFFER, &aside, &path);
+    world.api.restart().await;
+    assert_eq!(attention(&world).await, (503, json!(["old_copy"])));
+    assert!(world.api.log().contains("an older copy of itself"));
+    world.worker.restart().await;
+    assert_eq!(metric(&world, "buffer_rollbacks_total").await, 1.0);
+    world.postgres_line.heal().await;
+    wait_until(DRAIN, "what the copy has is replayed", async || {
+        world.anonymous().get("/health").await.at("/data/buffer/pending") == 0
+    })
+    .await;
+    assert_eq!(attention(&world).await, (503, json!(["old_copy"])));
+
+    // That it is known is said by hand.
+    stop(&mut world).await;
+    std::fs::remove_file(format!("{}.clock", path.display())).unwrap();
+    world.api.restart().await;
+    world.worker.restart().await;
+    let calm = (200, json!([]));
+    wait_until(DRAIN, "nothing is told any more", async || attention(&world).await == calm).await;
 }
