@@ -151,9 +151,9 @@ fn open_sound_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenError> 
         let log = Log::open(path)?;
         let spare = file.free_bytes().unwrap_or(0);
         let spare = spare.saturating_sub(settings.buffer_min_free_bytes);
-        match prepare(&database, &log, spare) {
+        match prepare(&file, &database, &log, spare) {
             Ok(Prepared::Ready) => return Ok(Opened::new(file, database, log)),
-            Ok(Prepared::OtherLog) => {}
+            Ok(Prepared::OtherFiles) => {}
             Ok(Prepared::NewerFormat(found)) => {
                 return Err(OpenError::NewerFormat { path: path.clone(), found, known: FORMAT });
             }
@@ -184,18 +184,24 @@ fn refuse_emptied(path: &Path) -> Result<(), OpenError> {
 }
 
 /// What came of preparing a file.
-enum Prepared {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Prepared {
     /// It can be used, with its log.
     Ready,
-    /// The path leads to another log, or will.
-    OtherLog,
+    /// The paths lead to other files, or will.
+    OtherFiles,
     /// It was written by a newer program.
     NewerFormat(u64),
 }
 
 /// Makes the tables of a new file, brings those of an earlier format to this one, and empties a log that
 /// is damaged. `spare` bytes may be used for a log.
-fn prepare(database: &Database, log: &Log, spare: u64) -> Result<Prepared, redb::Error> {
+pub(super) fn prepare(
+    file: &BufferFile,
+    database: &Database,
+    log: &Log,
+    spare: u64,
+) -> Result<Prepared, redb::Error> {
     let mut is_missing = false;
     if let Some((found, mark, is_laid)) = state(database)? {
         if found > FORMAT {
@@ -208,9 +214,10 @@ fn prepare(database: &Database, log: &Log, spare: u64) -> Result<Prepared, redb:
         }
     }
     let transaction = database.begin_write()?;
-    if !log.is_in_place() {
+    // To who waited while the file was repaired, the log of the new one would be foreign.
+    if !file.is_in_place() || !log.is_in_place() {
         transaction.abort()?;
-        return Ok(Prepared::OtherLog);
+        return Ok(Prepared::OtherFiles);
     }
     // Another process may have been first.
     let (found, mark) = take_over(&transaction)?;
@@ -229,7 +236,7 @@ fn prepare(database: &Database, log: &Log, spare: u64) -> Result<Prepared, redb:
         State::Foreign => {
             log.put_aside()?;
             transaction.abort()?;
-            return Ok(Prepared::OtherLog);
+            return Ok(Prepared::OtherFiles);
         }
     }
     let mut tables = Tables::open(&transaction, log, Tail::default())?;

@@ -282,11 +282,12 @@ pub(super) fn recover(
 
 /// Gives the paths of the damaged file and of the new one to each other, in one step. Returns where the
 /// damaged one is now.
-fn put_in_place(path: &Path, target: &Path) -> Result<PathBuf, RepairError> {
+pub(super) fn put_in_place(path: &Path, target: &Path) -> Result<PathBuf, RepairError> {
     File::open(target)?.sync_all()?;
+    // First, so that nothing is left where a filesystem cannot do it.
+    renameat_with(CWD, target, CWD, path, RenameFlags::EXCHANGE).map_err(io::Error::from)?;
     let aside = sibling(path, &format!("damaged.{}", unix_millis()));
     fs::rename(target, &aside)?;
-    renameat_with(CWD, &aside, CWD, path, RenameFlags::EXCHANGE).map_err(io::Error::from)?;
     sync_folder(path)?;
     forget_oldest(path);
     Ok(aside)

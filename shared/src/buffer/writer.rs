@@ -61,6 +61,8 @@ impl Writer {
         while let Some(first) = self.queue.blocking_recv() {
             self.carry_out_orders();
             self.serve(first);
+            // A commit takes in what comes meanwhile, and so what was to wake this for an order.
+            self.carry_out_orders();
             has_written = true;
         }
         // Whoever takes the file elsewhere after an orderly end finds everything in it.

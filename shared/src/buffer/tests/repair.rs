@@ -3,6 +3,9 @@
 use redb::{Key, TableDefinition, Value};
 
 use super::super::layout::{LANE_STATES, LANES, PLACES, READY, USER_TOTALS, USERS, WAITING};
+use super::super::log::Log;
+use super::super::open::{Prepared, prepare};
+use super::super::repair::{BY_ITSELF, put_in_place, repair};
 use super::*;
 
 /// A buffer with pending operations of several lanes, one of which waits, in tables and log; their ids.
@@ -78,6 +81,8 @@ async fn a_buffer_whose_pending_operations_replay_cannot_find_is_stuck() {
     buffer.write(|_, _| Ok(())).await.unwrap();
     assert!(!buffer.stats().await.unwrap().is_stuck);
     clear(&buffer, READY);
+    assert!(buffer.stats().await.unwrap().waiting_lanes > 0);
+    assert!(buffer.stats().await.unwrap().is_stuck, "those that do not wait are never found");
     clear(&buffer, WAITING);
     assert!(buffer.stats().await.unwrap().is_stuck);
     buffer.repair("a test", false).await.unwrap();
@@ -148,4 +153,57 @@ async fn what_is_left_of_a_file_without_a_header_can_be_read_out() {
     let salvaged = salvage(&settings.buffer_path, &settings).unwrap();
     let buffer = Buffer::open_existing(&salvaged.settings).unwrap();
     assert_eq!(all_due(&buffer).await, ids);
+}
+
+#[tokio::test]
+async fn who_opened_the_file_while_it_was_repaired_leaves_the_log_of_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (buffer, mut ids) = sample(folder.path()).await;
+    let (settings, clock) = (settings(folder.path()), Clock::default());
+    let path = &settings.buffer_path;
+    let (file, database) = BufferFile::open(path, 1 << 20).unwrap();
+    repair(&settings, &buffer.keys, Mode::Anew, BY_ITSELF).unwrap();
+    // Two commits: the second one goes into the log.
+    for task in [50, 51] {
+        ids.insert(buffer.append(operation(&clock, 9, create(task)), None).await.unwrap());
+    }
+    let log = Log::open(path).unwrap();
+    assert_eq!(prepare(&file, &database, &log, 0).unwrap(), Prepared::OtherFiles);
+    assert!(log.is_in_place());
+    killed(buffer);
+    let buffer = Buffer::open(&settings).unwrap();
+    assert_eq!(all_due(&buffer).await, ids);
+}
+
+#[tokio::test]
+async fn a_repair_that_cannot_take_the_place_of_the_file_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, target) = (folder.path().join("buffer.redb"), folder.path().join("new"));
+    std::fs::write(&target, "new").unwrap();
+    // What is not there cannot be exchanged.
+    put_in_place(&path, &target).unwrap_err();
+    let entries = std::fs::read_dir(folder.path()).unwrap();
+    let left: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, [target]);
+}
+
+#[tokio::test]
+async fn a_repair_that_is_asked_for_during_a_commit_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let (buffer, _) = sample(folder.path()).await;
+    let queue = buffer.queue.as_ref().unwrap();
+    let turn = BufferFile::open(&buffer.settings().buffer_path, 1 << 20).unwrap().1;
+    let turn = turn.begin_write().unwrap();
+    let mut change = std::pin::pin!(buffer.write(|_, _| Ok(())));
+    assert!(futures::poll!(&mut change).is_pending());
+    while queue.capacity() < queue.max_capacity() {
+        std::thread::yield_now();
+    }
+    // The commit has begun, and waits for its turn.
+    let mut repaired = std::pin::pin!(buffer.repair("a test", true));
+    assert!(futures::poll!(&mut repaired).is_pending());
+    turn.abort().unwrap();
+    change.await.unwrap();
+    let repaired = tokio::time::timeout(Duration::from_secs(20), repaired).await.unwrap();
+    assert!(!repaired.unwrap().found_damage());
 }
