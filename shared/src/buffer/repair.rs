@@ -104,19 +104,22 @@ pub struct Repaired {
     pub quarantined: u64,
     /// Where the damaged file is now; none if nothing was changed.
     pub kept_as: Option<PathBuf>,
+    /// Why the file could not be opened before.
+    pub refused: Option<String>,
 }
 
 impl Repaired {
     /// Whether there was anything to repair.
     #[must_use]
     pub fn found_damage(&self) -> bool {
-        !self.damaged_tables.is_empty() || self.wrong_entries > 0
+        !self.damaged_tables.is_empty() || self.wrong_entries > 0 || self.refused.is_some()
     }
 
     fn of(recovered: Recovered) -> Self {
         let Recovered { damaged, wrong, pending, dead, quarantined, has_tables: _ } = recovered;
         let (damaged_tables, wrong_entries) = (damaged, wrong);
-        Self { damaged_tables, wrong_entries, pending, dead, quarantined, kept_as: None }
+        let (kept_as, refused) = (None, None);
+        Self { damaged_tables, wrong_entries, pending, dead, quarantined, kept_as, refused }
     }
 }
 
@@ -293,12 +296,11 @@ pub(super) fn put_in_place(path: &Path, target: &Path) -> Result<PathBuf, Repair
     Ok(aside)
 }
 
-/// Moves a file that cannot be used, and its log, out of the way. Returns where the file is now; none if
-/// another process was first.
-pub(super) fn move_aside(path: &Path) -> Result<Option<PathBuf>, RepairError> {
-    let file = open_private_in_place(path)?;
-    let _turn = Turn::take(&file)?;
-    if !Located::new(path, &file)?.is_in_place() {
+/// Moves a file that could not be opened, and its log, out of the way. Returns where it is now; none if
+/// the path leads to another one.
+pub(super) fn move_aside(path: &Path, file: &File) -> Result<Option<PathBuf>, RepairError> {
+    let _turn = Turn::take(file)?;
+    if !Located::new(path, file)?.is_in_place() {
         return Ok(None);
     }
     let aside = sibling(path, &format!("damaged.{}", unix_millis()));
@@ -359,12 +361,12 @@ fn remove(path: &Path) -> io::Result<()> {
 
 /// The turn to write to a file. It ends when this and the file are dropped.
 #[derive(Debug)]
-struct Turn {
+pub(super) struct Turn {
     _backend: FileBackend,
 }
 
 impl Turn {
-    fn take(file: &File) -> Result<Self, RepairError> {
+    pub(super) fn take(file: &File) -> Result<Self, RepairError> {
         let unusable = |error: redb::DatabaseError| RepairError::from(redb::Error::from(error));
         let started = Instant::now();
         let backend = FileBackend::new(file.try_clone()?).map_err(unusable)?;

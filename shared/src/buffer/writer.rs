@@ -16,7 +16,7 @@ use super::file::forget_cached;
 use super::job::{BIT, Failed, Job, Purpose, Room, answer};
 use super::keys::Keys;
 use super::log::{Log, Logged};
-use super::open::reopen;
+use super::open::{IfDamaged, reopen};
 use super::repair::{BY_ITSELF, Mode, Order, Orders, repair};
 use super::snapshot::Opened;
 use super::tables::Tables;
@@ -50,6 +50,8 @@ pub(super) struct Writer {
     /// Repairs that others want.
     pub(super) orders: Orders,
     pub(super) keys: Arc<Keys>,
+    /// What is done when damage is met.
+    pub(super) if_damaged: IfDamaged,
     /// When damage was last met here, and whether a repair found it.
     pub(super) repaired: Option<(Instant, bool)>,
 }
@@ -125,7 +127,8 @@ impl Writer {
     }
 
     fn may_repair(&self) -> bool {
-        self.repaired.is_none_or(|(at, _)| at.elapsed() >= AGAIN)
+        let is_time = self.repaired.is_none_or(|(at, _)| at.elapsed() >= AGAIN);
+        is_time && self.if_damaged == IfDamaged::Repair
     }
 
     fn failed(&self, problem: String) -> Failed {

@@ -2,10 +2,11 @@
 
 use redb::{Key, TableDefinition, Value};
 
+use super::super::file::open_private_in_place;
 use super::super::layout::{LANE_STATES, LANES, PLACES, READY, USER_TOTALS, USERS, WAITING};
 use super::super::log::Log;
-use super::super::open::{Prepared, prepare};
-use super::super::repair::{BY_ITSELF, put_in_place, repair};
+use super::super::open::{Prepared, is_built_soundly, prepare};
+use super::super::repair::{BY_ITSELF, Turn, move_aside, put_in_place, repair};
 use super::*;
 
 /// A buffer with pending operations of several lanes, one of which waits, in tables and log; their ids.
@@ -206,4 +207,78 @@ async fn a_repair_that_is_asked_for_during_a_commit_is_made() {
     change.await.unwrap();
     let repaired = tokio::time::timeout(Duration::from_secs(20), repaired).await.unwrap();
     assert!(!repaired.unwrap().found_damage());
+}
+
+#[tokio::test]
+async fn who_may_not_repair_a_damaged_file_changes_nothing_and_can_say_what_is_wrong() {
+    for damage in ["counts", "header"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (buffer, ids) = sample(folder.path()).await;
+        buffer.write(|_, _| Ok(())).await.unwrap();
+        let settings = BufferSettings { buffer_recreate: true, ..settings(folder.path()) };
+        let path = &settings.buffer_path;
+        clear(&buffer, PLACES);
+        clear(&buffer, USERS);
+        drop(buffer);
+        if damage == "header" {
+            let mut bytes = std::fs::read(path).unwrap();
+            // The checksum of each state.
+            (bytes[64 + 112], bytes[192 + 112]) = (!bytes[64 + 112], !bytes[192 + 112]);
+            std::fs::write(path, bytes).unwrap();
+        }
+        let files = || {
+            let entries = std::fs::read_dir(path.parent().unwrap()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            (names, std::fs::read(path).unwrap())
+        };
+        let before = files();
+        let refused = Buffer::open_existing(&settings).unwrap_err();
+        assert!(refused.is_damage(), "{refused}");
+        let told = refused.to_string();
+        assert!(told.contains("buffer repair") && told.contains("buffer salvage"), "{told}");
+        let found = repair_refused(&settings, &refused, true, "a test").unwrap();
+        assert!(found.wrong_entries > 0 && found.refused.is_some() && found.kept_as.is_none());
+        assert!(files() == before, "{damage}: as it was");
+        let repaired = repair_refused(&settings, &refused, false, "a test").unwrap();
+        assert!(repaired.kept_as.is_some());
+        let buffer = Buffer::open_existing(&settings).unwrap();
+        assert_eq!(all_due(&buffer).await, ids);
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_not_taken_for_damaged_while_another_process_writes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(sample(folder.path()).await);
+    let path = settings(folder.path()).buffer_path;
+    let turn = Turn::take(&open_private_in_place(&path).unwrap()).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let mut half_written = bytes.clone();
+    half_written[..4096].fill(0);
+    std::fs::write(&path, half_written).unwrap();
+    let looked = {
+        let path = path.clone();
+        std::thread::spawn(move || is_built_soundly(&path).unwrap())
+    };
+    let started = std::time::Instant::now();
+    while started.elapsed() < Duration::from_millis(200) {
+        assert!(!looked.is_finished(), "it waits for the turn");
+        std::thread::yield_now();
+    }
+    std::fs::write(&path, bytes).unwrap();
+    drop(turn);
+    assert!(looked.join().unwrap());
+}
+
+#[tokio::test]
+async fn a_file_that_was_made_anew_meanwhile_is_not_moved_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let (buffer, ids) = sample(folder.path()).await;
+    let settings = settings(folder.path());
+    let refused = open_private_in_place(&settings.buffer_path).unwrap();
+    buffer.write(|_, _| Ok(())).await.unwrap();
+    repair(&settings, &buffer.keys, Mode::Anew, BY_ITSELF).unwrap();
+    assert_eq!(move_aside(&settings.buffer_path, &refused).unwrap(), None);
+    assert_eq!(all_due(&buffer).await, ids);
 }
