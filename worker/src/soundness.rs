@@ -81,14 +81,14 @@ mod tests {
     use super::*;
     use crate::tests::context;
 
-    fn operation() -> Operation {
+    fn operation(clock: &Clock, task: u128) -> Operation {
         let title = Title::stored("title".to_owned());
         let fields = TaskFields { title, description: None, status: TaskStatus::Pending };
-        let user_id = Uuid::from_u128(1);
+        let user_id = Uuid::from_u128(task % 7);
         Operation {
-            id: Clock::default().next(),
+            id: clock.next(),
             actor: Actor { user_id, role: Role::User, session_id: None },
-            change: Change::TaskCreate { task_id: Uuid::from_u128(2), fields },
+            change: Change::TaskCreate { task_id: Uuid::from_u128(task), fields },
             accepted_at: chrono::Utc::now(),
             request_id: Uuid::from_u128(3),
             traceparent: None,
@@ -118,9 +118,12 @@ mod tests {
         let path = folder.path().join("data/buffer.redb");
         let settings = BufferSettings { buffer_path: path.clone(), ..BufferSettings::default() };
         let buffer = Buffer::open(&settings).unwrap();
-        let id = buffer.append(operation(), None).await.unwrap();
+        // So many that the index has leaves, which are not looked at when a file is opened.
+        let clock = Clock::default();
+        let appends = (0..400).map(|task| buffer.append(operation(&clock, task), None));
+        let ids = futures::future::try_join_all(appends).await.unwrap();
         drop(buffer);
-        damage(&path, id);
+        damage(&path, ids[0]);
         // Where the new file is made.
         let obstacle = sibling(&path, "repairing");
         std::fs::create_dir(&obstacle).unwrap();

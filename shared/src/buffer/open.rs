@@ -84,7 +84,7 @@ fn repair_and_open(settings: &BufferSettings, error: OpenError) -> Result<Arc<Op
         Err(error) if error.is_damage() => {}
         opened => return opened,
     }
-    if let Some(aside) = move_aside(path, &file).map_err(|error| at(path, error))? {
+    if let Some(aside) = move_aside(path, file).map_err(|error| at(path, error))? {
         tracing::error!(
             path = %aside.display(),
             "the buffer file cannot be opened and was moved aside (BUFFER_RECREATE): write out what \

@@ -298,9 +298,9 @@ pub(super) fn put_in_place(path: &Path, target: &Path) -> Result<PathBuf, Repair
 
 /// Moves a file that could not be opened, and its log, out of the way. Returns where it is now; none if
 /// the path leads to another one.
-pub(super) fn move_aside(path: &Path, file: &File) -> Result<Option<PathBuf>, RepairError> {
-    let _turn = Turn::take(file)?;
-    if !Located::new(path, file)?.is_in_place() {
+pub(super) fn move_aside(path: &Path, file: File) -> Result<Option<PathBuf>, RepairError> {
+    let turn = Turn::take(&file)?;
+    if !Located::new(path, &file)?.is_in_place() {
         return Ok(None);
     }
     let aside = sibling(path, &format!("damaged.{}", unix_millis()));
@@ -310,6 +310,7 @@ pub(super) fn move_aside(path: &Path, file: &File) -> Result<Option<PathBuf>, Re
         _ => fs::rename(path, &aside)?,
     }
     sync_folder(path)?;
+    drop((turn, file));
     forget_oldest(path);
     Ok(Some(aside))
 }
