@@ -13,7 +13,7 @@ pub enum Attention {
     DeadLetters,
     /// Records are set aside that cannot be read.
     Quarantine,
-    /// Operations are pending that replay never comes to.
+    /// Operations are pending that replay never comes to: the buffer file is damaged, and not repaired.
     BufferStuck,
     /// An operator has stopped replay.
     Paused,
@@ -49,6 +49,8 @@ pub struct Signs {
     pub clock_offset_us: i64,
     /// Whether the worker has found that the buffer file is an older copy of itself.
     pub has_old_copy: bool,
+    /// Whether the worker has found it damaged, and could not have it repaired.
+    pub is_buffer_stuck: bool,
 }
 
 impl Signs {
@@ -58,7 +60,7 @@ impl Signs {
         let signs = [
             (self.stats.dead > 0, Attention::DeadLetters),
             (self.stats.quarantined > 0, Attention::Quarantine),
-            (self.stats.is_stuck, Attention::BufferStuck),
+            (self.is_stuck(), Attention::BufferStuck),
             (self.is_paused, Attention::Paused),
             (self.clock_offset_us.unsigned_abs() > CLOCK_SKEW_US, Attention::ClockSkew),
             (self.has_old_copy, Attention::OldCopy),
@@ -70,10 +72,14 @@ impl Signs {
     /// records in quarantine can wait for somebody to come.
     #[must_use]
     pub fn are_grave(&self) -> bool {
-        self.stats.is_stuck
+        self.is_stuck()
             || self.is_paused
             || self.has_old_copy
             || self.clock_offset_us.unsigned_abs() > GREAT_SKEW_US
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.stats.is_stuck || self.is_buffer_stuck
     }
 }
 
@@ -84,14 +90,20 @@ mod tests {
     #[test]
     fn what_can_wait_is_shown_and_what_cannot_is_grave() {
         let full = Stats { pending: 5, waiting_lanes: 5, ..Stats::default() };
-        let calm =
-            Signs { stats: full, is_paused: false, clock_offset_us: -900_000, has_old_copy: false };
+        let calm = Signs {
+            stats: full,
+            is_paused: false,
+            clock_offset_us: -900_000,
+            has_old_copy: false,
+            is_buffer_stuck: false,
+        };
         assert_eq!((calm.attention(), calm.are_grave()), (vec![], false));
         let stats = |stats: Stats| Signs { stats, ..calm };
         for (signs, attention, is_grave) in [
             (stats(Stats { dead: 1, ..full }), Attention::DeadLetters, false),
             (stats(Stats { quarantined: 1, ..full }), Attention::Quarantine, false),
             (stats(Stats { is_stuck: true, ..full }), Attention::BufferStuck, true),
+            (Signs { is_buffer_stuck: true, ..calm }, Attention::BufferStuck, true),
             (Signs { is_paused: true, ..calm }, Attention::Paused, true),
             (Signs { clock_offset_us: -1_100_000, ..calm }, Attention::ClockSkew, false),
             (Signs { clock_offset_us: 61_000_000, ..calm }, Attention::ClockSkew, true),

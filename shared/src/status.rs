@@ -24,6 +24,9 @@ pub struct WorkerStatus {
     /// Whether this worker has found that the buffer file is an older copy of itself.
     #[serde(default)]
     pub has_old_copy: bool,
+    /// Whether this worker has found the buffer file damaged, and could not have it repaired.
+    #[serde(default)]
+    pub is_buffer_stuck: bool,
 }
 
 impl WorkerStatus {

@@ -52,6 +52,8 @@ pub struct Context {
     /// Whether the buffer's indexes were checked since the start. Before that nothing is taken out: what
     /// is built upon damaged pages is lost.
     pub is_buffer_checked: AtomicBool,
+    /// Whether the buffer was found damaged when its indexes were last checked, and could not be repaired.
+    pub is_buffer_stuck: AtomicBool,
     /// Whether everything was up when it was last checked.
     pub all_up: AtomicBool,
     /// When replay last looked for work or finished a batch.
@@ -91,6 +93,7 @@ impl Context {
             hosts: Hosts::default(),
             is_active: AtomicBool::new(false),
             is_buffer_checked: AtomicBool::new(false),
+            is_buffer_stuck: AtomicBool::new(false),
             all_up: AtomicBool::new(false),
             progress: watch::Sender::new(Instant::now()),
             migrated: AtomicBool::new(false),

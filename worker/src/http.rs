@@ -108,6 +108,8 @@ async fn signs(context: &Context, status: Option<&WorkerStatus>) -> Result<Signs
         clock_offset_us: context.store.clock_offset(),
         has_old_copy: context.buffer.is_old_copy()
             || status.is_some_and(|status| status.has_old_copy),
+        is_buffer_stuck: status.is_some_and(|status| status.is_buffer_stuck)
+            || context.is_buffer_stuck.load(Ordering::Relaxed),
     })
 }
 

@@ -251,7 +251,7 @@ async fn run_workers(context: &Arc<Context>, ended: &CancellationToken) -> anyho
 mod tests {
     use super::*;
 
-    async fn context(folder: &std::path::Path) -> Context {
+    pub(crate) async fn context(folder: &std::path::Path) -> Context {
         let settings = WorkerSettings { replay_stall_seconds: 1, ..WorkerSettings::default() };
         let store_settings = StoreSettings::default();
         let usage = Usage {

@@ -215,6 +215,7 @@ async fn publish(context: &Context, findings: &mut Findings) {
             drain_rate: settled.saturating_sub(before) / seconds,
         },
         has_old_copy: context.hosts.has_old_copy() || context.buffer.is_old_copy(),
+        is_buffer_stuck: context.is_buffer_stuck.load(Ordering::Relaxed),
     };
     findings.published = Some(Instant::now());
     metrics::gauge!("worker_heartbeat_timestamp_seconds").set(status.heartbeat_at as f64 / 1000.0);

@@ -135,7 +135,8 @@ impl HealthApi {
             is_paused: paused?.is_some(),
             clock_offset_us: state.store.clock_offset(),
             has_old_copy: state.buffer.is_old_copy()
-                || status.is_some_and(|status| status.has_old_copy),
+                || status.as_ref().is_some_and(|status| status.has_old_copy),
+            is_buffer_stuck: status.is_some_and(|status| status.is_buffer_stuck),
         };
         let worker = match (heard, signs.is_paused) {
             (true, false) => UP,

@@ -47,9 +47,10 @@ pub enum OpenError {
     },
     /// It is no redb file, or a damaged one, or in use by a program that does not share it.
     #[error(
-        "BUFFER_PATH: {path} cannot be opened as a buffer file. `holdfast-worker buffer salvage` \
-         writes out what can be read of it, BUFFER_RECREATE=true has it moved aside at the next \
-         start, and `holdfast-worker buffer import` takes in what was written out"
+        "BUFFER_PATH: {path} cannot be opened as a buffer file. `holdfast-worker buffer repair` makes \
+         it anew of what can be read, `holdfast-worker buffer salvage` writes that out, \
+         BUFFER_RECREATE=true has the file moved aside at the next start, and `holdfast-worker buffer \
+         import` takes in what was written out"
     )]
     Database {
         /// The file.
@@ -59,16 +60,20 @@ pub enum OpenError {
     },
     /// It is damaged in a way that redb does not foresee.
     #[error(
-        "BUFFER_PATH: {path} is damaged and cannot be repaired. `holdfast-worker buffer salvage` \
-         writes out what can be read of it, BUFFER_RECREATE=true has it moved aside at the next \
-         start, and `holdfast-worker buffer import` takes in what was written out"
+        "BUFFER_PATH: {path} is damaged. `holdfast-worker buffer repair` makes it anew of what can be \
+         read, `holdfast-worker buffer salvage` writes that out, BUFFER_RECREATE=true has the file \
+         moved aside at the next start, and `holdfast-worker buffer import` takes in what was written \
+         out"
     )]
     Damaged {
         /// The file.
         path: PathBuf,
     },
     /// Its tables do not agree with one another.
-    #[error("BUFFER_PATH: the tables of {path} do not agree, and it cannot be repaired")]
+    #[error(
+        "BUFFER_PATH: the tables of {path} do not agree. `holdfast-worker buffer repair` makes it anew \
+         of what can be read, `holdfast-worker buffer salvage` writes that out"
+    )]
     Disagreeing {
         /// The file.
         path: PathBuf,
@@ -105,7 +110,8 @@ pub enum OpenError {
 
 impl OpenError {
     /// Whether the file is damaged, rather than unsafe, in use, or of another program.
-    pub(super) fn is_damage(&self) -> bool {
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
         match self {
             Self::Database { source, .. } => is_damage(source),
             Self::Damaged { .. } | Self::Disagreeing { .. } | Self::Emptied { .. } => true,

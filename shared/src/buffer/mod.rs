@@ -75,6 +75,7 @@ pub use find::{Found, Letter};
 pub use keys::KeysError;
 pub use lists::{DeadEntry, DeadFilter, Page, PendingFilter};
 pub use marks::ClockSlot;
+pub use open::repair_refused;
 pub use operator::{OperatorError, Paused};
 pub use read::{BeforeWriting, Stats, Waiting, WholeLane};
 pub use record::Damage;
@@ -87,7 +88,7 @@ use crate::settings::BufferSettings;
 use job::{Job, Purpose, Request, Room};
 use keys::Keys;
 use marks::Marks;
-use open::open_file;
+use open::{IfDamaged, open_file};
 use readers::Readers;
 use repair::{Mode, Order, Orders};
 use snapshot::{Opened, Snapshot};
@@ -207,19 +208,19 @@ impl std::fmt::Debug for dyn Job {
 }
 
 impl Buffer {
-    /// Opens the file, making it if there is none, and starts the writing thread. Blocks for some
-    /// milliseconds.
+    /// Opens the file, making it if there is none and repairing it if it is damaged, and starts the
+    /// writing thread. Blocks for some milliseconds.
     ///
     /// # Errors
     /// If the folder or the file is unsafe, is not a buffer file, or cannot be opened; or if
     /// `BUFFER_KEYS` cannot be used.
     pub fn open(settings: &BufferSettings) -> Result<Self, OpenError> {
         let keys = Keys::parse(settings.buffer_keys.as_ref())?;
-        let opened = open_file(settings)?;
+        let opened = open_file(settings, IfDamaged::Repair)?;
         if !opened.file.lay_ballast(settings.buffer_min_free_bytes) {
             tracing::error!("no room for the buffer's ballast: nothing is buffered until there is");
         }
-        Self::start(settings, keys, opened)
+        Self::start(settings, keys, opened, IfDamaged::Repair)
     }
 
     /// Opens the file with `open`, on a thread of its own: a process that was stopped while it wrote
@@ -251,23 +252,25 @@ impl Buffer {
         }
     }
 
-    /// Opens a file that is there, like [`Buffer::open`], but makes none and lays no ballast.
+    /// Opens a file that is there, like [`Buffer::open`], but makes none and lays no ballast. One that is
+    /// damaged is refused, and if damage is met later it stays.
     ///
     /// # Errors
-    /// If there is none, or as for [`Buffer::open`].
+    /// If there is none, or it is damaged, or as for [`Buffer::open`].
     pub fn open_existing(settings: &BufferSettings) -> Result<Self, OpenError> {
         let keys = Keys::parse(settings.buffer_keys.as_ref())?;
         let path = &settings.buffer_path;
         std::fs::symlink_metadata(path)
             .map_err(|source| OpenError::Io { path: path.clone(), source })?;
-        let opened = open_file(settings)?;
-        Self::start(settings, keys, opened)
+        let opened = open_file(settings, IfDamaged::Refuse)?;
+        Self::start(settings, keys, opened, IfDamaged::Refuse)
     }
 
     fn start(
         settings: &BufferSettings,
         keys: Keys,
         opened: Arc<Opened>,
+        if_damaged: IfDamaged,
     ) -> Result<Self, OpenError> {
         let marks = Arc::new(Marks::open(&settings.buffer_path)?);
         let is_old_copy = old_copy::look(&settings.buffer_path, &opened, &marks);
@@ -283,6 +286,7 @@ impl Buffer {
             queue: requests,
             orders: Orders::clone(&orders),
             keys: keys.clone(),
+            if_damaged,
             repaired: None,
             marks: Arc::clone(&marks),
             noted: 0,

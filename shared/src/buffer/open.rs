@@ -1,6 +1,7 @@
 //! Opening the file and its log: tables are made if the file is new, those of an earlier format are
 //! brought to this one, and the log is looked through.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use redb::{
     WriteTransaction,
 };
 
-use super::file::{BufferFile, OpenError, open_private_existing, sibling};
+use super::file::{BufferFile, OpenError, open_private_existing, open_private_in_place, sibling};
 use super::keys::Keys;
 use super::layout::{
     BYTES, COUNTERS, DEAD, DEAD_COUNT, FORMAT, FORMAT_KEY, INDEXED, LANE_STATES, LANES,
@@ -20,7 +21,7 @@ use super::layout::{
 };
 use super::log::Log;
 use super::pages::Pages;
-use super::repair::{BY_ITSELF, Mode, move_aside, repair};
+use super::repair::{BY_ITSELF, Mode, RepairError, Repaired, Turn, move_aside, repair};
 use super::salvage::{State, look_through};
 use super::snapshot::Opened;
 use super::tables::{Tables, signed};
@@ -39,18 +40,33 @@ const LOOK: Duration = Duration::from_millis(10);
 /// The counter of formats 1 and 2 that had the place after the last record.
 const NEXT_PLACE: &str = "next_place";
 
+/// What is done with a file that is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IfDamaged {
+    /// Nothing: it is refused.
+    Refuse,
+    /// It is repaired. One that cannot be is moved aside if the settings say so.
+    Repair,
+}
+
 /// Opens the file and its log, and makes sure that all tables are there and of a format this program
-/// knows. One that is damaged is repaired first; one that cannot be is moved aside if the settings
-/// say so.
-pub(super) fn open_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenError> {
-    let error = match open_in_place(settings, Checks::All) {
-        Ok(opened) => return Ok(opened),
-        Err(error) if error.is_damage() => error,
-        Err(error) => return Err(error),
-    };
-    tracing::error!(error = %Chain(&error), "the buffer file is damaged: it is repaired");
-    let keys = Keys::parse(settings.buffer_keys.as_ref())?;
-    match repair(settings, &keys, mode_after(&error), BY_ITSELF) {
+/// knows.
+pub(super) fn open_file(
+    settings: &BufferSettings,
+    if_damaged: IfDamaged,
+) -> Result<Arc<Opened>, OpenError> {
+    match open_in_place(settings, Checks::All) {
+        Err(error) if error.is_damage() && if_damaged == IfDamaged::Repair => {
+            tracing::error!(error = %Chain(&error), "the buffer file is damaged: it is repaired");
+            repair_and_open(settings, error)
+        }
+        opened => opened,
+    }
+}
+
+fn repair_and_open(settings: &BufferSettings, error: OpenError) -> Result<Arc<Opened>, OpenError> {
+    let path = &settings.buffer_path;
+    match repair_refused(settings, &error, false, BY_ITSELF) {
         Ok(_) => match open_in_place(settings, Checks::Least) {
             Ok(opened) => return Ok(opened),
             Err(error) => {
@@ -62,10 +78,13 @@ pub(super) fn open_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenEr
     if !settings.buffer_recreate {
         return Err(error);
     }
-    if let Some(aside) = move_aside(&settings.buffer_path).map_err(|problem| OpenError::Io {
-        path: settings.buffer_path.clone(),
-        source: std::io::Error::other(problem),
-    })? {
+    // This very file has to be refused once more: another process may have made it anew meanwhile.
+    let file = open_private_in_place(path)?;
+    match open_in_place(settings, Checks::All) {
+        Err(error) if error.is_damage() => {}
+        opened => return opened,
+    }
+    if let Some(aside) = move_aside(path, file).map_err(|error| at(path, error))? {
         tracing::error!(
             path = %aside.display(),
             "the buffer file cannot be opened and was moved aside (BUFFER_RECREATE): write out what \
@@ -74,6 +93,43 @@ pub(super) fn open_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenEr
         );
     }
     open_in_place(settings, Checks::Least)
+}
+
+/// Repairs a file that was refused for damage, without opening it; with `dry_run` it only says what is
+/// wrong.
+///
+/// # Errors
+/// If it cannot be read or written, or nothing in it says what it is.
+pub fn repair_refused(
+    settings: &BufferSettings,
+    refused: &OpenError,
+    dry_run: bool,
+    by: &str,
+) -> Result<Repaired, RepairError> {
+    let keys = Keys::parse(settings.buffer_keys.as_ref()).map_err(OpenError::from)?;
+    let mode = match refused {
+        _ if dry_run => Mode::DryRun,
+        // Only by counts, which may be in order.
+        OpenError::Disagreeing { .. } => Mode::IfDamaged,
+        // redb cannot work with it.
+        _ => Mode::Anew,
+    };
+    let repaired = repair(settings, &keys, mode, by)?;
+    Ok(Repaired { refused: Some(Chain(refused).to_string()), ..repaired })
+}
+
+fn at(path: &Path, error: RepairError) -> OpenError {
+    match error {
+        RepairError::Open(error) => error,
+        RepairError::Held => OpenError::Held { path: path.to_owned() },
+        RepairError::Io(source) => OpenError::Io { path: path.to_owned(), source },
+        RepairError::Format { .. }
+        | RepairError::Unknown
+        | RepairError::NewFile(_)
+        | RepairError::Buffer(_) => {
+            OpenError::Io { path: path.to_owned(), source: std::io::Error::other(error) }
+        }
+    }
 }
 
 /// As [`open_file`], for a process that has the file open already and repairs it by itself.
@@ -90,11 +146,6 @@ enum Checks {
     All,
 }
 
-/// How a file is repaired that could not be opened: only what looks wrong by counts may be in order.
-fn mode_after(error: &OpenError) -> Mode {
-    if matches!(error, OpenError::Disagreeing { .. }) { Mode::IfDamaged } else { Mode::Anew }
-}
-
 fn open_in_place(settings: &BufferSettings, checks: Checks) -> Result<Arc<Opened>, OpenError> {
     let path = &settings.buffer_path;
     let opened = guarded(|| open_sound_file(settings)).unwrap_or_else(|place| {
@@ -102,7 +153,8 @@ fn open_in_place(settings: &BufferSettings, checks: Checks) -> Result<Arc<Opened
         Err(OpenError::Damaged { path: path.clone() })
     })?;
     let counts = || super::guarded(|| counts_agree(&opened.database.begin_read()?));
-    if checks == Checks::All && !counts().unwrap_or(false) {
+    let agree = || counts().unwrap_or(false);
+    if checks == Checks::All && !agree() && !while_nobody_writes(path, |_| Ok(agree()))? {
         return Err(OpenError::Disagreeing { path: path.clone() });
     }
     Ok(opened)
@@ -110,16 +162,29 @@ fn open_in_place(settings: &BufferSettings, checks: Checks) -> Result<Arc<Opened
 
 /// Whether what a commit relies on matches its checksums, and the counters: they say which log belongs to
 /// the file, and what of it counts.
-fn is_built_soundly(path: &Path) -> Result<bool, OpenError> {
-    // Another process may write the header while it is read.
-    for _ in 0..TRIES {
-        let pages = Pages::new(open_private_existing(path)?);
+pub(super) fn is_built_soundly(path: &Path) -> Result<bool, OpenError> {
+    let is_sound = |file| {
+        let pages = Pages::new(file);
         let pages = pages.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-        if pages.has_sound("counters") {
+        Ok::<bool, OpenError>(pages.has_sound("counters"))
+    };
+    // Another process may write the header, and to pages of an older state, while they are read.
+    for _ in 0..TRIES {
+        if is_sound(open_private_existing(path)?)? {
             return Ok(true);
         }
     }
-    Ok(false)
+    while_nobody_writes(path, is_sound)
+}
+
+/// Looks at a file with its write turn held.
+fn while_nobody_writes(
+    path: &Path,
+    look: impl FnOnce(File) -> Result<bool, OpenError>,
+) -> Result<bool, OpenError> {
+    let file = open_private_in_place(path)?;
+    let _turn = Turn::take(&file).map_err(|error| at(path, error))?;
+    look(file.try_clone().map_err(|source| OpenError::Io { path: path.to_owned(), source })?)
 }
 
 fn counts_agree(read: &ReadTransaction) -> Result<bool, redb::Error> {
@@ -151,9 +216,9 @@ fn open_sound_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenError> 
         let log = Log::open(path)?;
         let spare = file.free_bytes().unwrap_or(0);
         let spare = spare.saturating_sub(settings.buffer_min_free_bytes);
-        match prepare(&database, &log, spare) {
+        match prepare(&file, &database, &log, spare) {
             Ok(Prepared::Ready) => return Ok(Opened::new(file, database, log)),
-            Ok(Prepared::OtherLog) => {}
+            Ok(Prepared::OtherFiles) => {}
             Ok(Prepared::NewerFormat(found)) => {
                 return Err(OpenError::NewerFormat { path: path.clone(), found, known: FORMAT });
             }
@@ -184,18 +249,24 @@ fn refuse_emptied(path: &Path) -> Result<(), OpenError> {
 }
 
 /// What came of preparing a file.
-enum Prepared {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Prepared {
     /// It can be used, with its log.
     Ready,
-    /// The path leads to another log, or will.
-    OtherLog,
+    /// The paths lead to other files, or will.
+    OtherFiles,
     /// It was written by a newer program.
     NewerFormat(u64),
 }
 
 /// Makes the tables of a new file, brings those of an earlier format to this one, and empties a log that
 /// is damaged. `spare` bytes may be used for a log.
-fn prepare(database: &Database, log: &Log, spare: u64) -> Result<Prepared, redb::Error> {
+pub(super) fn prepare(
+    file: &BufferFile,
+    database: &Database,
+    log: &Log,
+    spare: u64,
+) -> Result<Prepared, redb::Error> {
     let mut is_missing = false;
     if let Some((found, mark, is_laid)) = state(database)? {
         if found > FORMAT {
@@ -208,9 +279,10 @@ fn prepare(database: &Database, log: &Log, spare: u64) -> Result<Prepared, redb:
         }
     }
     let transaction = database.begin_write()?;
-    if !log.is_in_place() {
+    // To who waited while the file was repaired, the log of the new one would be foreign.
+    if !file.is_in_place() || !log.is_in_place() {
         transaction.abort()?;
-        return Ok(Prepared::OtherLog);
+        return Ok(Prepared::OtherFiles);
     }
     // Another process may have been first.
     let (found, mark) = take_over(&transaction)?;
@@ -229,7 +301,7 @@ fn prepare(database: &Database, log: &Log, spare: u64) -> Result<Prepared, redb:
         State::Foreign => {
             log.put_aside()?;
             transaction.abort()?;
-            return Ok(Prepared::OtherLog);
+            return Ok(Prepared::OtherFiles);
         }
     }
     let mut tables = Tables::open(&transaction, log, Tail::default())?;

@@ -250,7 +250,8 @@ impl Buffer {
             let [indexed, indexed_bytes, dead, quarantined] =
                 snapshot.counters([PENDING, BYTES, DEAD_COUNT, QUARANTINED])?;
             let waiting_lanes = snapshot.open_table(WAITING)?.len()?;
-            let ready_lanes = snapshot.open_table(READY)?.len()?;
+            let found_lanes = waiting_lanes + snapshot.open_table(READY)?.len()?;
+            let lanes = snapshot.open_table(LANE_STATES)?.len()?;
             Ok(Stats {
                 pending: indexed + tail.len(),
                 by_priority,
@@ -258,7 +259,7 @@ impl Buffer {
                 dead,
                 quarantined,
                 waiting_lanes,
-                is_stuck: indexed > 0 && waiting_lanes + ready_lanes == 0,
+                is_stuck: lanes != found_lanes || indexed > 0 && found_lanes == 0,
                 oldest_queued_at: oldest,
             })
         })

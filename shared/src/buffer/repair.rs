@@ -104,19 +104,22 @@ pub struct Repaired {
     pub quarantined: u64,
     /// Where the damaged file is now; none if nothing was changed.
     pub kept_as: Option<PathBuf>,
+    /// Why the file could not be opened before.
+    pub refused: Option<String>,
 }
 
 impl Repaired {
     /// Whether there was anything to repair.
     #[must_use]
     pub fn found_damage(&self) -> bool {
-        !self.damaged_tables.is_empty() || self.wrong_entries > 0
+        !self.damaged_tables.is_empty() || self.wrong_entries > 0 || self.refused.is_some()
     }
 
     fn of(recovered: Recovered) -> Self {
         let Recovered { damaged, wrong, pending, dead, quarantined, has_tables: _ } = recovered;
         let (damaged_tables, wrong_entries) = (damaged, wrong);
-        Self { damaged_tables, wrong_entries, pending, dead, quarantined, kept_as: None }
+        let (kept_as, refused) = (None, None);
+        Self { damaged_tables, wrong_entries, pending, dead, quarantined, kept_as, refused }
     }
 }
 
@@ -282,21 +285,21 @@ pub(super) fn recover(
 
 /// Gives the paths of the damaged file and of the new one to each other, in one step. Returns where the
 /// damaged one is now.
-fn put_in_place(path: &Path, target: &Path) -> Result<PathBuf, RepairError> {
+pub(super) fn put_in_place(path: &Path, target: &Path) -> Result<PathBuf, RepairError> {
     File::open(target)?.sync_all()?;
+    // First, so that nothing is left where a filesystem cannot do it.
+    renameat_with(CWD, target, CWD, path, RenameFlags::EXCHANGE).map_err(io::Error::from)?;
     let aside = sibling(path, &format!("damaged.{}", unix_millis()));
     fs::rename(target, &aside)?;
-    renameat_with(CWD, &aside, CWD, path, RenameFlags::EXCHANGE).map_err(io::Error::from)?;
     sync_folder(path)?;
     forget_oldest(path);
     Ok(aside)
 }
 
-/// Moves a file that cannot be used, and its log, out of the way. Returns where the file is now; none if
-/// another process was first.
-pub(super) fn move_aside(path: &Path) -> Result<Option<PathBuf>, RepairError> {
-    let file = open_private_in_place(path)?;
-    let _turn = Turn::take(&file)?;
+/// Moves a file that could not be opened, and its log, out of the way. Returns where it is now; none if
+/// the path leads to another one.
+pub(super) fn move_aside(path: &Path, file: File) -> Result<Option<PathBuf>, RepairError> {
+    let turn = Turn::take(&file)?;
     if !Located::new(path, &file)?.is_in_place() {
         return Ok(None);
     }
@@ -307,6 +310,7 @@ pub(super) fn move_aside(path: &Path) -> Result<Option<PathBuf>, RepairError> {
         _ => fs::rename(path, &aside)?,
     }
     sync_folder(path)?;
+    drop((turn, file));
     forget_oldest(path);
     Ok(Some(aside))
 }
@@ -358,12 +362,12 @@ fn remove(path: &Path) -> io::Result<()> {
 
 /// The turn to write to a file. It ends when this and the file are dropped.
 #[derive(Debug)]
-struct Turn {
+pub(super) struct Turn {
     _backend: FileBackend,
 }
 
 impl Turn {
-    fn take(file: &File) -> Result<Self, RepairError> {
+    pub(super) fn take(file: &File) -> Result<Self, RepairError> {
         let unusable = |error: redb::DatabaseError| RepairError::from(redb::Error::from(error));
         let started = Instant::now();
         let backend = FileBackend::new(file.try_clone()?).map_err(unusable)?;

@@ -17,7 +17,7 @@ use super::job::{BIT, Failed, Job, Purpose, Room, answer};
 use super::keys::Keys;
 use super::log::{Log, Logged};
 use super::marks::Marks;
-use super::open::reopen;
+use super::open::{IfDamaged, reopen};
 use super::repair::{BY_ITSELF, Mode, Order, Orders, repair};
 use super::snapshot::Opened;
 use super::tables::Tables;
@@ -51,6 +51,8 @@ pub(super) struct Writer {
     /// Repairs that others want.
     pub(super) orders: Orders,
     pub(super) keys: Arc<Keys>,
+    /// What is done when damage is met.
+    pub(super) if_damaged: IfDamaged,
     /// When damage was last met here, and whether a repair found it.
     pub(super) repaired: Option<(Instant, bool)>,
     /// Where it is noted how far the file has come.
@@ -66,6 +68,8 @@ impl Writer {
         while let Some(first) = self.queue.blocking_recv() {
             self.carry_out_orders();
             self.serve(first);
+            // A commit takes in what comes meanwhile, and so what was to wake this for an order.
+            self.carry_out_orders();
             self.note_generation();
             has_written = true;
         }
@@ -142,7 +146,8 @@ impl Writer {
     }
 
     fn may_repair(&self) -> bool {
-        self.repaired.is_none_or(|(at, _)| at.elapsed() >= AGAIN)
+        let is_time = self.repaired.is_none_or(|(at, _)| at.elapsed() >= AGAIN);
+        is_time && self.if_damaged == IfDamaged::Repair
     }
 
     fn failed(&self, problem: String) -> Failed {

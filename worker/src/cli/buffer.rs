@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{bail, ensure};
 use clap::Subcommand;
 use serde_json::{Value, json};
-use shared::buffer::{Buffer, DeadEntry, DeadFilter, Entry, Found, PendingFilter};
+use shared::buffer::{Buffer, DeadEntry, DeadFilter, Entry, Found, PendingFilter, Verification};
 use shared::domain::{Action, EntityKind, Lane, Operation, OperationState, Priority, Version};
 use shared::status::{WORKER, WorkerStatus};
 use uuid::Uuid;
@@ -343,7 +343,10 @@ pub(super) async fn export(buffer: &Buffer) -> anyhow::Result<()> {
 }
 
 async fn verify(format: Format, buffer: &Buffer) -> anyhow::Result<()> {
-    let found = buffer.verify().await?;
+    print_verification(format, &buffer.verify().await?)
+}
+
+pub(super) fn print_verification(format: Format, found: &Verification) -> anyhow::Result<()> {
     if format.json {
         json_line(&json!({
             "records": found.records, "dead": found.dead, "quarantined": found.quarantined,

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use shared::buffer::Buffer;
+use shared::settings::{BufferSettings, load};
 use shared::telemetry;
 use tokio_util::sync::CancellationToken;
 
@@ -17,10 +18,13 @@ use super::{Format, open};
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) async fn drain(format: Format) -> anyhow::Result<()> {
+    let path = load::<BufferSettings>()?.buffer_path;
+    std::fs::symlink_metadata(&path).with_context(|| format!("BUFFER_PATH: {}", path.display()))?;
+    // First, since this repairs a damaged file as any worker does.
+    let context = crate::open().await?;
     let buffer = open().await?;
     let paused = buffer.paused().await?;
     anyhow::ensure!(paused.is_none(), "replay is paused: resume it first");
-    let context = crate::open().await?;
     let ended = CancellationToken::new();
     let mut work = tokio::spawn({
         let ended = ended.clone();

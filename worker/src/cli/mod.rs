@@ -10,7 +10,7 @@ mod rekey;
 mod repair;
 
 use clap::{Args, Subcommand};
-use shared::buffer::Buffer;
+use shared::buffer::{Buffer, OpenError};
 use shared::settings::{BufferSettings, load};
 
 pub use buffer::BufferCommand;
@@ -45,7 +45,19 @@ pub async fn carry_out(command: Command, format: Format) -> anyhow::Result<()> {
     match command {
         // What it is for may not be a file that can be opened.
         Command::Buffer(BufferCommand::Salvage { file }) => repair::salvage(&file).await,
-        Command::Buffer(command) => buffer::carry_out(command, format, &open().await?).await,
+        Command::Buffer(command) => {
+            let settings: BufferSettings = load()?;
+            match (open_as_it_is(&settings).await, command) {
+                (Ok(buffer), command) => buffer::carry_out(command, format, &buffer).await,
+                (Err(refused), BufferCommand::Repair { dry_run }) if refused.is_damage() => {
+                    repair::repair_refused(format, settings, refused, dry_run).await
+                }
+                (Err(refused), BufferCommand::Verify) if refused.is_damage() => {
+                    repair::verify_refused(format, settings, refused).await
+                }
+                (Err(refused), _) => Err(refused.into()),
+            }
+        }
         Command::Pause => {
             open().await?.pause(&operator()).await?;
             output::done(format, "paused")
@@ -58,10 +70,13 @@ pub async fn carry_out(command: Command, format: Format) -> anyhow::Result<()> {
     }
 }
 
-/// Opens the buffer file, which must be there.
+/// Opens the buffer file, which must be there and not be damaged.
 async fn open() -> anyhow::Result<Buffer> {
-    let settings: BufferSettings = load()?;
-    Ok(Buffer::open_in_time(settings, Buffer::open_existing).await?)
+    Ok(open_as_it_is(&load()?).await?)
+}
+
+async fn open_as_it_is(settings: &BufferSettings) -> Result<Buffer, OpenError> {
+    Buffer::open_in_time(settings.clone(), Buffer::open_existing).await
 }
 
 /// How the audit log names who runs the command.

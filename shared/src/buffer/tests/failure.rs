@@ -12,7 +12,8 @@ async fn what_a_log_does_not_take_goes_into_the_tables() {
     let clock = Clock::default();
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     let mut ids = logged(&buffer, &clock, 1, 2).await;
-    let mut opened = Arc::into_inner(open_file(buffer.settings()).unwrap()).unwrap();
+    let mut opened =
+        Arc::into_inner(open_file(buffer.settings(), IfDamaged::Refuse).unwrap()).unwrap();
     opened.log.file = std::fs::File::open(path_of_log(&buffer)).unwrap();
     *buffer.handle.write().unwrap() = Arc::new(opened);
     ids.push(buffer.append(operation(&clock, 1, create(3)), None).await.unwrap());

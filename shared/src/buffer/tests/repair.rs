@@ -1,8 +1,14 @@
 //! A damaged file is made anew from its records: whichever index is wrong, and whatever page is gone.
 
+use std::os::unix::fs::MetadataExt;
+
 use redb::{Key, TableDefinition, Value};
 
+use super::super::file::open_private_in_place;
 use super::super::layout::{LANE_STATES, LANES, PLACES, READY, USER_TOTALS, USERS, WAITING};
+use super::super::log::Log;
+use super::super::open::{Prepared, is_built_soundly, prepare};
+use super::super::repair::{BY_ITSELF, Turn, move_aside, put_in_place, repair};
 use super::*;
 
 /// A buffer with pending operations of several lanes, one of which waits, in tables and log; their ids.
@@ -78,6 +84,8 @@ async fn a_buffer_whose_pending_operations_replay_cannot_find_is_stuck() {
     buffer.write(|_, _| Ok(())).await.unwrap();
     assert!(!buffer.stats().await.unwrap().is_stuck);
     clear(&buffer, READY);
+    assert!(buffer.stats().await.unwrap().waiting_lanes > 0);
+    assert!(buffer.stats().await.unwrap().is_stuck, "those that do not wait are never found");
     clear(&buffer, WAITING);
     assert!(buffer.stats().await.unwrap().is_stuck);
     buffer.repair("a test", false).await.unwrap();
@@ -147,5 +155,132 @@ async fn what_is_left_of_a_file_without_a_header_can_be_read_out() {
     Buffer::open(&settings).unwrap_err();
     let salvaged = salvage(&settings.buffer_path, &settings).unwrap();
     let buffer = Buffer::open_existing(&salvaged.settings).unwrap();
+    assert_eq!(all_due(&buffer).await, ids);
+}
+
+#[tokio::test]
+async fn who_opened_the_file_while_it_was_repaired_leaves_the_log_of_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (buffer, mut ids) = sample(folder.path()).await;
+    let (settings, clock) = (settings(folder.path()), Clock::default());
+    let path = &settings.buffer_path;
+    let (file, database) = BufferFile::open(path, 1 << 20).unwrap();
+    repair(&settings, &buffer.keys, Mode::Anew, BY_ITSELF).unwrap();
+    // Two commits: the second one goes into the log.
+    for task in [50, 51] {
+        ids.insert(buffer.append(operation(&clock, 9, create(task)), None).await.unwrap());
+    }
+    let log = Log::open(path).unwrap();
+    assert_eq!(prepare(&file, &database, &log, 0).unwrap(), Prepared::OtherFiles);
+    assert!(log.is_in_place());
+    killed(buffer);
+    let buffer = Buffer::open(&settings).unwrap();
+    assert_eq!(all_due(&buffer).await, ids);
+}
+
+#[tokio::test]
+async fn a_repair_that_cannot_take_the_place_of_the_file_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, target) = (folder.path().join("buffer.redb"), folder.path().join("new"));
+    std::fs::write(&target, "new").unwrap();
+    // What is not there cannot be exchanged.
+    put_in_place(&path, &target).unwrap_err();
+    let entries = std::fs::read_dir(folder.path()).unwrap();
+    let left: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, [target]);
+}
+
+#[tokio::test]
+async fn a_repair_that_is_asked_for_during_a_commit_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let (buffer, _) = sample(folder.path()).await;
+    let queue = buffer.queue.as_ref().unwrap();
+    let turn = BufferFile::open(&buffer.settings().buffer_path, 1 << 20).unwrap().1;
+    let turn = turn.begin_write().unwrap();
+    let mut change = std::pin::pin!(buffer.write(|_, _| Ok(())));
+    assert!(futures::poll!(&mut change).is_pending());
+    while queue.capacity() < queue.max_capacity() {
+        std::thread::yield_now();
+    }
+    // The commit has begun, and waits for its turn.
+    let mut repaired = std::pin::pin!(buffer.repair("a test", true));
+    assert!(futures::poll!(&mut repaired).is_pending());
+    turn.abort().unwrap();
+    change.await.unwrap();
+    let repaired = tokio::time::timeout(Duration::from_secs(20), repaired).await.unwrap();
+    assert!(!repaired.unwrap().found_damage());
+}
+
+#[tokio::test]
+async fn who_may_not_repair_a_damaged_file_changes_nothing_and_can_say_what_is_wrong() {
+    for damage in ["counts", "header"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (buffer, ids) = sample(folder.path()).await;
+        buffer.write(|_, _| Ok(())).await.unwrap();
+        let settings = BufferSettings { buffer_recreate: true, ..settings(folder.path()) };
+        let path = &settings.buffer_path;
+        clear(&buffer, PLACES);
+        clear(&buffer, USERS);
+        drop(buffer);
+        if damage == "header" {
+            let mut bytes = std::fs::read(path).unwrap();
+            // The checksum of each state.
+            (bytes[64 + 112], bytes[192 + 112]) = (!bytes[64 + 112], !bytes[192 + 112]);
+            std::fs::write(path, bytes).unwrap();
+        }
+        let files = || {
+            let entries = std::fs::read_dir(path.parent().unwrap()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            (names, std::fs::metadata(path).unwrap().ino())
+        };
+        let before = files();
+        let refused = Buffer::open_existing(&settings).unwrap_err();
+        assert!(refused.is_damage(), "{refused}");
+        let told = refused.to_string();
+        assert!(told.contains("buffer repair") && told.contains("buffer salvage"), "{told}");
+        let found = repair_refused(&settings, &refused, true, "a test").unwrap();
+        assert!(found.wrong_entries > 0 && found.refused.is_some() && found.kept_as.is_none());
+        assert_eq!(files(), before, "{damage}");
+        let repaired = repair_refused(&settings, &refused, false, "a test").unwrap();
+        assert!(repaired.kept_as.is_some());
+        let buffer = Buffer::open_existing(&settings).unwrap();
+        assert_eq!(all_due(&buffer).await, ids);
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_not_taken_for_damaged_while_another_process_writes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(sample(folder.path()).await);
+    let path = settings(folder.path()).buffer_path;
+    let turn = Turn::take(&open_private_in_place(&path).unwrap()).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let mut half_written = bytes.clone();
+    half_written[..4096].fill(0);
+    std::fs::write(&path, half_written).unwrap();
+    let looked = {
+        let path = path.clone();
+        std::thread::spawn(move || is_built_soundly(&path).unwrap())
+    };
+    let started = std::time::Instant::now();
+    while started.elapsed() < Duration::from_millis(200) {
+        assert!(!looked.is_finished(), "it waits for the turn");
+        std::thread::yield_now();
+    }
+    std::fs::write(&path, bytes).unwrap();
+    drop(turn);
+    assert!(looked.join().unwrap());
+}
+
+#[tokio::test]
+async fn a_file_that_was_made_anew_meanwhile_is_not_moved_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let (buffer, ids) = sample(folder.path()).await;
+    let settings = settings(folder.path());
+    let refused = open_private_in_place(&settings.buffer_path).unwrap();
+    buffer.write(|_, _| Ok(())).await.unwrap();
+    repair(&settings, &buffer.keys, Mode::Anew, BY_ITSELF).unwrap();
+    assert_eq!(move_aside(&settings.buffer_path, refused).unwrap(), None);
     assert_eq!(all_due(&buffer).await, ids);
 }
