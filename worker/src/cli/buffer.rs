@@ -74,7 +74,7 @@ pub enum BufferCommand {
     },
     /// Write all pending operations and dead letters, with payloads, as JSON lines.
     Export,
-    /// Check every record and the integrity of the file, changing nothing.
+    /// Check every record and the integrity of the file, changing nothing: also of one that is refused.
     Verify,
     /// Check the file, and make it anew from its records if it is damaged; the damaged one is kept.
     Repair {
