@@ -343,7 +343,10 @@ pub(super) async fn export(buffer: &Buffer) -> anyhow::Result<()> {
 }
 
 async fn verify(format: Format, buffer: &Buffer) -> anyhow::Result<()> {
-    print_verification(format, &buffer.verify().await?)
+    let found = buffer.verify().await?;
+    print_verification(format, &found)?;
+    ensure!(found.problem_count == 0, "the buffer file is damaged");
+    Ok(())
 }
 
 pub(super) fn print_verification(format: Format, found: &Verification) -> anyhow::Result<()> {
@@ -359,6 +362,5 @@ pub(super) fn print_verification(format: Format, found: &Verification) -> anyhow
             found.records, found.dead, found.quarantined, found.problem_count
         ))?;
     }
-    ensure!(found.problem_count == 0, "the buffer file is damaged");
     Ok(())
 }
