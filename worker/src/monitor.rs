@@ -223,7 +223,10 @@ async fn publish(context: &Context, findings: &mut Findings) {
         tracing::error!(%error, "the worker's status cannot be published");
     }
     match context.buffer.stats().await {
-        Ok(stats) => stats.record(),
+        Ok(mut stats) => {
+            stats.is_stuck |= context.is_buffer_stuck.load(Ordering::Relaxed);
+            stats.record();
+        }
         Err(error) => tracing::error!(%error, "the buffer cannot be read"),
     }
 }

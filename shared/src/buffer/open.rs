@@ -107,12 +107,14 @@ pub fn repair_refused(
     by: &str,
 ) -> Result<Repaired, RepairError> {
     let keys = Keys::parse(settings.buffer_keys.as_ref()).map_err(OpenError::from)?;
-    let mode = match refused {
-        _ if dry_run => Mode::DryRun,
+    let mode = if dry_run {
+        Mode::DryRun
+    } else if matches!(refused, OpenError::Disagreeing { .. }) {
         // Only by counts, which may be in order.
-        OpenError::Disagreeing { .. } => Mode::IfDamaged,
+        Mode::IfDamaged
+    } else {
         // redb cannot work with it.
-        _ => Mode::Anew,
+        Mode::Anew
     };
     let repaired = repair(settings, &keys, mode, by)?;
     Ok(Repaired { refused: Some(Chain(refused).to_string()), ..repaired })

@@ -227,7 +227,11 @@ fn try_repair(
         );
         repaired.kept_as = Some(aside);
     }
-    drop((unfinished, turn));
+    if repaired.kept_as.as_ref() == Some(&unfinished.0) {
+        // What is there now is the damaged file.
+        std::mem::forget(unfinished);
+    }
+    drop(turn);
     Ok(repaired)
 }
 
@@ -289,8 +293,11 @@ pub(super) fn put_in_place(path: &Path, target: &Path) -> Result<PathBuf, Repair
     File::open(target)?.sync_all()?;
     // First, so that nothing is left where a filesystem cannot do it.
     renameat_with(CWD, target, CWD, path, RenameFlags::EXCHANGE).map_err(io::Error::from)?;
-    let aside = sibling(path, &format!("damaged.{}", unix_millis()));
-    fs::rename(target, &aside)?;
+    let mut aside = sibling(path, &format!("damaged.{}", unix_millis()));
+    if let Err(error) = fs::rename(target, &aside) {
+        tracing::error!(%error, "the damaged file keeps the name of an unfinished one");
+        aside = target.to_owned();
+    }
     sync_folder(path)?;
     forget_oldest(path);
     Ok(aside)

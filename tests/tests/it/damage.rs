@@ -35,13 +35,18 @@ async fn all_are_stored(world: &World, mut tasks: Vec<String>) {
 
 /// Runs a command of the worker on a world's buffer; what it printed.
 async fn command(world: &World, arguments: &[&str]) -> String {
+    try_command(world, arguments).await.unwrap()
+}
+
+/// As [`command`]; an error if it fails.
+async fn try_command(world: &World, arguments: &[&str]) -> anyhow::Result<String> {
     let launch = Launch::new(binaries().join("holdfast-worker"), world.folder().join("cli.log"))
         .args(arguments.iter().copied())
         .env("DATABASE_URL", world.postgres.url())
         .env("REDIS_URL", world.redis.url())
         .env("BUFFER_PATH", world.buffer_path().to_string_lossy().into_owned());
     let output = tokio::time::timeout(Duration::from_secs(60), launch.output());
-    output.await.expect("the command ends").unwrap()
+    output.await.expect("the command ends")
 }
 
 fn change(path: &Path, change: impl FnOnce(&mut [u8])) {
@@ -68,6 +73,13 @@ async fn i1_pages_of_indexes_that_are_lost_while_nobody_runs_lose_nothing() {
         }
     });
     assert!(lost > 0);
+    // Who only looks does not repair, and is told who does.
+    let refused = try_command(&world, &["buffer", "stats"]).await.unwrap_err().to_string();
+    assert!(refused.contains("buffer repair"), "{refused}");
+    let unsound = try_command(&world, &["buffer", "verify"]).await.unwrap_err().to_string();
+    assert!(unsound.contains("buffer repair"), "{unsound}");
+    let told = command(&world, &["buffer", "repair", "--dry-run"]).await;
+    assert!(told.contains("would have 20 pending"), "{told}");
     world.api.start().await.unwrap();
     world.worker.start().await.unwrap();
     world.postgres_line.heal().await;

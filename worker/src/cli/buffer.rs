@@ -74,7 +74,7 @@ pub enum BufferCommand {
     },
     /// Write all pending operations and dead letters, with payloads, as JSON lines.
     Export,
-    /// Check every record and the integrity of the file, changing nothing.
+    /// Check every record and the integrity of the file, changing nothing: also of one that is refused.
     Verify,
     /// Check the file, and make it anew from its records if it is damaged; the damaged one is kept.
     Repair {
@@ -343,7 +343,10 @@ pub(super) async fn export(buffer: &Buffer) -> anyhow::Result<()> {
 }
 
 async fn verify(format: Format, buffer: &Buffer) -> anyhow::Result<()> {
-    print_verification(format, &buffer.verify().await?)
+    let found = buffer.verify().await?;
+    print_verification(format, &found)?;
+    ensure!(found.problem_count == 0, "the buffer file is damaged");
+    Ok(())
 }
 
 pub(super) fn print_verification(format: Format, found: &Verification) -> anyhow::Result<()> {
@@ -359,6 +362,5 @@ pub(super) fn print_verification(format: Format, found: &Verification) -> anyhow
             found.records, found.dead, found.quarantined, found.problem_count
         ))?;
     }
-    ensure!(found.problem_count == 0, "the buffer file is damaged");
     Ok(())
 }

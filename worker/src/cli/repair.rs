@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use anyhow::bail;
 use shared::buffer::{
     Buffer, OpenError, Repaired, Verification, repair_refused as repair_closed, salvage as read_out,
 };
@@ -40,10 +41,11 @@ pub(super) async fn verify_refused(
             checked.quarantined = found.quarantined;
             checked.problems = found.refused.clone().into_iter().chain(problems(&found)).collect();
         }
-        Err(error) => checked.problems = vec![why, error.to_string()],
+        Err(error) => checked.problems = vec![why.clone(), error.to_string()],
     }
     checked.problem_count = checked.problems.len() as u64;
-    print_verification(format, &checked)
+    print_verification(format, &checked)?;
+    bail!(why)
 }
 
 async fn look_at_refused(
