@@ -4,10 +4,10 @@
 use std::time::SystemTime;
 
 use serde_json::json;
-use tests::{Client, Probe, Process, Proxy, WallClock, World, free_port, wait_until};
+use tests::{Client, Proxy, WallClock, World, wait_until};
 use uuid::Uuid;
 
-use crate::story::{DRAIN, create, drained, user};
+use crate::story::{DRAIN, create, drained, second_api, user};
 use crate::two_nodes::{patch_if, path, second_node, state, title_of};
 
 /// Another host on the PostgreSQL of `first`, with a wall clock that is ahead.
@@ -26,17 +26,6 @@ async fn host_ahead(first: &World, seconds: u32) -> (World, Proxy) {
     })
     .await;
     (second, line)
-}
-
-/// Another api on the buffer file of a world.
-async fn second_api(world: &mut World) -> (Process, String) {
-    let port = free_port();
-    let log = world.folder().join("second.log");
-    let launch = world.api.launch_mut().clone();
-    let launch = launch.env("SERVER_PORT", port.to_string()).logging_to(log);
-    let mut second = Process::new("second", launch, Probe::Live(port));
-    second.start().await.unwrap();
-    (second, format!("http://127.0.0.1:{port}"))
 }
 
 fn through(world: &World, url: &str, client: &Client) -> Client {

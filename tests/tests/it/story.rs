@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
-use tests::{Client, World, wait_until};
+use tests::{Client, Probe, Process, World, free_port, wait_until};
 use uuid::Uuid;
 
 use crate::load::Create;
@@ -22,6 +22,17 @@ pub fn user() -> Uuid {
 pub async fn create(client: &Client, title: &str, status: u16) -> String {
     let answer = client.post("/api/v1/tasks", &json!({ "title": title })).await.expect(status);
     answer.text("/data/id").to_owned()
+}
+
+/// Another api on the buffer file of a world, and its address.
+pub async fn second_api(world: &mut World) -> (Process, String) {
+    let port = free_port();
+    let log = world.folder().join("second.log");
+    let launch = world.api.launch_mut().clone();
+    let launch = launch.env("SERVER_PORT", port.to_string()).logging_to(log);
+    let mut second = Process::new("second", launch, Probe::Live(port));
+    second.start().await.unwrap();
+    (second, format!("http://127.0.0.1:{port}"))
 }
 
 /// Waits until the buffer is empty and `/health` says healthy.

@@ -9,12 +9,12 @@ use serde_json::json;
 use shared::buffer::Buffer;
 use shared::domain::{Actor, Change, Clock, Operation, Role, TaskFields, TaskStatus, Title};
 use shared::settings::BufferSettings;
-use tests::{Client, Probe, Process, World, free_port, wait_until};
+use tests::{Client, World, wait_until};
 use uuid::Uuid;
 
 use crate::load::Load;
 use crate::story::{
-    DRAIN, create, drained, each_accepted_exactly_once, ledger_in_lane_order, user,
+    DRAIN, create, drained, each_accepted_exactly_once, ledger_in_lane_order, second_api, user,
 };
 
 /// Fills a world's buffer with creates, as fast as the file takes them.
@@ -56,13 +56,7 @@ async fn fill(world: &World, count: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i2_i3_i4_two_apis_on_one_file_keep_all_promises() {
     let mut world = World::start().await;
-    let port = free_port();
-    let log = world.folder().join("second.log");
-    let launch = world.api.launch_mut().clone();
-    let launch = launch.env("SERVER_PORT", port.to_string()).logging_to(log);
-    let mut second = Process::new("second", launch, Probe::Live(port));
-    second.start().await.unwrap();
-    let url = format!("http://127.0.0.1:{port}");
+    let (_second, url) = second_api(&mut world).await;
     let users: Vec<Uuid> = (0..16).map(|_| user()).collect();
     let through = |world: &World, number: usize| {
         let first = world.client(users[number % users.len()]);
