@@ -177,8 +177,21 @@ fn operation(
     request: RequestId,
     trace: Traceparent,
 ) -> Operation {
+    let id = match &change {
+        // What it sets has a version of its own: nothing has to be older than its id.
+        Change::TaskCreate { .. } => state.clock.of_process().next(),
+        Change::TaskReplace { .. }
+        | Change::TaskPatch { .. }
+        | Change::TaskDelete { .. }
+        | Change::ProfilePut { .. }
+        | Change::ProfilePatch { .. }
+        | Change::UserSetStanding { .. }
+        | Change::UserErase { .. }
+        | Change::SessionRevoke { .. }
+        | Change::CacheInvalidate => state.clock.next(),
+    };
     Operation {
-        id: state.clock.next(),
+        id,
         actor,
         change,
         // PostgreSQL keeps microseconds: a finer time would change by being stored.
