@@ -177,19 +177,9 @@ fn operation(
     request: RequestId,
     trace: Traceparent,
 ) -> Operation {
-    let id = match &change {
-        // What it sets has a version of its own: nothing has to be older than its id.
-        Change::TaskCreate { .. } => state.clock.of_process().next(),
-        Change::TaskReplace { .. }
-        | Change::TaskPatch { .. }
-        | Change::TaskDelete { .. }
-        | Change::ProfilePut { .. }
-        | Change::ProfilePatch { .. }
-        | Change::UserSetStanding { .. }
-        | Change::UserErase { .. }
-        | Change::SessionRevoke { .. }
-        | Change::CacheInvalidate => state.clock.next(),
-    };
+    // What a create sets has a version of its own: nothing has to be older than its id.
+    let is_create = matches!(change, Change::TaskCreate { .. });
+    let id = if is_create { state.clock.of_process().next() } else { state.clock.next() };
     Operation {
         id,
         actor,
