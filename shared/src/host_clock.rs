@@ -87,17 +87,11 @@ impl HostClock {
     /// Takes note of versions that were read, or written, before they are served or acknowledged: later
     /// ones of any process of this host exceed them.
     pub async fn saw(&self, seen: impl IntoIterator<Item = (Lane, Version)>) {
-        let mut has_drawn = false;
-        let mut is_far = |(_, version): &(Lane, Version)| {
-            // Those of creates are older than whatever is drawn.
-            let is_drawn = version.time().millis > 0;
-            has_drawn |= is_drawn;
-            is_drawn && self.clock.observe(*version)
+        // Those of creates are older than whatever is drawn.
+        let is_far = |(_, version): &(Lane, Version)| {
+            version.time().millis > 0 && self.clock.observe(*version)
         };
-        let far: Vec<(Lane, Version)> = seen.into_iter().filter(&mut is_far).collect();
-        if !has_drawn {
-            return;
-        }
+        let far: Vec<(Lane, Version)> = seen.into_iter().filter(is_far).collect();
         if self.clock.time() > HybridTime::now() {
             self.write_mark().await;
         }

@@ -84,7 +84,7 @@ impl WholeLane {
     /// this host has never seen it.
     #[must_use]
     pub fn may_have_had(&self, asserted: Version) -> bool {
-        !asserted.time().is_far_ahead() || Some(asserted) <= self.end.newest.max(self.ahead)
+        asserted.is_credible(self.end.newest.max(self.ahead))
     }
 }
 

@@ -51,6 +51,13 @@ impl Version {
         Self(Uuid::from_u128(0x7 << 76 | tail))
     }
 
+    /// True if a client that asserts this version may have been given it: not if it is from far ahead, and
+    /// newer than all that this host knows of the entity.
+    #[must_use]
+    pub fn is_credible(self, known: Option<Version>) -> bool {
+        !self.time().is_far_ahead() || Some(self) <= known
+    }
+
     /// Wraps an id read from a place that only ever held versions.
     #[must_use]
     pub const fn from_uuid(id: Uuid) -> Self {

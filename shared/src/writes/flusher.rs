@@ -85,7 +85,9 @@ impl Flusher {
     /// Gives an operation a version past those that this host knows of its entity. If its outcome comes
     /// to be unknown, it stays as it is.
     fn stamp(&self, operation: &mut Operation, before: &BeforeWriting) {
-        let known = before.ahead.get(&operation.lane()).copied().max(operation.if_match());
+        let ahead = before.ahead.get(&operation.lane()).copied();
+        let asserted = operation.if_match().filter(|asserted| asserted.is_credible(ahead));
+        let known = ahead.max(asserted);
         if let Some(known) = known.filter(|known| *known >= operation.id) {
             operation.id = self.admission.clock.past(known);
         }
