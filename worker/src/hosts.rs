@@ -6,7 +6,7 @@
 //! wait for one another. So are those behind it, in its lane. The row of this file also
 //! tells whether the file is an older copy that was put back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,8 +27,8 @@ const LANES: usize = 10_000;
 pub struct Hosts {
     /// What they have said; `None` if they could not be asked.
     others: Mutex<Option<OtherHosts>>,
-    /// Lanes whose head waits for a create, and its attempts in vain.
-    waiting: Mutex<HashMap<Lane, u32>>,
+    /// Lanes whose head waits for a create.
+    waiting: Mutex<HashSet<Lane>>,
     /// Whether this host has tried to report since PostgreSQL is up.
     has_reported: AtomicBool,
     has_old_copy: AtomicBool,
@@ -58,19 +58,18 @@ impl Hosts {
     /// Notes that the head of a lane waits for its entity.
     pub fn waits(&self, lane: Lane) {
         let mut waiting = locked(&self.waiting);
-        if waiting.len() < LANES || waiting.contains_key(&lane) {
-            *waiting.entry(lane).or_default() += 1;
+        if waiting.len() < LANES {
+            waiting.insert(lane);
         }
     }
 
-    /// Notes that the head of a lane does not wait for its entity any more. Returns how many attempts it
-    /// has had in vain meanwhile.
-    pub fn goes_on(&self, lane: Lane) -> u32 {
-        locked(&self.waiting).remove(&lane).unwrap_or(0)
+    /// Notes that the head of a lane does not wait for its entity any more.
+    pub fn goes_on(&self, lane: Lane) {
+        locked(&self.waiting).remove(&lane);
     }
 
     fn waiting(&self) -> HashSet<Lane> {
-        locked(&self.waiting).keys().copied().collect()
+        locked(&self.waiting).clone()
     }
 
     fn others(&self) -> Option<OtherHosts> {

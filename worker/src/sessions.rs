@@ -35,7 +35,7 @@ pub async fn end(context: &Context, entries: Vec<Entry>) -> (Vec<Entry>, Vec<Set
             false => match context.sessions.revoke(user_id, lane.id).await {
                 Ok(Revocation::Revoked | Revocation::Absent) => None,
                 Ok(Revocation::Foreign) => {
-                    Some(give_up(&entry.operation, Refusal::NotOwner, entry.attempts + 1))
+                    Some(give_up(&entry.operation, Refusal::NotOwner, entry.tries.failed()))
                 }
                 Err(_) => {
                     away = true;
@@ -56,7 +56,7 @@ pub async fn end(context: &Context, entries: Vec<Entry>) -> (Vec<Entry>, Vec<Set
 pub(crate) fn wait_for_redis(entry: &Entry) -> Verdict {
     let wait = i64::try_from(WAIT.as_millis()).unwrap_or(i64::MAX);
     let not_before = unix_millis().saturating_add(wait);
-    Verdict::Retry { attempts: entry.attempts, not_before }
+    Verdict::Retry { tries: entry.tries, not_before }
 }
 
 /// Ends the sessions that wait in the buffer, while PostgreSQL is away. `ended` are the places of the

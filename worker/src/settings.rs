@@ -36,7 +36,7 @@ pub struct WorkerSettings {
     pub replay_timeout_ms: u64,
     /// Time without any progress of replay after which it is restarted (seconds).
     pub replay_stall_seconds: u64,
-    /// Attempts after which an operation becomes a dead letter.
+    /// Attempts by its own fault after which an operation becomes a dead letter.
     pub max_retry_attempts: u32,
     /// The span of the first wait before another attempt (milliseconds).
     pub retry_base_ms: u64,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shared::buffer::{Entry, Verdict, unix_millis};
+use shared::buffer::{Entry, Tries, Verdict, unix_millis};
 use shared::domain::{Operation, Outcome, Refusal, backoff};
 use shared::store::Effect;
 
@@ -18,14 +18,14 @@ const MISSING_MAX_MS: u64 = 10_000;
 /// What replay remembers of an entry while its operation is at the store.
 pub(crate) struct Place {
     pub(crate) seq: u64,
-    pub(crate) attempts: u32,
+    pub(crate) tries: Tries,
     pub(crate) queued_at: i64,
 }
 
 impl Place {
     pub(crate) fn of(entry: Entry) -> (Self, Operation) {
-        let Entry { place, attempts, queued_at, operation, .. } = entry;
-        (Self { seq: place, attempts, queued_at }, operation)
+        let Entry { place, tries, queued_at, operation, .. } = entry;
+        (Self { seq: place, tries, queued_at }, operation)
     }
 }
 
@@ -42,53 +42,54 @@ pub(crate) fn judge(
     {
         return Some(wait_or_give_up(context, place, operation, refusal));
     }
-    // Waiting for its entity was not its own fault.
-    let attempts = place.attempts.saturating_sub(context.hosts.goes_on(operation.lane()));
+    context.hosts.goes_on(operation.lane());
     let Outcome::Refused(refusal) = outcome else { return Some(Verdict::Done) };
     if refusal == Refusal::Erased {
         // It has left the buffer with everything else of its user.
         return None;
     }
     let settings = &context.settings;
-    let attempts = attempts + u32::from(refusal.uses_an_attempt());
-    let may_retry = !refusal.uses_an_attempt() || attempts < settings.max_retry_attempts;
+    let is_fault = refusal.uses_an_attempt();
+    let tries = if is_fault { place.tries.failed() } else { place.tries };
+    let may_retry = !is_fault || tries.attempts < settings.max_retry_attempts;
     if refusal.is_retried() && may_retry {
         metrics::counter!("replay_operations_total", "outcome" => "retried").increment(1);
-        let not_before = later(settings, attempts.max(1), settings.retry_max_ms);
-        return Some(Verdict::Retry { attempts, not_before });
+        let not_before = later(settings, tries.attempts.max(1), settings.retry_max_ms);
+        return Some(Verdict::Retry { tries, not_before });
     }
     metrics::counter!("replay_operations_total", "outcome" => "rejected").increment(1);
-    Some(give_up(operation, refusal, attempts))
+    Some(give_up(operation, refusal, tries))
 }
 
 /// What is to become of an operation whose entity, or the version of it that is asserted, is not there.
-/// Attempts are counted for the backoff.
+/// These waits are counted for the backoff.
 fn wait_or_give_up(
     context: &Context,
     place: &Place,
     operation: &Operation,
     refusal: Refusal,
 ) -> Verdict {
-    let (settings, attempts) = (&context.settings, place.attempts.saturating_add(1));
+    let (settings, tries) = (&context.settings, place.tries.waited());
     if hosts::is_given_up(context, operation, place.queued_at) {
         context.hosts.goes_on(operation.lane());
         metrics::counter!("replay_operations_total", "outcome" => "rejected").increment(1);
-        return give_up(operation, refusal, attempts);
+        return give_up(operation, refusal, tries);
     }
     context.hosts.waits(operation.lane());
     metrics::counter!("replay_operations_total", "outcome" => "retried").increment(1);
-    let not_before = later(settings, attempts, settings.retry_max_ms.min(MISSING_MAX_MS));
-    Verdict::Retry { attempts, not_before }
+    let not_before =
+        later(settings, u32::from(tries.waits), settings.retry_max_ms.min(MISSING_MAX_MS));
+    Verdict::Retry { tries, not_before }
 }
 
-pub(crate) fn give_up(operation: &Operation, refusal: Refusal, attempts: u32) -> Verdict {
+pub(crate) fn give_up(operation: &Operation, refusal: Refusal, tries: Tries) -> Verdict {
     let reason = refusal.reason();
     tracing::error!(
         operation_id = %operation.id, lane = %operation.lane(), request_id = %operation.request_id,
         reason, "an operation was given up: it is a dead letter now"
     );
     metrics::counter!("dead_letters", "reason" => reason.clone()).increment(1);
-    Verdict::Dead { attempts, reason }
+    Verdict::Dead { tries, reason }
 }
 
 /// When attempt number `attempts` may be followed by another (Unix milliseconds): `max_ms` is the

@@ -2,14 +2,17 @@
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use redb::ReadableTable;
+
 use super::audit::purge_audit;
 use super::keys::Keys;
-use super::layout::{LANES, READY, RECORDS, Slot, WAITING};
-use super::record::{self, Damage, Header};
+use super::layout::{Bytes, LANES, READY, RECORDS, Slot, WAITING};
+use super::record::{self, Damage, Header, Tries};
 use super::snapshot::Snapshot;
 use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{
@@ -21,6 +24,9 @@ const SWEEP: usize = 1000;
 
 /// Damaged records in one batch at the most: setting one aside may read whole tables.
 const DAMAGED: usize = 8;
+
+/// Operations of one lane that are looked through for a create behind those of a batch, at the most.
+const LOOKED_THROUGH: usize = 10_000;
 
 /// How much a batch may hold.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +47,8 @@ pub struct BatchLimits {
 pub struct Entry {
     /// Its place in the file.
     pub place: u64,
-    /// Attempts used up so far.
-    pub attempts: u32,
+    /// How often it was tried in vain.
+    pub tries: Tries,
     /// When it was queued (Unix milliseconds).
     pub queued_at: i64,
     /// When it may be tried again (Unix milliseconds); 0: at once.
@@ -55,7 +61,7 @@ impl Entry {
     pub(super) fn new(place: u64, header: &Header, operation: Operation) -> Self {
         Self {
             place,
-            attempts: header.attempts,
+            tries: header.tries,
             queued_at: header.queued_at,
             not_before: header.not_before,
             operation,
@@ -88,15 +94,15 @@ pub enum Verdict {
     Done,
     /// It is tried again later.
     Retry {
-        /// Attempts used up, this one included.
-        attempts: u32,
+        /// How often it was tried in vain, this one included.
+        tries: Tries,
         /// When it may be tried again (Unix milliseconds).
         not_before: i64,
     },
     /// It becomes a dead letter.
     Dead {
-        /// Attempts used up, this one included.
-        attempts: u32,
+        /// How often it was tried in vain, this one included.
+        tries: Tries,
         /// Why.
         reason: String,
     },
@@ -164,11 +170,11 @@ impl Buffer {
             for Settlement { place, verdict } in settlements {
                 match verdict {
                     Verdict::Done => {}
-                    Verdict::Retry { attempts, not_before } => {
-                        tables.retry(*place, *attempts, *not_before)?;
+                    Verdict::Retry { tries, not_before } => {
+                        tables.retry(*place, *tries, *not_before)?;
                     }
-                    Verdict::Dead { attempts, reason } => {
-                        tables.retry(*place, *attempts, 0)?;
+                    Verdict::Dead { tries, reason } => {
+                        tables.retry(*place, *tries, 0)?;
                         tables.bury(*place, OperationState::Rejected, reason, now)?;
                     }
                     Verdict::Damaged(damage) => tables.quarantine(*place, *damage)?,
@@ -223,14 +229,22 @@ fn collect(
     let (mut batch, mut bytes, mut retried) = (Batch::default(), 0, 0);
     let urgent = urgent_lanes(snapshot, now, limits, busy)?;
     for UrgentLane { lane, is_retry, .. } in urgent.lanes {
-        for entry in lanes.range((&lane, 0)..=(&lane, u64::MAX))? {
+        let (mut places, begun) =
+            (lanes.range((&lane, 0)..=(&lane, u64::MAX))?, batch.entries.len());
+        while let Some(entry) = places.next() {
             let place = entry?.0.value().1;
             let Some(record) = records.get(place)? else { continue };
-            if batch.entries.len() >= limits.operations || bytes >= limits.bytes {
-                return Ok(batch);
-            }
-            if is_retry && retried >= urgent.retries {
-                // The rest of the lane follows when its head has succeeded.
+            let is_full = batch.entries.len() >= limits.operations || bytes >= limits.bytes;
+            if is_full || (is_retry && retried >= urgent.retries) {
+                // The rest of a lane that is tried again follows when its head has succeeded.
+                if is_retry && batch.entries.len() > begun {
+                    let behind =
+                        iter::once(Ok(place)).chain(places.map(|next| Ok(next?.0.value().1)));
+                    batch.entries.extend(repeatable_create(&records, behind, keys)?);
+                }
+                if is_full {
+                    return Ok(batch);
+                }
                 break;
             }
             retried += usize::from(is_retry);
@@ -251,6 +265,25 @@ fn collect(
         }
     }
     Ok(batch)
+}
+
+/// The first create with a key among the operations at these places of a lane; damaged records are left
+/// to those who come to them. The head of the lane may wait for it.
+fn repeatable_create(
+    records: &impl ReadableTable<u64, Bytes>,
+    places: impl Iterator<Item = Result<u64, redb::StorageError>>,
+    keys: &Keys,
+) -> Result<Option<Entry>, redb::Error> {
+    for place in places.take(LOOKED_THROUGH) {
+        let place = place?;
+        let Some(record) = records.get(place)? else { continue };
+        if let Ok((header, operation)) = record::decode(place, record.value(), keys)
+            && operation.is_repeatable_create()
+        {
+            return Ok(Some(Entry::new(place, &header, operation)));
+        }
+    }
+    Ok(None)
 }
 
 /// What replay may take now.

@@ -93,7 +93,7 @@ fn find(snapshot: &Snapshot, id: Version, keys: &Keys) -> Result<Option<Found>, 
             Ok(record.map(|record| match record::decode(place, &record, keys) {
                 Ok((header, operation)) => Found::Pending {
                     operation,
-                    attempts: header.attempts,
+                    attempts: header.tries.in_all(),
                     not_before: Some(header.not_before).filter(|at| *at > 0),
                 },
                 Err(_) => unreadable(place, &record),
@@ -108,7 +108,7 @@ fn find(snapshot: &Snapshot, id: Version, keys: &Keys) -> Result<Option<Found>, 
                         let (header, operation) = record::decode(certificate.place, record, keys)?;
                         Ok(Found::Dead(Letter {
                             operation,
-                            attempts: header.attempts,
+                            attempts: header.tries.in_all(),
                             state: certificate.state,
                             reason: certificate.reason,
                         }))

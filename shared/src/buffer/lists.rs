@@ -167,7 +167,7 @@ fn dead_page(
         if matches {
             page.items.push(DeadEntry {
                 died_at,
-                attempts: header.attempts,
+                attempts: header.tries.in_all(),
                 state: certificate.state,
                 reason: certificate.reason,
                 operation,

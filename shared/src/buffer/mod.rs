@@ -78,7 +78,7 @@ pub use marks::ClockSlot;
 pub use open::repair_refused;
 pub use operator::{OperatorError, Paused};
 pub use read::{BeforeWriting, Stats, Waiting, WholeLane};
-pub use record::Damage;
+pub use record::{Damage, Tries};
 pub use rekey::{RekeyError, Rekeyed};
 pub use repair::{RepairError, Repaired, Salvaged, salvage};
 pub use verify::Verification;

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::audit::{ActKind, ActedOn, json, note};
 use super::keys::Keys;
 use super::layout::{DEAD_COUNT, Place, QUARANTINED, decode_dead};
-use super::record::{self, Header};
+use super::record::{self, Header, Tries};
 use super::tables::Tables;
 use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{Operation, Version};
@@ -67,7 +67,8 @@ impl Buffer {
                 Ok(taken) => taken,
                 Err(refused) => return Ok(Err(refused)),
             };
-            let header = Header { attempts: 0, not_before: 0, queued_at: now, ..header };
+            let header =
+                Header { tries: Tries::default(), not_before: 0, queued_at: now, ..header };
             // Sealed anew: what it was sealed with may be on its way out.
             tables.append(&header, &record::encode_payload(&operation, &keys)?);
             note(tables, now, &by, ActKind::Retry, Some(acted_on))?;

@@ -1,7 +1,7 @@
 //! A pending operation as bytes.
 //!
 //! ```text
-//! header   format u8 · seal u8 · priority u8 · zero u8 · attempts u32 · queued_at i64 ms
+//! header   format u8 · seal u8 · priority u8 · waits u8 · attempts u32 · queued_at i64 ms
 //!          · not_before i64 ms · operation id 16 · user id 16 · lane kind u8 · lane id 16
 //! check    CRC-32 of the place in the file (u64) and the header
 //! seal 0   payload: the operation as JSON · check: CRC-32 of the operation id and the payload
@@ -10,7 +10,7 @@
 //! ```
 //! Integers are little-endian. The first check binds a record to its place, the second, or the seal,
 //! binds a payload to its header, so that neither a flipped bit nor a swapped record goes unnoticed.
-//! Attempts, not-before and queued-at are outside the seal: a retry rewrites the header alone. A
+//! Attempts, waits, not-before and queued-at are outside the seal: a retry rewrites the header alone. A
 //! record of a format that this program does not know is not readable for it, and therefore set
 //! aside, never dropped.
 
@@ -90,12 +90,41 @@ impl Payload {
     }
 }
 
+/// How often an operation was tried in vain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// By its own fault: these count against `MAX_RETRY_ATTEMPTS`.
+    pub attempts: u32,
+    /// For what another host had yet to bring; no more than 255 are counted.
+    pub waits: u8,
+}
+
+impl Tries {
+    /// One more by its own fault.
+    #[must_use]
+    pub fn failed(self) -> Self {
+        Self { attempts: self.attempts.saturating_add(1), ..self }
+    }
+
+    /// One more for what another host has yet to bring.
+    #[must_use]
+    pub fn waited(self) -> Self {
+        Self { waits: self.waits.saturating_add(1), ..self }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn in_all(self) -> u32 {
+        self.attempts.saturating_add(u32::from(self.waits))
+    }
+}
+
 /// What the buffer needs to know of an operation without decoding it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) priority: Priority,
-    /// Attempts that were used up by the data's own fault.
-    pub(super) attempts: u32,
+    /// How often it was tried in vain.
+    pub(super) tries: Tries,
     /// When it came into the buffer, by the wall clock (Unix milliseconds).
     pub(super) queued_at: i64,
     /// When it may be tried again (Unix milliseconds); 0: at once.
@@ -109,7 +138,7 @@ impl Header {
     pub(super) fn of(operation: &Operation, queued_at: i64) -> Self {
         Self {
             priority: operation.priority(),
-            attempts: 0,
+            tries: Tries::default(),
             queued_at,
             not_before: 0,
             id: operation.id,
@@ -123,7 +152,8 @@ impl Header {
         bytes[0] = FORMAT;
         bytes[1] = seal;
         bytes[2] = self.priority;
-        bytes[4..8].copy_from_slice(&self.attempts.to_le_bytes());
+        bytes[3] = self.tries.waits;
+        bytes[4..8].copy_from_slice(&self.tries.attempts.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.queued_at.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.not_before.to_le_bytes());
         bytes[24..40].copy_from_slice(self.id.as_uuid().as_bytes());
@@ -145,7 +175,7 @@ impl Header {
         }
         Ok(Self {
             priority: header[2],
-            attempts: u32::from_le_bytes(array(&header[4..8])),
+            tries: Tries { attempts: u32::from_le_bytes(array(&header[4..8])), waits: header[3] },
             queued_at: i64::from_le_bytes(array(&header[8..16])),
             not_before: i64::from_le_bytes(array(&header[16..24])),
             id: Version::from_uuid(Uuid::from_bytes(array(&header[24..40]))),
@@ -391,7 +421,7 @@ mod tests {
             let operation = sample();
             let header = Header::of(&operation, 5);
             let record = encode(9, &header, &encode_payload(&operation, &keys).unwrap());
-            let retried = Header { attempts: 2, not_before: 77, ..header };
+            let retried = Header { tries: Tries { attempts: 2, waits: 9 }, not_before: 77, ..header };
             let again = retried.replace_in(9, &record);
             assert_eq!(decode(9, &again, &keys).unwrap(), (retried, operation));
         }

@@ -17,7 +17,7 @@ use super::layout::{
 };
 use super::log::{Log, Logged};
 use super::on_demand::OnDemand;
-use super::record::{self, Header, Payload};
+use super::record::{self, Header, Payload, Tries};
 use super::salvage::{State, look_through};
 use super::tail::{Mark, Tail};
 use super::totals::Totals;
@@ -187,12 +187,12 @@ impl<'txn> Tables<'txn> {
     pub(super) fn retry(
         &mut self,
         seq: u64,
-        attempts: u32,
+        tries: Tries,
         not_before: i64,
     ) -> Result<(), redb::Error> {
         let Some(bytes) = self.record(seq)? else { return Ok(()) };
         let Ok(header) = Header::decode(seq, &bytes) else { return Ok(()) };
-        let header = Header { attempts, not_before, ..header };
+        let header = Header { tries, not_before, ..header };
         self.records.insert(seq, header.replace_in(seq, &bytes).as_slice())?;
         let lane = record::lane_bytes(header.lane);
         let Some(before) = self.lane_state(&lane)?.filter(|state| state.head == seq) else {

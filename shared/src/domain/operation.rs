@@ -56,6 +56,13 @@ impl Operation {
         matches!(&self.change, Change::TaskCreate { task_id, .. } if task_id.get_version_num() == 7)
     }
 
+    /// True for a create with an idempotency key, which may be a repeated one: other operations may
+    /// stand before it, and wait for it.
+    #[must_use]
+    pub fn is_repeatable_create(&self) -> bool {
+        matches!(&self.change, Change::TaskCreate { .. }) && !self.opens_its_lane()
+    }
+
     /// How urgent the operation is, by its kind.
     #[must_use]
     pub fn priority(&self) -> Priority {

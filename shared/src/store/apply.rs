@@ -305,10 +305,7 @@ impl Run<'_> {
     /// for that node's create, the edit would hold this one up for as long.
     fn in_order_of_effect(&self, positions: &[usize], is_there: bool) -> Vec<usize> {
         let mut order = positions.to_vec();
-        let is_repeatable = |position: &usize| {
-            let operation = &self.operations[*position];
-            matches!(operation.change, Change::TaskCreate { .. }) && !operation.opens_its_lane()
-        };
+        let is_repeatable = |position: &usize| self.operations[*position].is_repeatable_create();
         if let Some(create) = order.iter().position(is_repeatable).filter(|_| !is_there) {
             order[..=create].rotate_right(1);
         }

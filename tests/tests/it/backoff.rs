@@ -97,6 +97,36 @@ async fn i9_attempts_and_the_next_time_outlive_the_worker_until_it_gives_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i7_attempts_for_what_is_yet_to_come_count_for_nothing_after_a_restart_either() {
+    let mut world =
+        World::builder().env("MAX_RETRY_ATTEMPTS", "2").env("RETRY_BASE_MS", "20").start().await;
+    let client = world.client(user());
+    let task = create(&client, "on its way from another host", 201).await;
+    world.postgres.psql("CREATE TABLE aside AS SELECT * FROM tasks; DELETE FROM tasks").await;
+    world.postgres.psql(TRAP).await;
+    world.postgres_line.cut().await;
+    let operation = change_of_nothing(&client, task.parse().unwrap()).await;
+    world.postgres_line.heal().await;
+    let attempts = async |least| {
+        wait_for(DRAIN, "more attempts", async || {
+            let now = waiting(&client, &operation).await.expect("it is pending").attempts;
+            (now >= least).then_some(now)
+        })
+        .await
+    };
+    attempts(3).await;
+    world.worker.kill();
+    let in_vain = attempts(0).await;
+    world.postgres.psql("INSERT INTO tasks SELECT * FROM aside").await;
+    world.worker.restart().await;
+    wait_until(DRAIN, "it is given up", async || waiting(&client, &operation).await.is_none())
+        .await;
+    let dead = client.get(&operation).await.expect(200);
+    assert_eq!(dead.text("/data/state"), "rejected");
+    assert_eq!(dead.at("/data/attempts").as_u64(), Some(in_vain + 2), "two by its own fault");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i7_an_outage_of_a_thousand_probes_uses_up_no_attempt() {
     // One attempt used up would be the end of an operation.
     let mut world = World::builder()

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use chrono::Utc;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use shared::buffer::{Settlement, Verdict, unix_millis};
+use shared::buffer::{Settlement, Tries, Verdict, unix_millis};
 use shared::domain::{Change, TaskPatch, Title, Version};
 use uuid::Uuid;
 
@@ -62,7 +62,7 @@ async fn replay(node: &Node, database: &Database, take: usize) -> bool {
     let settlements =
         node.apply(&database.store, batch).await.into_iter().map(|settled| match settled.verdict {
             Verdict::Dead { reason, .. } if reason == "not_found" => {
-                let verdict = Verdict::Retry { attempts: 0, not_before: unix_millis() };
+                let verdict = Verdict::Retry { tries: Tries::default(), not_before: unix_millis() };
                 Settlement { verdict, ..settled }
             }
             Verdict::Dead { .. } => panic!("{settled:?}"),

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::Utc;
-use shared::buffer::{Batch, BatchLimits, Buffer, Entry, Settlement, Verdict, unix_millis};
+use shared::buffer::{Batch, BatchLimits, Buffer, Entry, Settlement, Tries, Verdict, unix_millis};
 use shared::domain::{
     Actor, Change, Lane, Operation, Outcome, Preferences, Refusal, Role, TaskFields, TaskStatus,
     Title, Version,
@@ -139,13 +139,15 @@ impl Node {
 
 fn settlement((entry, effect): (&Entry, &Effect)) -> Option<Settlement> {
     let outcome = effect.outcome?;
-    let used = |refusal: Refusal| entry.attempts + u32::from(refusal.uses_an_attempt());
+    let used = |refusal: Refusal| entry.tries.attempts + u32::from(refusal.uses_an_attempt());
     let verdict = match outcome {
         Outcome::Refused(refusal) if refusal.is_retried() && used(refusal) < ATTEMPTS => {
             let attempts = used(refusal);
-            Verdict::Retry { attempts, not_before: unix_millis() }
+            Verdict::Retry { tries: Tries { attempts, waits: 0 }, not_before: unix_millis() }
         }
-        Outcome::Refused(refusal) => Verdict::Dead { attempts: 1, reason: refusal.reason() },
+        Outcome::Refused(refusal) => {
+            Verdict::Dead { tries: Tries::default().failed(), reason: refusal.reason() }
+        }
         Outcome::Applied
         | Outcome::Merged
         | Outcome::Superseded

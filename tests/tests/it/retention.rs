@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use shared::buffer::{BatchLimits, Buffer, Found, Settlement, Verdict, unix_millis};
+use shared::buffer::{BatchLimits, Buffer, Found, Settlement, Tries, Verdict, unix_millis};
 use shared::domain::{Change, Clock, Version};
 use shared::settings::BufferSettings;
 use tests::{WallClock, World, wait_until};
@@ -40,7 +40,7 @@ async fn dead_letter(buffer: &Buffer) -> Version {
     };
     let batch = buffer.next_batch(unix_millis(), limits, Default::default()).await.unwrap();
     let entry = batch.entries.iter().find(|entry| entry.operation.id == id).unwrap();
-    let verdict = Verdict::Dead { attempts: 1, reason: "of the test".to_owned() };
+    let verdict = Verdict::Dead { tries: Tries::default().failed(), reason: "of the test".to_owned() };
     buffer.settle(vec![Settlement { place: entry.place, verdict }]).await.unwrap();
     id
 }

@@ -194,7 +194,7 @@ async fn list_pending(
     }
     let head = ["OPERATION", "PRIORITY", "ACTION", "ENTITY", "USER", "ATTEMPTS", "ACCEPTED"];
     let rows: Vec<Vec<String>> =
-        entries.iter().map(|entry| row(&entry.operation, entry.attempts)).collect();
+        entries.iter().map(|entry| row(&entry.operation, entry.tries.in_all())).collect();
     table(&head, &rows)
 }
 
@@ -270,7 +270,7 @@ fn operation_json(operation: &Operation, state: OperationState, payload: bool) -
 
 fn pending_json(entry: &Entry, payload: bool) -> Value {
     let mut value = operation_json(&entry.operation, OperationState::Pending, payload);
-    value["attempts"] = json!(entry.attempts);
+    value["attempts"] = json!(entry.tries.in_all());
     let waits = Some(entry.not_before).filter(|at| *at > 0);
     value["next_attempt_at"] = json!(waits.map(|at| moment(Some(at))));
     value

@@ -139,9 +139,14 @@ async fn rekey_seals_everything_with_the_newest_key_and_leaves_nothing_of_before
         ids.push(plain.append(written, None).await.unwrap());
     }
     let place = batch(&plain).await[0].place;
-    settle(&plain, place, Verdict::Dead { attempts: 1, reason: "not_found".to_owned() }).await;
+    settle(
+        &plain,
+        place,
+        Verdict::Dead { tries: Tries::default().failed(), reason: "not_found".to_owned() },
+    )
+    .await;
     let retried = batch(&plain).await[0].place;
-    let verdict = Verdict::Retry { attempts: 2, not_before: 77 };
+    let verdict = Verdict::Retry { tries: Tries { attempts: 2, waits: 0 }, not_before: 77 };
     settle(&plain, retried, verdict).await;
     drop(plain);
     let both = with_keys(folder.path(), &[OLD]);
@@ -164,7 +169,7 @@ async fn rekey_seals_everything_with_the_newest_key_and_leaves_nothing_of_before
     audit::check(&new).await;
     let after = batch(&new).await;
     assert_eq!(after.len(), before.len() + 1);
-    let same = |e: &Entry| (e.place, e.attempts, e.queued_at, e.not_before, e.operation.clone());
+    let same = |e: &Entry| (e.place, e.tries, e.queued_at, e.not_before, e.operation.clone());
     for entry in &before {
         assert!(after.iter().any(|other| same(other) == same(entry)), "{}", entry.place);
     }
@@ -194,7 +199,10 @@ async fn two_users(buffer: &Buffer, clock: &Clock) -> (Vec<Version>, Vec<Operati
         0 => Settlement { place, verdict: Verdict::Done },
         1 => {
             let reason = "not_found".to_owned();
-            Settlement { place, verdict: Verdict::Dead { attempts: 1, reason } }
+            Settlement {
+                place,
+                verdict: Verdict::Dead { tries: Tries::default().failed(), reason },
+            }
         }
         _ => Settlement { place, verdict: Verdict::Damaged(Damage::Undecodable) },
     };

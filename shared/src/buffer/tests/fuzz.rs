@@ -59,9 +59,21 @@ impl Sample {
             let reason = "not_found".to_owned();
             let not_before = unix_millis() + FAR / 2;
             match number {
-                0 => settle(&buffer, entry.place, Verdict::Retry { attempts: 1, not_before }).await,
+                0 => {
+                    settle(
+                        &buffer,
+                        entry.place,
+                        Verdict::Retry { tries: Tries::default().failed(), not_before },
+                    )
+                    .await
+                }
                 1 | 2 => {
-                    settle(&buffer, entry.place, Verdict::Dead { attempts: 3, reason }).await;
+                    settle(
+                        &buffer,
+                        entry.place,
+                        Verdict::Dead { tries: Tries::default().failed(), reason },
+                    )
+                    .await;
                 }
                 3 => {
                     audit::flip(&buffer, entry.place, 90).await;

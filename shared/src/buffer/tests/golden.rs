@@ -74,8 +74,11 @@ fn records(
     let numbered = (0_u64..).zip(operations);
     numbered
         .map(|(seq, operation)| {
-            let header =
-                Header { attempts: 2, not_before: 7, ..Header::of(&operation, 1_795_204_737_529) };
+            let header = Header {
+                tries: Tries { attempts: 2, waits: 0 },
+                not_before: 7,
+                ..Header::of(&operation, 1_795_204_737_529)
+            };
             encode(seq, &header, &payload(seq, &operation))
         })
         .collect()
@@ -95,7 +98,7 @@ fn check(golden: &str, operations: Vec<Operation>, written: &[Vec<u8>], keys: &K
             .collect();
         let (header, read) = decode(seq, &bytes, keys).unwrap();
         assert_eq!(read, operation);
-        assert_eq!((header.attempts, header.not_before), (2, 7));
+        assert_eq!((header.tries.attempts, header.not_before), (2, 7));
     }
 }
 

@@ -57,8 +57,13 @@ async fn play(steps: Vec<Step>) {
                 let mut settlements = Vec::new();
                 for (position, entry) in due.entries.iter().enumerate() {
                     let verdict = match verdicts >> (2 * position) & 3 {
-                        0 => Verdict::Retry { attempts: 1, not_before: far - 1 },
-                        1 => Verdict::Dead { attempts: 1, reason: "no".to_owned() },
+                        0 => {
+                            Verdict::Retry { tries: Tries::default().failed(), not_before: far - 1 }
+                        }
+                        1 => Verdict::Dead {
+                            tries: Tries::default().failed(),
+                            reason: "no".to_owned(),
+                        },
                         _ => Verdict::Done,
                     };
                     if !matches!(verdict, Verdict::Retry { .. }) {

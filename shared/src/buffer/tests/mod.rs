@@ -180,7 +180,12 @@ async fn a_retried_operation_holds_its_own_lane_only_and_for_its_time_only() {
     }
     let first = batch(&buffer).await[0].clone();
     let not_before = unix_millis() + 60_000;
-    settle(&buffer, first.place, Verdict::Retry { attempts: 1, not_before }).await;
+    settle(
+        &buffer,
+        first.place,
+        Verdict::Retry { tries: Tries { attempts: 1, waits: 3 }, not_before },
+    )
+    .await;
     audit::check(&buffer).await;
     let left = batch(&buffer).await;
     assert_eq!(left.len(), 1);
@@ -189,7 +194,8 @@ async fn a_retried_operation_holds_its_own_lane_only_and_for_its_time_only() {
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     let due = buffer.next_batch(not_before, LIMITS, HashSet::new()).await.unwrap().entries;
     assert_eq!(due.len(), 3);
-    assert_eq!(due.iter().find(|e| e.place == first.place).unwrap().attempts, 1);
+    let again = due.iter().find(|e| e.place == first.place).unwrap();
+    assert_eq!(again.tries, Tries { attempts: 1, waits: 3 });
     settle(&buffer, first.place, Verdict::Done).await;
     assert_eq!(batch(&buffer).await.len(), 2, "the lane goes on at once");
     audit::check(&buffer).await;
@@ -199,7 +205,7 @@ async fn a_retried_operation_holds_its_own_lane_only_and_for_its_time_only() {
 async fn refuse(buffer: &Buffer, lanes: usize) {
     let limits = BatchLimits { operations: lanes, ..LIMITS };
     let batch = buffer.next_batch(unix_millis(), limits, HashSet::new()).await.unwrap();
-    let retry = Verdict::Retry { attempts: 1, not_before: unix_millis() };
+    let retry = Verdict::Retry { tries: Tries::default().failed(), not_before: unix_millis() };
     let refused = |entry: Entry| Settlement { place: entry.place, verdict: retry.clone() };
     buffer.settle(batch.entries.into_iter().map(refused).collect()).await.unwrap();
 }
@@ -235,6 +241,35 @@ async fn i8_lanes_that_are_tried_in_vain_leave_most_of_a_batch_to_others() {
 }
 
 #[tokio::test]
+async fn a_repeated_create_is_reached_behind_more_changes_than_a_batch_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    // The id of a task that an idempotency key was drawn for is no UUIDv7.
+    for change in [delete(1), delete(1), delete(1), delete(1), create(1), delete(1), delete(2)] {
+        buffer.append(operation(&clock, 1, change), None).await.unwrap();
+    }
+    let limits = BatchLimits { operations: 2, ..LIMITS };
+    let due = async || {
+        let batch = buffer.next_batch(unix_millis() + 1, limits, HashSet::new()).await.unwrap();
+        batch.entries
+    };
+    let creates =
+        |entries: &[Entry]| entries.iter().filter(|e| e.operation.is_repeatable_create()).count();
+    assert_eq!(creates(&due().await), 0, "nothing is known to wait for it");
+    let head = due().await[0].place;
+    let not_before = unix_millis();
+    settle(&buffer, head, Verdict::Retry { tries: Tries::default().waited(), not_before }).await;
+    let batch = due().await;
+    assert_eq!((batch[0].place, creates(&batch)), (head, 1));
+    assert!(batch.len() <= 3, "what stands between waits");
+    let create = batch.iter().find(|e| e.operation.is_repeatable_create()).unwrap();
+    settle(&buffer, create.place, Verdict::Done).await;
+    audit::check(&buffer).await;
+    assert_eq!(creates(&due().await), 0);
+}
+
+#[tokio::test]
 async fn i9_a_dead_letter_is_found_with_its_reason_until_its_retention_ends() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::default();
@@ -242,7 +277,12 @@ async fn i9_a_dead_letter_is_found_with_its_reason_until_its_retention_ends() {
     let id = buffer.append(operation(&clock, 1, delete(1)), None).await.unwrap();
     assert!(matches!(buffer.find(id).await.unwrap(), Some(Found::Pending { .. })));
     let place = batch(&buffer).await[0].place;
-    settle(&buffer, place, Verdict::Dead { attempts: 1, reason: "not_found".to_owned() }).await;
+    settle(
+        &buffer,
+        place,
+        Verdict::Dead { tries: Tries::default().failed(), reason: "not_found".to_owned() },
+    )
+    .await;
     match buffer.find(id).await.unwrap() {
         Some(Found::Dead(letter)) => assert_eq!(letter.reason, "not_found"),
         found => panic!("{found:?}"),

@@ -20,7 +20,8 @@ async fn sample(folder: &Path) -> (Buffer, HashSet<Version>) {
     }
     let first = batch(&buffer).await[0].clone();
     let not_before = unix_millis() + 60_000;
-    settle(&buffer, first.place, Verdict::Retry { attempts: 1, not_before }).await;
+    settle(&buffer, first.place, Verdict::Retry { tries: Tries::default().failed(), not_before })
+        .await;
     ids.insert(buffer.append(operation(&clock, 1, delete(7)), None).await.unwrap());
     (buffer, ids)
 }
