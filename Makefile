@@ -3,6 +3,7 @@
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 DEV := $(TARGET_DIR)/debug/holdfast-dev
+DENY := $(TARGET_DIR)/tools/bin/cargo-deny
 NEEDS_DEV = test -x $(DEV) || { echo "make dev is not running: start it in another terminal first"; exit 1; }
 
 .DEFAULT_GOAL := help
