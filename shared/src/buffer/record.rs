@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::BufferError;
 use super::keys::{self, Keys, Nonce};
+pub use crate::domain::Tries;
 use crate::domain::{EntityKind, Lane, Operation, Priority, Version};
 
 /// The format this program writes.
@@ -87,35 +88,6 @@ impl Payload {
     /// Its length in the file.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
-    }
-}
-
-/// How often an operation was tried in vain.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tries {
-    /// By its own fault: these count against `MAX_RETRY_ATTEMPTS`.
-    pub attempts: u32,
-    /// For what another host had yet to bring; no more than 255 are counted.
-    pub waits: u8,
-}
-
-impl Tries {
-    /// One more by its own fault.
-    #[must_use]
-    pub fn failed(self) -> Self {
-        Self { attempts: self.attempts.saturating_add(1), ..self }
-    }
-
-    /// One more for what another host has yet to bring.
-    #[must_use]
-    pub fn waited(self) -> Self {
-        Self { waits: self.waits.saturating_add(1), ..self }
-    }
-
-    /// All of them.
-    #[must_use]
-    pub fn in_all(self) -> u32 {
-        self.attempts.saturating_add(u32::from(self.waits))
     }
 }
 
@@ -421,7 +393,8 @@ mod tests {
             let operation = sample();
             let header = Header::of(&operation, 5);
             let record = encode(9, &header, &encode_payload(&operation, &keys).unwrap());
-            let retried = Header { tries: Tries { attempts: 2, waits: 9 }, not_before: 77, ..header };
+            let retried =
+                Header { tries: Tries { attempts: 2, waits: 9 }, not_before: 77, ..header };
             let again = retried.replace_in(9, &record);
             assert_eq!(decode(9, &again, &keys).unwrap(), (retried, operation));
         }

@@ -18,7 +18,7 @@ pub use operation::{
 };
 pub use overlay::{Base, Seen, TaskPart, see_task};
 pub use profile::{Preferences, Profile, ProfileVersions, Role, Standing};
-pub use retry::{aged_priority, backoff};
+pub use retry::{Tries, aged_priority, backoff};
 pub use task::{Task, TaskFields, TaskPatch, TaskStatus, TaskVersions};
 pub use text::{Description, Invalid, Title};
 pub use time::time_as_text;
