@@ -10,6 +10,7 @@ mod retry;
 mod task;
 mod text;
 mod time;
+mod verdict;
 
 pub use clock::{Clock, HybridTime, MAX_AHEAD_MS, Version};
 pub use fold::{Outcome, Refusal, apply_to_profile, apply_to_task};
@@ -22,3 +23,4 @@ pub use retry::{Tries, aged_priority, backoff};
 pub use task::{Task, TaskFields, TaskPatch, TaskStatus, TaskVersions};
 pub use text::{Description, Invalid, Title};
 pub use time::time_as_text;
+pub use verdict::{Fate, RetryRules, judge};

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use chrono::Utc;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use shared::buffer::{Settlement, Tries, Verdict, unix_millis};
+use shared::buffer::Verdict;
 use shared::domain::{Change, TaskPatch, Title, Version};
 use uuid::Uuid;
 
@@ -54,28 +54,22 @@ fn text(number: u8) -> String {
     format!("title {number}")
 }
 
-/// One step of a node's replay. What finds no task waits, as it does while other nodes may hold its
-/// create. False if there was nothing to do.
+/// One step of a node's replay. False if there was nothing to do.
 async fn replay(node: &Node, database: &Database, take: usize) -> bool {
     let batch = node.claim(take, &HashSet::new()).await;
     let some = !batch.entries.is_empty();
-    let settlements =
-        node.apply(&database.store, batch).await.into_iter().map(|settled| match settled.verdict {
-            Verdict::Dead { reason, .. } if reason == "not_found" => {
-                let verdict = Verdict::Retry { tries: Tries::default(), not_before: unix_millis() };
-                Settlement { verdict, ..settled }
-            }
-            Verdict::Dead { .. } => panic!("{settled:?}"),
-            Verdict::Done | Verdict::Retry { .. } | Verdict::Damaged(_) => settled,
-        });
-    node.buffer().settle(settlements.collect()).await.unwrap();
+    let settlements = node.apply(&database.store, batch).await;
+    let gives_up =
+        settlements.iter().any(|settled| matches!(settled.verdict, Verdict::Dead { .. }));
+    assert!(!gives_up, "{settlements:?}");
+    node.buffer().settle(settlements).await.unwrap();
     some
 }
 
 async fn play(database: &Database, history: &History) {
     let (user, now) = (Uuid::new_v4(), Utc::now().timestamp_millis());
     let task_id = Uuid::new_v5(&user, b"the key");
-    let nodes = [Node::new(), Node::new(), Node::new()];
+    let nodes = [Node::patient(), Node::patient(), Node::patient()];
     let (mut number, mut newest, mut deleted) = (0, None::<(Version, u8)>, false);
     let mut accepted = 0;
     for step in &history.steps {
