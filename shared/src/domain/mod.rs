@@ -3,7 +3,9 @@
 
 mod clock;
 mod fold;
+mod lane;
 mod operation;
+mod outcome;
 mod overlay;
 mod profile;
 mod retry;
@@ -13,10 +15,10 @@ mod time;
 mod verdict;
 
 pub use clock::{Clock, HybridTime, MAX_AHEAD_MS, Version};
-pub use fold::{Outcome, Refusal, apply_to_profile, apply_to_task};
-pub use operation::{
-    Action, Actor, Change, EntityKind, Lane, MAX_PRIORITY, Operation, OperationState, Priority,
-};
+pub use fold::{apply_to_profile, apply_to_task};
+pub use lane::{EntityKind, Lane};
+pub use operation::{Action, Actor, Change, MAX_PRIORITY, Operation, OperationState, Priority};
+pub use outcome::{Outcome, Refusal};
 pub use overlay::{Base, Seen, TaskPart, see_task};
 pub use profile::{Preferences, Profile, ProfileVersions, Role, Standing};
 pub use retry::{Tries, aged_priority, backoff};

@@ -1,12 +1,13 @@
 //! Operations: what was asked for, by whom, of which entity. Immutable once accepted.
 
-use std::fmt;
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Invalid, Preferences, Role, Standing, TaskFields, TaskPatch, Version, time_as_text};
+use super::{
+    EntityKind, Invalid, Lane, Preferences, Role, Standing, TaskFields, TaskPatch, Version,
+    time_as_text,
+};
 
 /// One accepted write: the unit of the buffer, of replay and of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,33 +204,6 @@ pub type Priority = u8;
 /// The highest priority there is.
 pub const MAX_PRIORITY: Priority = 5;
 
-/// What kind of thing an entity is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EntityKind {
-    /// A task.
-    Task,
-    /// A user's profile.
-    Profile,
-    /// A session.
-    Session,
-    /// The cache in Redis, as a whole.
-    Cache,
-}
-
-impl EntityKind {
-    /// The name used in the API and in the ledger.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Task => "task",
-            Self::Profile => "profile",
-            Self::Session => "session",
-            Self::Cache => "cache",
-        }
-    }
-}
-
 /// What was done to an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -268,26 +242,6 @@ impl Action {
             Self::Patch => "patch",
             Self::Delete => "delete",
         }
-    }
-}
-
-/// One entity, and thereby all pending operations of it, oldest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lane {
-    /// What the entity is.
-    pub kind: EntityKind,
-    /// Its id.
-    pub id: Uuid,
-}
-
-impl Lane {
-    /// The lane of the cache: there is one cache, which has no id of its own.
-    pub const CACHE: Self = Self { kind: EntityKind::Cache, id: Uuid::nil() };
-}
-
-impl fmt::Display for Lane {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.kind.as_str(), self.id)
     }
 }
 
