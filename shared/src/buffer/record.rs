@@ -250,24 +250,13 @@ fn context(header: &Header) -> [u8; CONTEXT] {
 /// A lane as a key of fixed width.
 pub(super) fn lane_bytes(lane: Lane) -> [u8; 17] {
     let mut bytes = [0; 17];
-    bytes[0] = match lane.kind {
-        EntityKind::Task => 1,
-        EntityKind::Profile => 2,
-        EntityKind::Session => 3,
-        EntityKind::Cache => 4,
-    };
+    bytes[0] = lane.kind.byte();
     bytes[1..].copy_from_slice(lane.id.as_bytes());
     bytes
 }
 
 pub(super) fn lane_from_bytes(bytes: &[u8; 17]) -> Option<Lane> {
-    let kind = match bytes[0] {
-        1 => EntityKind::Task,
-        2 => EntityKind::Profile,
-        3 => EntityKind::Session,
-        4 => EntityKind::Cache,
-        _ => return None,
-    };
+    let kind = EntityKind::of_byte(bytes[0])?;
     Some(Lane { kind, id: Uuid::from_bytes(array(&bytes[1..])) })
 }
 
@@ -296,7 +285,7 @@ fn array<const N: usize>(slice: &[u8]) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Actor, Change, Clock, Role};
+    use crate::domain::{Actor, Change, Clock, Role, TaskChange};
 
     /// A newer key and an older one.
     fn keys() -> Keys {
@@ -315,7 +304,10 @@ mod tests {
         Operation {
             id: Clock::default().next(),
             actor: Actor { user_id, role: Role::User, session_id: None },
-            change: Change::TaskDelete { task_id: Uuid::from_u128(0xB), if_match: None },
+            change: Change::Task(TaskChange::Delete {
+                task_id: Uuid::from_u128(0xB),
+                if_match: None,
+            }),
             accepted_at: chrono::DateTime::UNIX_EPOCH,
             request_id: Uuid::from_u128(0xC),
             traceparent: None,

@@ -9,14 +9,17 @@
 use uuid::Uuid;
 
 use super::{
-    Change, Operation, Outcome, Preferences, Profile, Refusal, Role, Standing, Task, TaskPatch,
-    TaskVersions, Version,
+    Change, Operation, Outcome, Preferences, Profile, ProfileChange, Refusal, Role, Standing, Task,
+    TaskChange, TaskPatch, TaskVersions, UserChange, Version,
 };
 
 /// Applies an operation on a task to the task (`None`: there is none yet). Operations on anything
 /// else are not found.
 pub fn apply_to_task(task: &mut Option<Task>, operation: &Operation) -> Outcome {
-    if let Change::TaskCreate { task_id, fields } = &operation.change {
+    let Change::Task(change) = &operation.change else {
+        return Outcome::Refused(Refusal::NotFound);
+    };
+    if let TaskChange::Create { task_id, fields } = change {
         return create(task, *task_id, fields.clone().into(), operation);
     }
     let Some(task) = task else { return Outcome::Refused(Refusal::NotFound) };
@@ -26,7 +29,7 @@ pub fn apply_to_task(task: &mut Option<Task>, operation: &Operation) -> Outcome 
     if task.deleted_at.is_some() {
         return Outcome::Gone;
     }
-    if let Some(asserted) = operation.if_match() {
+    if let Some(asserted) = change.if_match() {
         let newest = task.versions.newest();
         if asserted > newest {
             return Outcome::Refused(Refusal::VersionNotFound);
@@ -35,20 +38,14 @@ pub fn apply_to_task(task: &mut Option<Task>, operation: &Operation) -> Outcome 
             return Outcome::Refused(Refusal::PreconditionFailed);
         }
     }
-    match &operation.change {
-        Change::TaskReplace { fields, .. } => set(task, fields.clone().into(), operation),
-        Change::TaskPatch { patch, .. } => set(task, patch.clone(), operation),
-        Change::TaskDelete { .. } => {
+    match change {
+        TaskChange::Create { .. } => Outcome::Duplicate,
+        TaskChange::Replace { fields, .. } => set(task, fields.clone().into(), operation),
+        TaskChange::Patch { patch, .. } => set(task, patch.clone(), operation),
+        TaskChange::Delete { .. } => {
             bury(task, operation);
             Outcome::Applied
         }
-        Change::TaskCreate { .. }
-        | Change::ProfilePut { .. }
-        | Change::ProfilePatch { .. }
-        | Change::UserSetStanding { .. }
-        | Change::UserErase { .. }
-        | Change::SessionRevoke { .. }
-        | Change::CacheInvalidate => Outcome::Refused(Refusal::NotFound),
     }
 }
 
@@ -115,33 +112,40 @@ fn bury(task: &mut Task, operation: &Operation) {
 
 /// Applies an operation on a profile to the profile. Operations on anything else are not found.
 pub fn apply_to_profile(profile: &mut Profile, operation: &Operation) -> Outcome {
-    let actor = operation.actor;
     match &operation.change {
-        Change::ProfilePut { .. } | Change::ProfilePatch { .. }
-            if profile.user_id != actor.user_id =>
-        {
-            Outcome::Refused(Refusal::NotOwner)
+        Change::Profile(change) => apply_own(profile, change, operation),
+        Change::User(change) => apply_by_admin(profile, change, operation),
+        Change::Task(_) | Change::Session(_) | Change::Cache(_) => {
+            Outcome::Refused(Refusal::NotFound)
         }
-        Change::UserSetStanding { .. } | Change::UserErase { .. } if actor.role != Role::Admin => {
-            Outcome::Refused(Refusal::NotAllowed)
-        }
-        _ if profile.erased_at.is_some() => Outcome::Gone,
-        Change::ProfilePut { preferences } | Change::ProfilePatch { preferences } => {
-            prefer(profile, preferences, operation)
-        }
-        Change::UserSetStanding { role, standing, .. } => {
+    }
+}
+
+fn apply_own(profile: &mut Profile, change: &ProfileChange, operation: &Operation) -> Outcome {
+    if profile.user_id != operation.actor.user_id {
+        return Outcome::Refused(Refusal::NotOwner);
+    }
+    if profile.erased_at.is_some() {
+        return Outcome::Gone;
+    }
+    prefer(profile, change.preferences(), operation)
+}
+
+fn apply_by_admin(profile: &mut Profile, change: &UserChange, operation: &Operation) -> Outcome {
+    if operation.actor.role != Role::Admin {
+        return Outcome::Refused(Refusal::NotAllowed);
+    }
+    if profile.erased_at.is_some() {
+        return Outcome::Gone;
+    }
+    match change {
+        UserChange::SetStanding { role, standing, .. } => {
             set_standing(profile, *role, *standing, operation)
         }
-        Change::UserErase { .. } => {
+        UserChange::Erase { .. } => {
             erase(profile, operation);
             Outcome::Applied
         }
-        Change::TaskCreate { .. }
-        | Change::TaskReplace { .. }
-        | Change::TaskPatch { .. }
-        | Change::TaskDelete { .. }
-        | Change::SessionRevoke { .. }
-        | Change::CacheInvalidate => Outcome::Refused(Refusal::NotFound),
     }
 }
 
@@ -251,7 +255,7 @@ mod tests {
         let mut task = None;
         let fields =
             TaskFields { title: title("first"), description: None, status: TaskStatus::Pending };
-        let create = Change::TaskCreate { task_id: Uuid::from_u128(1), fields };
+        let create = Change::Task(TaskChange::Create { task_id: Uuid::from_u128(1), fields });
         assert_eq!(apply_to_task(&mut task, &operation(clock.next(), create, 0)), Outcome::Applied);
         task
     }
@@ -279,7 +283,7 @@ mod tests {
                 .enumerate()
                 .map(|(second, patch)| {
                     let change =
-                        Change::TaskPatch { task_id: Uuid::from_u128(1), patch, if_match: None };
+                        Change::Task(TaskChange::Patch { task_id: Uuid::from_u128(1), patch, if_match: None });
                     operation(clock.next(), change, second as i64)
                 })
                 .collect();
@@ -301,13 +305,17 @@ mod tests {
         let clock = Clock::default();
         let mut task = created(&clock);
         let id = Uuid::from_u128(1);
-        let late = Change::TaskPatch {
+        let late = Change::Task(TaskChange::Patch {
             task_id: id,
             patch: TaskPatch { title: Some(title("late")), ..TaskPatch::default() },
             if_match: None,
-        };
+        });
         let early = clock.next();
-        let delete = operation(clock.next(), Change::TaskDelete { task_id: id, if_match: None }, 1);
+        let delete = operation(
+            clock.next(),
+            Change::Task(TaskChange::Delete { task_id: id, if_match: None }),
+            1,
+        );
         assert_eq!(apply_to_task(&mut task, &delete), Outcome::Applied);
         let tombstone = task.clone();
         for version in [early, clock.next()] {
@@ -330,7 +338,7 @@ mod tests {
         let id = Uuid::from_u128(1);
         let of_title = TaskPatch { title: Some(title("new")), ..TaskPatch::default() };
         let of_both = TaskPatch { status: Some(TaskStatus::Completed), ..of_title.clone() };
-        let change = |patch| Change::TaskPatch { task_id: id, patch, if_match: None };
+        let change = |patch| Change::Task(TaskChange::Patch { task_id: id, patch, if_match: None });
         apply_to_task(&mut task, &operation(newer, change(of_title.clone()), 1));
         let merged = apply_to_task(&mut task, &operation(older, change(of_both), 0));
         assert_eq!(merged, Outcome::Merged);
@@ -344,8 +352,9 @@ mod tests {
         let mut task = created(&clock);
         let before = task.clone();
         let id = Uuid::from_u128(1);
-        let delete = Change::TaskDelete { task_id: id, if_match: None };
-        let asserting = |if_match| Change::TaskDelete { task_id: id, if_match: Some(if_match) };
+        let delete = Change::Task(TaskChange::Delete { task_id: id, if_match: None });
+        let asserting =
+            |if_match| Change::Task(TaskChange::Delete { task_id: id, if_match: Some(if_match) });
         let (stale, early) = (asserting(Version::NONE), asserting(clock.next()));
         let mut foreign = operation(clock.next(), delete.clone(), 1);
         foreign.actor.user_id = Uuid::from_u128(8);

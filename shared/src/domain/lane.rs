@@ -2,12 +2,10 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// What kind of thing an entity is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntityKind {
     /// A task.
     Task,
@@ -20,15 +18,36 @@ pub enum EntityKind {
 }
 
 impl EntityKind {
+    /// All of them.
+    pub const ALL: [EntityKind; 4] = [Self::Task, Self::Profile, Self::Session, Self::Cache];
+
+    /// The byte that stands for it in records, and its name in the API and in the ledger. Neither ever
+    /// changes: files and databases hold them.
+    const fn signs(self) -> (u8, &'static str) {
+        match self {
+            Self::Task => (1, "task"),
+            Self::Profile => (2, "profile"),
+            Self::Session => (3, "session"),
+            Self::Cache => (4, "cache"),
+        }
+    }
+
+    /// The byte that stands for it in the buffer's records.
+    #[must_use]
+    pub const fn byte(self) -> u8 {
+        self.signs().0
+    }
+
     /// The name used in the API and in the ledger.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Task => "task",
-            Self::Profile => "profile",
-            Self::Session => "session",
-            Self::Cache => "cache",
-        }
+        self.signs().1
+    }
+
+    /// The kind that a byte stands for; `None` if it is none of ours.
+    #[must_use]
+    pub fn of_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.byte() == byte)
     }
 }
 

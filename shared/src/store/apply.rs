@@ -199,8 +199,7 @@ impl Run<'_> {
     /// One attempt at some lanes; returns those that met another writer.
     async fn round(&mut self, lanes: &[LaneOf], suppose: bool) -> Result<Vec<LaneOf>, StoreError> {
         let begins_with_create = |(_, positions): &&LaneOf| {
-            let first = positions.first().map(|position| &self.operations[*position].change);
-            matches!(first, Some(Change::TaskCreate { .. }))
+            positions.first().is_some_and(|first| self.operations[*first].creates().is_some())
         };
         let (supposed, to_read): (Vec<&LaneOf>, Vec<&LaneOf>) =
             lanes.iter().partition(|lane| suppose && begins_with_create(lane));
@@ -325,8 +324,7 @@ impl Run<'_> {
             return Effect { outcome: Some(Outcome::Refused(refusal)), entity: None };
         }
         let Lane { kind, id } = operation.lane();
-        let by_admin =
-            matches!(operation.change, Change::UserSetStanding { .. } | Change::UserErase { .. });
+        let by_admin = matches!(operation.change, Change::User(_));
         if by_admin && known.demoted.contains(&operation.actor.user_id) {
             let outcome = Some(Outcome::Refused(Refusal::NotAllowed));
             return Effect { outcome, entity: None };

@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use super::columns::{Parameters, TASK_COLUMNS, arrays};
 use super::rows::{description_of, title_of};
-use super::statements::late;
+use super::statements::{late, named};
 use super::{Store, StoreError};
-use crate::domain::{Action, Operation, OperationState, Task};
+use crate::domain::{Action, EntityKind, Operation, OperationState, Task};
 
 /// Users of whom it is remembered that they are there.
 const REMEMBERED: usize = 100_000;
@@ -44,6 +44,7 @@ fn creates(users: &str) -> String {
     let (action, outcome) = (parameters.next(), parameters.next());
     let (node, deadline) = (parameters.next(), parameters.next());
     let (late, columns) = (late(&deadline), TASK_COLUMNS.join(", "));
+    let kind = named(EntityKind::Task);
     format!(
         r"
 WITH {late}, t AS (
@@ -63,7 +64,7 @@ WITH {late}, t AS (
 ), noted AS (
     INSERT INTO operations (id, user_id, entity, entity_id, action, outcome, accepted_at,
         applied_at, node)
-    SELECT operation_id, user_id, 'task', id, {action}, {outcome}, accepted_at, clock_timestamp(),
+    SELECT operation_id, user_id, {kind}, id, {action}, {outcome}, accepted_at, clock_timestamp(),
         {node}
     FROM t WHERE (id IN (SELECT id FROM created)) IS TRUE
 )

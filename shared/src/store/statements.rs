@@ -23,6 +23,7 @@ use std::sync::LazyLock;
 
 use super::columns::{PROFILE_COLUMNS, Parameters, TASK_COLUMNS, columns_of};
 use super::rows::{AskedRows, LedgerRows, ProfileRows, TaskRows};
+use crate::domain::EntityKind;
 
 /// Writes tasks and their ledger rows; users are made on first sight, suspended ones are left out.
 /// Its values: those of tasks, of ledger rows, the node's name, the deadline.
@@ -31,7 +32,7 @@ pub(super) static TASKS: LazyLock<String> = LazyLock::new(|| {
     let tasks = parameters.unnest(TaskRows::COLUMNS, "t");
     let ledger = parameters.unnest_in_order(LedgerRows::COLUMNS, "o");
     let (node, deadline) = (parameters.next(), parameters.next());
-    let (late, noted) = (late(&deadline), noted("'task'", WITH_ROW, &node));
+    let (late, noted) = (late(&deadline), noted(&named(EntityKind::Task), WITH_ROW, &node));
     let columns = TASK_COLUMNS.join(", ");
     format!(
         r"
@@ -90,7 +91,7 @@ pub(super) static PROFILES: LazyLock<String> = LazyLock::new(|| {
     let profiles = parameters.unnest(ProfileRows::COLUMNS, "p");
     let ledger = parameters.unnest_in_order(LedgerRows::COLUMNS, "o");
     let (node, deadline) = (parameters.next(), parameters.next());
-    let (late, noted) = (late(&deadline), noted("'profile'", WITH_ROW, &node));
+    let (late, noted) = (late(&deadline), noted(&named(EntityKind::Profile), WITH_ROW, &node));
     let columns = PROFILE_COLUMNS.join(", ");
     format!(
         r"
@@ -159,6 +160,11 @@ pub(super) fn late(deadline: &str) -> String {
 
 /// Of the ledger rows that go with a change of their entity, only those whose entity was written.
 const WITH_ROW: &str = "WHERE NOT with_row OR entity_id IN (SELECT id FROM done)";
+
+/// A kind as a statement names it.
+pub(super) fn named(kind: EntityKind) -> String {
+    format!("'{}'", kind.as_str())
+}
 
 /// Writes the ledger rows `o` that meet a condition; those that are there stay as they are.
 fn noted(kind: &str, condition: &str, node: &str) -> String {

@@ -84,17 +84,15 @@ impl Admission {
     /// Returns the end of the lane that was looked at.
     async fn check(&self, operation: &Operation) -> Result<LaneEnd, WriteError> {
         match &operation.change {
-            Change::TaskCreate { .. }
-            | Change::ProfilePut { .. }
-            | Change::ProfilePatch { .. }
-            | Change::UserSetStanding { .. }
-            | Change::UserErase { .. }
-            | Change::SessionRevoke { .. }
-            | Change::CacheInvalidate => Ok(LaneEnd::default()),
             // In a box of its own: what asks PostgreSQL is large, and every write would carry it along.
-            Change::TaskReplace { .. } | Change::TaskPatch { .. } | Change::TaskDelete { .. } => {
+            Change::Task(change) if change.creates().is_none() => {
                 Box::pin(self.check_task(operation)).await
             }
+            Change::Task(_)
+            | Change::Profile(_)
+            | Change::User(_)
+            | Change::Session(_)
+            | Change::Cache(_) => Ok(LaneEnd::default()),
         }
     }
 

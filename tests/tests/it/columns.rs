@@ -5,8 +5,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use shared::domain::{
-    Actor, Change, Description, Operation, Outcome, Profile, Role, Standing, Task, TaskFields,
-    TaskPatch, TaskStatus, Title, apply_to_profile, apply_to_task,
+    Actor, Change, Description, Operation, Outcome, Profile, ProfileChange, Role, Standing, Task,
+    TaskChange, TaskFields, TaskPatch, TaskStatus, Title, UserChange, apply_to_profile,
+    apply_to_task,
 };
 use shared::store::{PageStart, Source, Store, TaskFilter, TaskOrder, TaskQuery};
 use uuid::Uuid;
@@ -100,23 +101,25 @@ impl OfTask {
             Self::Describe => patch.description = Some(Some(Description::stored(text.to_owned()))),
             Self::Undescribe => patch.description = Some(None),
             Self::Status(status) => patch.status = Some(status),
-            Self::Delete => return Change::TaskDelete { task_id, if_match: None },
+            Self::Delete => return Change::Task(TaskChange::Delete { task_id, if_match: None }),
         }
-        Change::TaskPatch { task_id, patch, if_match: None }
+        Change::Task(TaskChange::Patch { task_id, patch, if_match: None })
     }
 }
 
 impl OfProfile {
     fn operation(self, draw: &mut Draw, user_id: Uuid, admin: Actor) -> Operation {
-        let set = |role, standing| Change::UserSetStanding { user_id, role, standing };
+        let set =
+            |role, standing| Change::User(UserChange::SetStanding { user_id, role, standing });
         match self {
             Self::Prefer => {
-                let change = Change::ProfilePut { preferences: preferences(&draw.text()) };
+                let change =
+                    Change::Profile(ProfileChange::Put { preferences: preferences(&draw.text()) });
                 draw.operation(of(user_id, Role::User), change)
             }
             Self::Role(role) => draw.operation(admin, set(Some(role), None)),
             Self::Standing(standing) => draw.operation(admin, set(None, Some(standing))),
-            Self::Erase => draw.operation(admin, Change::UserErase { user_id }),
+            Self::Erase => draw.operation(admin, Change::User(UserChange::Erase { user_id })),
         }
     }
 }
@@ -149,7 +152,7 @@ async fn write_tasks(store: &Store, story: &Story, users: [Uuid; 2], draw: &mut 
             description: described.then(|| Description::stored(format!("of {}", draw.text()))),
             status: TaskStatus::Pending,
         };
-        let create = draw.operation(actor, Change::TaskCreate { task_id, fields });
+        let create = draw.operation(actor, Change::Task(TaskChange::Create { task_id, fields }));
         let mut batch = 0;
         add(&mut batches, batch, create);
         for Write { ask, is_apart } in writes {

@@ -8,7 +8,7 @@ use chrono::Utc;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use shared::buffer::Verdict;
-use shared::domain::{Change, TaskPatch, Title, Version};
+use shared::domain::{Change, TaskChange, TaskPatch, Title, Version};
 use uuid::Uuid;
 
 use crate::conflicts::version;
@@ -76,19 +76,21 @@ async fn play(database: &Database, history: &History) {
         number += 1;
         let id = |node: usize| version(now + history.skew[node] + number);
         let (node, id, change) = match *step {
-            Step::Create { node } => {
-                (node, id(node), Change::TaskCreate { task_id, fields: fields("of the create") })
-            }
+            Step::Create { node } => (
+                node,
+                id(node),
+                Change::Task(TaskChange::Create { task_id, fields: fields("of the create") }),
+            ),
             Step::Rename { node, title } => {
                 let renamed = Title::try_from(text(title)).unwrap();
                 let patch = TaskPatch { title: Some(renamed), ..TaskPatch::default() };
                 let id = id(node);
                 newest = newest.filter(|(known, _)| *known > id).or(Some((id, title)));
-                (node, id, Change::TaskPatch { task_id, patch, if_match: None })
+                (node, id, Change::Task(TaskChange::Patch { task_id, patch, if_match: None }))
             }
             Step::Delete { node } => {
                 deleted = true;
-                (node, id(node), Change::TaskDelete { task_id, if_match: None })
+                (node, id(node), Change::Task(TaskChange::Delete { task_id, if_match: None }))
             }
             Step::Replay { node, take } => {
                 replay(&nodes[node], database, take).await;
