@@ -6,7 +6,7 @@ use poem::web::Data;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Serialize;
-use shared::domain::{self, Change, Operation, Outcome, Refusal, Version};
+use shared::domain::{self, Change, EntityKind, Operation, Outcome, Refusal, Version};
 use shared::store::Entity;
 use shared::writes::Written;
 use uuid::Uuid;
@@ -388,7 +388,7 @@ fn asserted(header: Option<&str>) -> Result<Option<Version>, ApiError> {
     let Some(text) = header.map(str::trim).filter(|text| *text != "*") else { return Ok(None) };
     if text.is_empty() {
         // A list without any ETag: no task has one of them.
-        return Err(Refusal::PreconditionFailed.into());
+        return Err(Refusal::PreconditionFailed(EntityKind::Task).into());
     }
     text.strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'))

@@ -9,22 +9,23 @@
 use uuid::Uuid;
 
 use super::{
-    Change, Operation, Outcome, Preferences, Profile, ProfileChange, Refusal, Role, Standing, Task,
-    TaskChange, TaskPatch, TaskVersions, UserChange, Version,
+    Change, EntityKind, Operation, Outcome, Preferences, Profile, ProfileChange, Refusal, Role,
+    Standing, Task, TaskChange, TaskPatch, TaskVersions, UserChange, Version,
 };
 
 /// Applies an operation on a task to the task (`None`: there is none yet). Operations on anything
 /// else are not found.
 pub fn apply_to_task(task: &mut Option<Task>, operation: &Operation) -> Outcome {
+    let kind = EntityKind::Task;
     let Change::Task(change) = &operation.change else {
-        return Outcome::Refused(Refusal::NotFound);
+        return Outcome::Refused(Refusal::NotFound(operation.lane().kind));
     };
     if let TaskChange::Create { task_id, fields } = change {
         return create(task, *task_id, fields.clone().into(), operation);
     }
-    let Some(task) = task else { return Outcome::Refused(Refusal::NotFound) };
+    let Some(task) = task else { return Outcome::Refused(Refusal::NotFound(kind)) };
     if task.user_id != operation.actor.user_id {
-        return Outcome::Refused(Refusal::NotOwner);
+        return Outcome::Refused(Refusal::NotOwner(kind));
     }
     if task.deleted_at.is_some() {
         return Outcome::Gone;
@@ -32,10 +33,10 @@ pub fn apply_to_task(task: &mut Option<Task>, operation: &Operation) -> Outcome 
     if let Some(asserted) = change.if_match() {
         let newest = task.versions.newest();
         if asserted > newest {
-            return Outcome::Refused(Refusal::VersionNotFound);
+            return Outcome::Refused(Refusal::VersionNotFound(kind));
         }
         if asserted < newest {
-            return Outcome::Refused(Refusal::PreconditionFailed);
+            return Outcome::Refused(Refusal::PreconditionFailed(kind));
         }
     }
     match change {
@@ -57,7 +58,7 @@ fn create(
 ) -> Outcome {
     match task {
         Some(present) if present.user_id != operation.actor.user_id => {
-            Outcome::Refused(Refusal::NotOwner)
+            Outcome::Refused(Refusal::NotOwner(EntityKind::Task))
         }
         Some(present) if present.deleted_at.is_some() => Outcome::Gone,
         Some(_) => Outcome::Duplicate,
@@ -116,14 +117,14 @@ pub fn apply_to_profile(profile: &mut Profile, operation: &Operation) -> Outcome
         Change::Profile(change) => apply_own(profile, change, operation),
         Change::User(change) => apply_by_admin(profile, change, operation),
         Change::Task(_) | Change::Session(_) | Change::Cache(_) => {
-            Outcome::Refused(Refusal::NotFound)
+            Outcome::Refused(Refusal::NotFound(operation.lane().kind))
         }
     }
 }
 
 fn apply_own(profile: &mut Profile, change: &ProfileChange, operation: &Operation) -> Outcome {
     if profile.user_id != operation.actor.user_id {
-        return Outcome::Refused(Refusal::NotOwner);
+        return Outcome::Refused(Refusal::NotOwner(EntityKind::Profile));
     }
     if profile.erased_at.is_some() {
         return Outcome::Gone;
@@ -358,20 +359,23 @@ mod tests {
         let (stale, early) = (asserting(Version::NONE), asserting(clock.next()));
         let mut foreign = operation(clock.next(), delete.clone(), 1);
         foreign.actor.user_id = Uuid::from_u128(8);
-        assert_eq!(apply_to_task(&mut task, &foreign), Outcome::Refused(Refusal::NotOwner));
+        assert_eq!(
+            apply_to_task(&mut task, &foreign),
+            Outcome::Refused(Refusal::NotOwner(EntityKind::Task))
+        );
         assert_eq!(
             apply_to_task(&mut task, &operation(clock.next(), stale, 1)),
-            Outcome::Refused(Refusal::PreconditionFailed)
+            Outcome::Refused(Refusal::PreconditionFailed(EntityKind::Task))
         );
         assert_eq!(
             apply_to_task(&mut task, &operation(clock.next(), early, 1)),
-            Outcome::Refused(Refusal::VersionNotFound),
+            Outcome::Refused(Refusal::VersionNotFound(EntityKind::Task)),
             "the write that made that version may come yet"
         );
         assert_eq!(task, before);
         assert_eq!(
             apply_to_task(&mut None, &operation(clock.next(), delete, 1)),
-            Outcome::Refused(Refusal::NotFound)
+            Outcome::Refused(Refusal::NotFound(EntityKind::Task))
         );
     }
 }

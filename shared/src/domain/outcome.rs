@@ -1,6 +1,6 @@
 //! What can become of an operation that meets its entity, and why one can be refused.
 
-use super::OperationState;
+use super::{EntityKind, OperationState};
 
 /// What became of an operation that met its entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +23,9 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The entity is not there (or not yet: another node may still hold its create).
-    NotFound,
+    NotFound(EntityKind),
     /// The entity belongs to somebody else.
-    NotOwner,
+    NotOwner(EntityKind),
     /// The user's role does not allow it (any more).
     NotAllowed,
     /// The user has been suspended.
@@ -33,10 +33,10 @@ pub enum Refusal {
     /// The user has been erased: nothing of theirs is to be kept.
     Erased,
     /// The entity's version is not the one asserted with `If-Match`.
-    PreconditionFailed,
+    PreconditionFailed(EntityKind),
     /// The asserted version is newer than the entity's (or not there yet: another node may still hold the
     /// write that made it).
-    VersionNotFound,
+    VersionNotFound(EntityKind),
     /// PostgreSQL refused the data; the SQLSTATE says how.
     Data([u8; 5]),
     /// PostgreSQL failed at it in a way that nobody foresaw; the SQLSTATE says how.
@@ -50,11 +50,13 @@ impl Refusal {
     #[must_use]
     pub fn reason(self) -> String {
         match self {
-            Self::NotFound => "not_found".to_owned(),
-            Self::NotOwner | Self::NotAllowed => "forbidden".to_owned(),
+            Self::NotFound(_) => "not_found".to_owned(),
+            Self::NotOwner(_) | Self::NotAllowed => "forbidden".to_owned(),
             Self::Suspended => "suspended".to_owned(),
             Self::Erased => "erased".to_owned(),
-            Self::PreconditionFailed | Self::VersionNotFound => "precondition_failed".to_owned(),
+            Self::PreconditionFailed(_) | Self::VersionNotFound(_) => {
+                "precondition_failed".to_owned()
+            }
             Self::Data(state) => format!("data_{}", String::from_utf8_lossy(&state)),
             Self::Internal(state) => format!("internal_{}", String::from_utf8_lossy(&state)),
             Self::Busy => "busy".to_owned(),
@@ -67,14 +69,14 @@ impl Refusal {
     pub fn uses_an_attempt(self) -> bool {
         match self {
             Self::Busy => false,
-            Self::NotFound
-            | Self::VersionNotFound
+            Self::NotFound(_)
+            | Self::VersionNotFound(_)
             | Self::Internal(_)
-            | Self::NotOwner
+            | Self::NotOwner(_)
             | Self::NotAllowed
             | Self::Suspended
             | Self::Erased
-            | Self::PreconditionFailed
+            | Self::PreconditionFailed(_)
             | Self::Data(_) => true,
         }
     }
@@ -83,14 +85,14 @@ impl Refusal {
     #[must_use]
     pub fn waits_for_others(self) -> bool {
         match self {
-            Self::NotFound | Self::VersionNotFound => true,
+            Self::NotFound(_) | Self::VersionNotFound(_) => true,
             Self::Internal(_)
             | Self::Busy
-            | Self::NotOwner
+            | Self::NotOwner(_)
             | Self::NotAllowed
             | Self::Suspended
             | Self::Erased
-            | Self::PreconditionFailed
+            | Self::PreconditionFailed(_)
             | Self::Data(_) => false,
         }
     }
@@ -99,12 +101,12 @@ impl Refusal {
     #[must_use]
     pub fn is_retried(self) -> bool {
         match self {
-            Self::NotFound | Self::VersionNotFound | Self::Internal(_) | Self::Busy => true,
-            Self::NotOwner
+            Self::NotFound(_) | Self::VersionNotFound(_) | Self::Internal(_) | Self::Busy => true,
+            Self::NotOwner(_)
             | Self::NotAllowed
             | Self::Suspended
             | Self::Erased
-            | Self::PreconditionFailed
+            | Self::PreconditionFailed(_)
             | Self::Data(_) => false,
         }
     }

@@ -102,6 +102,7 @@ pub fn judge(outcome: Outcome, tries: Tries, may_come: bool, rules: &RetryRules)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::EntityKind;
 
     const RULES: RetryRules = RetryRules {
         max_attempts: 3,
@@ -147,7 +148,9 @@ mod tests {
 
     #[test]
     fn i9_what_another_host_may_bring_is_awaited_however_often_and_then_given_up_at_once() {
-        for refusal in [Refusal::NotFound, Refusal::VersionNotFound] {
+        for refusal in
+            [Refusal::NotFound(EntityKind::Task), Refusal::VersionNotFound(EntityKind::Task)]
+        {
             let awaits = |tries, not_before| Fate::Awaits { tries, not_before };
             assert_eq!(refused(refusal, tried(2, 0), true), awaits(tried(2, 1), 1_001_000));
             assert_eq!(refused(refusal, tried(9, 255), true), awaits(tried(9, 255), 1_010_000));
@@ -159,10 +162,10 @@ mod tests {
     #[test]
     fn refusals_that_time_does_not_mend_are_given_up_at_once_and_those_of_the_erased_left_alone() {
         for refusal in [
-            Refusal::NotOwner,
+            Refusal::NotOwner(EntityKind::Task),
             Refusal::NotAllowed,
             Refusal::Suspended,
-            Refusal::PreconditionFailed,
+            Refusal::PreconditionFailed(EntityKind::Task),
             Refusal::Data(*b"22P02"),
         ] {
             let dead = Fate::Dead { tries: tried(1, 4), refusal };
