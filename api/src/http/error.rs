@@ -11,7 +11,7 @@ use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registr
 use poem_openapi::{ApiResponse, Object};
 use serde::Serialize;
 use shared::buffer::{BufferError, OperatorError};
-use shared::domain::Refusal;
+use shared::domain::{EntityKind, Refusal};
 use shared::redis::RedisAway;
 use shared::store::StoreError;
 use shared::writes::WriteError;
@@ -287,14 +287,12 @@ impl From<WriteError> for ApiError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NotFound | Refusal::NotOwner => Self::TASK_NOT_FOUND,
+            Refusal::NotFound(kind) | Refusal::NotOwner(kind) => Self::not_found(kind),
             Refusal::Suspended | Refusal::Erased => Self::USER_SUSPENDED,
             Refusal::NotAllowed => Self::FORBIDDEN,
-            Refusal::PreconditionFailed | Refusal::VersionNotFound => Self::new(
-                StatusCode::PRECONDITION_FAILED,
-                "PRECONDITION_FAILED",
-                "the task has another version than If-Match names",
-            ),
+            Refusal::PreconditionFailed(kind) | Refusal::VersionNotFound(kind) => {
+                Self::of_another_version(kind)
+            }
             Refusal::Data(_) => Self::new(
                 StatusCode::CONFLICT,
                 "DATA_REFUSED",
@@ -306,6 +304,28 @@ impl From<Refusal> for ApiError {
 }
 
 impl ApiError {
+    /// That an entity of this kind is not there.
+    fn not_found(kind: EntityKind) -> Self {
+        match kind {
+            EntityKind::Task => Self::TASK_NOT_FOUND,
+            EntityKind::Profile => Self::USER_NOT_FOUND,
+            EntityKind::Session => Self::SESSION_NOT_FOUND,
+            // It is one, and always there.
+            EntityKind::Cache => Self::INTERNAL,
+        }
+    }
+
+    /// That an entity of this kind does not have the version that a client asserts.
+    fn of_another_version(kind: EntityKind) -> Self {
+        let message = match kind {
+            EntityKind::Task => "the task has another version than If-Match names",
+            EntityKind::Profile => "the user has another version than If-Match names",
+            EntityKind::Session => "the session has another version than If-Match names",
+            EntityKind::Cache => "the cache has another version than If-Match names",
+        };
+        Self::new(StatusCode::PRECONDITION_FAILED, "PRECONDITION_FAILED", message)
+    }
+
     /// What the buffer's refusal comes to.
     #[must_use]
     pub fn buffer(error: &BufferError) -> Self {
@@ -460,5 +480,46 @@ impl ApiResponse for ApiError {
 
     fn register(registry: &mut Registry) {
         <Ready<ErrorEnvelope> as Payload>::register(registry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::domain::{
+        Actor, Change, Clock, Operation, Outcome, Preferences, Profile, ProfileChange, Role,
+        TaskChange, apply_to_profile, apply_to_task,
+    };
+
+    use super::*;
+
+    fn operation(change: Change) -> Operation {
+        Operation {
+            id: Clock::default().next(),
+            actor: Actor { user_id: Uuid::from_u128(1), role: Role::User, session_id: None },
+            change,
+            accepted_at: chrono::DateTime::UNIX_EPOCH,
+            request_id: Uuid::nil(),
+            traceparent: None,
+        }
+    }
+
+    fn answer(outcome: Outcome) -> ApiError {
+        match outcome {
+            Outcome::Refused(refusal) => refusal.into(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_called_what_it_is() {
+        let delete = TaskChange::Delete { task_id: Uuid::from_u128(2), if_match: None };
+        let delete = operation(Change::Task(delete));
+        assert_eq!(answer(apply_to_task(&mut None, &delete)), ApiError::TASK_NOT_FOUND);
+        let put =
+            operation(Change::Profile(ProfileChange::Put { preferences: Preferences::default() }));
+        let mut of_another = Profile::first_seen(Uuid::from_u128(3), put.accepted_at);
+        assert_eq!(answer(apply_to_profile(&mut of_another, &put)), ApiError::USER_NOT_FOUND);
+        let of_session = ApiError::from(Refusal::NotFound(EntityKind::Session));
+        assert_eq!(of_session, ApiError::SESSION_NOT_FOUND);
     }
 }

@@ -33,7 +33,7 @@ use poem::{EndpointExt, IntoEndpoint, Request, Response, Route, get, handler};
 use poem_openapi::OpenApiService;
 
 use chrono::SubsecRound;
-use shared::domain::{Actor, Change, Operation, Version};
+use shared::domain::{Actor, Change, Operation, TaskChange, Version};
 
 pub use cors::Cors;
 pub use envelope::Source;
@@ -178,7 +178,7 @@ fn operation(
     trace: Traceparent,
 ) -> Operation {
     // What a create sets has a version of its own: nothing has to be older than its id.
-    let is_create = matches!(change, Change::TaskCreate { .. });
+    let is_create = matches!(change, Change::Task(TaskChange::Create { .. }));
     let id = if is_create { state.clock.of_process().next() } else { state.clock.next() };
     Operation {
         id,

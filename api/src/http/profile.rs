@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem::web::Data;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::{Deserialize, Serialize};
-use shared::domain::{Actor, Change, Preferences};
+use shared::domain::{self, Actor, Change, Preferences};
 use shared::store::Entity;
 use shared::writes::Written;
 
@@ -101,7 +101,7 @@ impl ProfileApi {
         trace: Traceparent,
         body: JsonBody<ProfileChange>,
     ) -> Result<Changed, ApiError> {
-        let change = Change::ProfilePut { preferences: body.0.parse()? };
+        let change = Change::Profile(domain::ProfileChange::Put { preferences: body.0.parse()? });
         write(&state, user.0, change, request, trace).await
     }
 
@@ -115,7 +115,7 @@ impl ProfileApi {
         trace: Traceparent,
         body: JsonBody<ProfileChange>,
     ) -> Result<Changed, ApiError> {
-        let change = Change::ProfilePatch { preferences: body.0.parse()? };
+        let change = Change::Profile(domain::ProfileChange::Patch { preferences: body.0.parse()? });
         write(&state, user.0, change, request, trace).await
     }
 }

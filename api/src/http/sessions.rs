@@ -8,7 +8,7 @@ use poem_openapi::param::Path;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::{Deserialize, Serialize};
 use shared::buffer::unix_millis;
-use shared::domain::{Actor, Change, EntityKind, Lane, Version};
+use shared::domain::{Actor, Change, EntityKind, Lane, SessionChange, Version};
 use shared::sessions::{Opened, RefreshToken, Renewal, Revocation, SessionTimes};
 use uuid::Uuid;
 
@@ -269,7 +269,7 @@ async fn end(
         Err(away) => {
             kept?;
             tracing::warn!(%away, %session_id, "a session is ended by way of the buffer");
-            let change = Change::SessionRevoke { session_id };
+            let change = Change::Session(SessionChange::Revoke { session_id });
             let operation = super::operation(state, actor, change, request, trace);
             // First, since the user's share of the buffer bounds what is kept in mind.
             let id: Version = state.writes.keep(operation).await?;

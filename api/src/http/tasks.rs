@@ -6,7 +6,7 @@ use poem::web::Data;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Serialize;
-use shared::domain::{Change, Operation, Outcome, Refusal, Version};
+use shared::domain::{self, Change, EntityKind, Operation, Outcome, Refusal, Version};
 use shared::store::Entity;
 use shared::writes::Written;
 use uuid::Uuid;
@@ -173,7 +173,7 @@ impl TasksApi {
         if !state.link.is_up() && state.writes.known().is_deleted(task_id) {
             return Err(ApiError::TASK_DELETED);
         }
-        let change = Change::TaskCreate { task_id, fields };
+        let change = Change::Task(domain::TaskChange::Create { task_id, fields });
         let operation = super::operation(&state, user.0, change, request, trace);
         let (written, view) = write(&state, operation).await?;
         let etag = etag(&view);
@@ -280,7 +280,11 @@ impl TasksApi {
         body: JsonBody<WholeTask>,
     ) -> Result<Changed, ApiError> {
         let if_match = asserted(if_match.0.as_deref())?;
-        let change = Change::TaskReplace { task_id: id.0, fields: body.0.parse()?, if_match };
+        let change = Change::Task(domain::TaskChange::Replace {
+            task_id: id.0,
+            fields: body.0.parse()?,
+            if_match,
+        });
         let operation = super::operation(&state, user.0, change, request, trace);
         change_task(&state, operation, request).await
     }
@@ -301,7 +305,11 @@ impl TasksApi {
         body: JsonBody<TaskChange>,
     ) -> Result<Changed, ApiError> {
         let if_match = asserted(if_match.0.as_deref())?;
-        let change = Change::TaskPatch { task_id: id.0, patch: body.0.parse()?, if_match };
+        let change = Change::Task(domain::TaskChange::Patch {
+            task_id: id.0,
+            patch: body.0.parse()?,
+            if_match,
+        });
         let operation = super::operation(&state, user.0, change, request, trace);
         change_task(&state, operation, request).await
     }
@@ -320,7 +328,7 @@ impl TasksApi {
         if_match: Header<Option<String>>,
     ) -> Result<Deleted, ApiError> {
         let if_match = asserted(if_match.0.as_deref())?;
-        let change = Change::TaskDelete { task_id: id.0, if_match };
+        let change = Change::Task(domain::TaskChange::Delete { task_id: id.0, if_match });
         let operation = super::operation(&state, user.0, change, request, trace);
         match state.writes.submit(operation).await? {
             Written::Committed { outcome: Outcome::Gone, .. } => Err(ApiError::TASK_NOT_FOUND),
@@ -380,7 +388,7 @@ fn asserted(header: Option<&str>) -> Result<Option<Version>, ApiError> {
     let Some(text) = header.map(str::trim).filter(|text| *text != "*") else { return Ok(None) };
     if text.is_empty() {
         // A list without any ETag: no task has one of them.
-        return Err(Refusal::PreconditionFailed.into());
+        return Err(Refusal::PreconditionFailed(EntityKind::Task).into());
     }
     text.strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'))

@@ -8,8 +8,8 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::{Deserialize, Serialize};
 use shared::domain::{
-    Actor, Change, EntityKind, Invalid, Lane, Operation, Outcome, Profile, ProfileVersions, Role,
-    Standing, Version, apply_to_profile,
+    self, Actor, Change, EntityKind, Invalid, Lane, Operation, Outcome, Profile, ProfileVersions,
+    Role, Standing, Version, apply_to_profile,
 };
 use shared::host_clock::version_of_profile;
 use shared::store::Entity;
@@ -53,7 +53,7 @@ impl UserChange {
         if role.is_none() && standing.is_none() {
             return Err(ApiError::field("body", "must name role or status"));
         }
-        Ok(Change::UserSetStanding { user_id, role, standing })
+        Ok(Change::User(domain::UserChange::SetStanding { user_id, role, standing }))
     }
 }
 
@@ -98,16 +98,14 @@ impl UserView {
     /// A user of whom just what an operation sets is known.
     fn asked(user_id: Uuid, operation: &Operation) -> Self {
         let (role, standing) = match &operation.change {
-            Change::UserSetStanding { role, standing, .. } => (*role, *standing),
-            Change::TaskCreate { .. }
-            | Change::TaskReplace { .. }
-            | Change::TaskPatch { .. }
-            | Change::TaskDelete { .. }
-            | Change::ProfilePut { .. }
-            | Change::ProfilePatch { .. }
-            | Change::UserErase { .. }
-            | Change::SessionRevoke { .. }
-            | Change::CacheInvalidate => (None, None),
+            Change::User(domain::UserChange::SetStanding { role, standing, .. }) => {
+                (*role, *standing)
+            }
+            Change::User(domain::UserChange::Erase { .. })
+            | Change::Task(_)
+            | Change::Profile(_)
+            | Change::Session(_)
+            | Change::Cache(_) => (None, None),
         };
         Self {
             id: user_id,
@@ -295,7 +293,7 @@ impl UsersApi {
             return Err(ApiError::OWN_ACCOUNT);
         }
         tracing::warn!(by = %admin.0.user_id, request_id = %request.0, user_id = %id.0, "an admin erases a user");
-        let change = Change::UserErase { user_id: id.0 };
+        let change = Change::User(domain::UserChange::Erase { user_id: id.0 });
         let operation = super::operation(&state, admin.0, change, request, trace);
         let written = state.writes.submit(operation).await;
         state.standings.forget(id.0).await;
