@@ -15,6 +15,7 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOpti
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::code::Code;
 use super::error::{ApiError, FieldProblem};
 use super::shell::BodyDeadline;
 use crate::state::State;
@@ -60,7 +61,7 @@ fn check_headers(request: &Request) -> Result<(), ApiError> {
     let essence = header(CONTENT_TYPE).and_then(|value| value.split(';').next());
     let is_json = essence.is_some_and(|value| value.trim().eq_ignore_ascii_case(JSON));
     let plain = request.headers().get(CONTENT_ENCODING).is_none();
-    if is_json && plain { Ok(()) } else { Err(ApiError::UNSUPPORTED_MEDIA_TYPE) }
+    if is_json && plain { Ok(()) } else { Err(Code::UnsupportedMediaType.into()) }
 }
 
 /// Reads a body of any transfer coding, up to `limit` bytes, until `deadline`.
@@ -69,16 +70,16 @@ async fn read(
     limit: usize,
     deadline: BodyDeadline,
 ) -> Result<Vec<u8>, ApiError> {
-    let mut stream = body.take().map_err(|_| ApiError::UNREADABLE)?.into_bytes_stream();
+    let mut stream = body.take().map_err(|_| Code::UnreadableBody)?.into_bytes_stream();
     let (mut bytes, mut dropped) = (Vec::new(), 0);
     loop {
         let chunk = match tokio::time::timeout_at(deadline.0, stream.next()).await {
             Ok(Some(chunk)) => chunk,
             Ok(None) => break,
-            Err(_) if dropped == 0 => return Err(ApiError::REQUEST_TIMEOUT),
+            Err(_) if dropped == 0 => return Err(Code::RequestTimeout.into()),
             Err(_) => break,
         };
-        let chunk = chunk.map_err(|_| ApiError::UNREADABLE)?;
+        let chunk = chunk.map_err(|_| Code::UnreadableBody)?;
         if dropped == 0 && bytes.len() + chunk.len() <= limit {
             bytes.extend_from_slice(&chunk);
         } else {
@@ -88,7 +89,7 @@ async fn read(
             break;
         }
     }
-    if dropped == 0 { Ok(bytes) } else { Err(ApiError::TOO_LARGE) }
+    if dropped == 0 { Ok(bytes) } else { Err(Code::BodyTooLarge.into()) }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {

@@ -3,10 +3,12 @@
 mod auth;
 mod body;
 mod buffer;
+mod code;
 mod cors;
 mod document;
 mod envelope;
 mod error;
+mod failures;
 mod headers;
 mod health;
 mod list_query;
@@ -21,6 +23,7 @@ mod shell;
 mod task_input;
 mod tasks;
 mod users;
+mod words;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -35,12 +38,14 @@ use poem_openapi::OpenApiService;
 use chrono::SubsecRound;
 use shared::domain::{Actor, Change, Operation, Version};
 
+pub use code::Code;
 pub use cors::Cors;
 pub use envelope::Source;
 pub use error::ApiError;
 pub use permission::Routes;
 pub use schema::{JsonObject, Nullable, nullable_time};
 pub use shell::connection_refusal;
+pub use words::{Role, TaskStatus, UserStatus};
 
 use crate::state::State;
 use shell::{RequestId, Shell, Traceparent};

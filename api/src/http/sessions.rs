@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::auth::{Authenticated, refused, welcome};
 use super::body::{JsonBody, Ready};
+use super::code::Code;
 use super::envelope::{Meta, SyncState, WriteMeta};
 use super::error::ApiError;
 use super::permission::Permission;
@@ -133,7 +134,7 @@ impl SessionsApi {
         let actor = state
             .tokens
             .verify_assertion(&body.0.assertion)
-            .map_err(|_| refused("assertion", ApiError::UNAUTHORIZED))?;
+            .map_err(|_| refused("assertion", Code::Unauthorized))?;
         welcome(&state, actor).await?;
         let lifetime = state.server.session_lifetime();
         let opened = state.sessions.open(actor.user_id, actor.role, lifetime).await?;
@@ -151,7 +152,7 @@ impl SessionsApi {
         body: JsonBody<Refresh>,
     ) -> Result<Ready<SessionGranted>, ApiError> {
         state.limits.check_login(peer)?;
-        let unknown = || refused("refresh", ApiError::UNAUTHORIZED);
+        let unknown = || refused("refresh", Code::Unauthorized);
         let token = RefreshToken::parse(&body.0.refresh_token).ok_or_else(unknown)?;
         let session_id = token.session_id();
         // Before it is renewed: of many requests with one token, those that come second end the session,
@@ -168,7 +169,7 @@ impl SessionsApi {
             Renewal::Reused(user_id) => {
                 tracing::warn!(%session_id, "a refresh token was used twice: its session has ended");
                 keep_in_mind(&state, user_id, session_id).await?;
-                Err(refused("reuse", ApiError::UNAUTHORIZED))
+                Err(refused("reuse", Code::Unauthorized))
             }
             Renewal::Renewed(opened) => {
                 welcome(&state, opened.actor).await?;
@@ -186,7 +187,7 @@ impl SessionsApi {
         request: RequestId,
         trace: Traceparent,
     ) -> Result<Ended, ApiError> {
-        let session_id = user.0.session_id.ok_or(ApiError::NO_SESSION)?;
+        let session_id = user.0.session_id.ok_or(Code::NoSession)?;
         end(&state, user.0, session_id, request, trace).await
     }
 
@@ -230,7 +231,7 @@ fn granted(
 ) -> Result<Ready<SessionGranted>, ApiError> {
     let access_token = state.tokens.access(opened.actor).map_err(|error| {
         tracing::error!(%error, "an access token cannot be signed");
-        ApiError::INTERNAL
+        Code::Internal
     })?;
     let data = SessionTokens {
         access_token,
@@ -255,7 +256,7 @@ async fn end(
         false => Ok(()),
     };
     match state.sessions.revoke(actor.user_id, session_id).await {
-        Ok(Revocation::Absent | Revocation::Foreign) if !own => Err(ApiError::SESSION_NOT_FOUND),
+        Ok(Revocation::Absent | Revocation::Foreign) if !own => Err(Code::SessionNotFound.into()),
         Ok(Revocation::Revoked | Revocation::Absent | Revocation::Foreign) => {
             let kept = match own {
                 true => kept,

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::auth::Authenticated;
 use super::body::{JsonBody, Ready};
+use super::code::Code;
 use super::envelope::{ListMeta, ReadMeta, SyncState, WriteMeta};
 use super::error::ApiError;
 use super::list_query;
@@ -171,7 +172,7 @@ impl TasksApi {
             return Ok(Created::Buffered(body, location, Some("true".to_owned()), etag));
         }
         if !state.link.is_up() && state.writes.known().is_deleted(task_id) {
-            return Err(ApiError::TASK_DELETED);
+            return Err(Code::TaskDeleted.into());
         }
         let change = Change::TaskCreate { task_id, fields };
         let operation = super::operation(&state, user.0, change, request, trace);
@@ -182,7 +183,7 @@ impl TasksApi {
         };
         Ok(match written {
             Written::Committed { outcome: Outcome::Gone, .. } => {
-                return Err(ApiError::TASK_DELETED);
+                return Err(Code::TaskDeleted.into());
             }
             Written::Committed { operation_id, outcome: Outcome::Duplicate, .. } => {
                 let body = body(SyncState::Committed, operation_id);
@@ -323,7 +324,7 @@ impl TasksApi {
         let change = Change::TaskDelete { task_id: id.0, if_match };
         let operation = super::operation(&state, user.0, change, request, trace);
         match state.writes.submit(operation).await? {
-            Written::Committed { outcome: Outcome::Gone, .. } => Err(ApiError::TASK_NOT_FOUND),
+            Written::Committed { outcome: Outcome::Gone, .. } => Err(Code::TaskNotFound.into()),
             Written::Committed { .. } => Ok(Deleted::Committed),
             Written::Buffered { operation_id } => {
                 let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
@@ -345,7 +346,7 @@ async fn change_task(
         Ready::from(TaskWritten { data: view, meta: WriteMeta::now(request.0, state, id) })
     };
     match written {
-        Written::Committed { outcome: Outcome::Gone, .. } => Err(ApiError::TASK_NOT_FOUND),
+        Written::Committed { outcome: Outcome::Gone, .. } => Err(Code::TaskNotFound.into()),
         Written::Committed { operation_id, .. } => {
             Ok(Changed::Committed(body(SyncState::Committed, operation_id), etag))
         }

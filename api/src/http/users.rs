@@ -18,12 +18,14 @@ use uuid::Uuid;
 
 use super::auth::Authenticated;
 use super::body::{JsonBody, Ready};
+use super::code::Code;
 use super::envelope::{Meta, PartMeta, SyncState, WriteMeta};
 use super::error::ApiError;
 use super::permission::Permission;
 use super::schema::Nullable;
 use super::shell::{RequestId, Traceparent};
 use super::task_input::present;
+use super::words::{self, UserStatus};
 use crate::state::State;
 
 const DEFAULT_LIMIT: u64 = 50;
@@ -62,10 +64,10 @@ impl UserChange {
 pub struct UserView {
     /// The user's id, the `sub` of their tokens.
     id: Uuid,
-    /// `user`, `operator` or `admin`: as an admin has set it, else as it is at first.
-    role: Nullable<String>,
-    /// `active`, `inactive` or `suspended`.
-    status: Nullable<String>,
+    /// What the user may do: as an admin has set it, else as it is at first.
+    role: Nullable<words::Role>,
+    /// Whether the user is let in.
+    status: Nullable<UserStatus>,
     /// When the user was first seen.
     created_at: Nullable<DateTime<Utc>>,
     /// When the newest change was accepted.
@@ -76,8 +78,8 @@ impl UserView {
     fn of(profile: &Profile) -> Self {
         Self {
             id: profile.user_id,
-            role: Some(profile.role.as_str().to_owned()).into(),
-            status: Some(profile.standing.as_str().to_owned()).into(),
+            role: Some(profile.role.into()).into(),
+            status: Some(profile.standing.into()).into(),
             created_at: Some(profile.created_at).into(),
             updated_at: Some(profile.updated_at).into(),
         }
@@ -88,8 +90,8 @@ impl UserView {
         let ProfileVersions { role, standing, .. } = profile.versions;
         let set = |version: Version| version != Version::NONE;
         Self {
-            role: set(role).then(|| profile.role.as_str().to_owned()).into(),
-            status: set(standing).then(|| profile.standing.as_str().to_owned()).into(),
+            role: set(role).then(|| profile.role.into()).into(),
+            status: set(standing).then(|| profile.standing.into()).into(),
             created_at: None.into(),
             ..Self::of(profile)
         }
@@ -111,8 +113,8 @@ impl UserView {
         };
         Self {
             id: user_id,
-            role: role.map(|role| role.as_str().to_owned()).into(),
-            status: standing.map(|standing| standing.as_str().to_owned()).into(),
+            role: role.map(words::Role::from).into(),
+            status: standing.map(UserStatus::from).into(),
             created_at: None.into(),
             updated_at: Some(operation.accepted_at).into(),
         }
@@ -215,7 +217,7 @@ impl UsersApi {
         let standing = status.0.as_deref().map(Standing::parse).transpose();
         let standing = standing.map_err(invalid("status"))?;
         if !state.link.is_up() {
-            return Err(ApiError::DATABASE_UNAVAILABLE);
+            return Err(Code::DatabaseUnavailable.into());
         }
         let after = cursor.0.unwrap_or(Uuid::nil());
         let found = state.store.profiles(after, role, standing, limit + 1).await;
@@ -256,7 +258,7 @@ impl UsersApi {
     ) -> Result<Changed, ApiError> {
         let change = body.0.parse(id.0)?;
         if admin.0.user_id == id.0 {
-            return Err(ApiError::OWN_ACCOUNT);
+            return Err(Code::OwnAccount.into());
         }
         tracing::warn!(by = %admin.0.user_id, request_id = %request.0, ?change, "an admin sets a role or standing");
         let operation = super::operation(&state, admin.0, change, request, trace);
@@ -264,7 +266,7 @@ impl UsersApi {
         let written = state.writes.submit(operation).await;
         state.standings.forget(id.0).await;
         match written? {
-            Written::Committed { outcome: Outcome::Gone, .. } => Err(ApiError::USER_NOT_FOUND),
+            Written::Committed { outcome: Outcome::Gone, .. } => Err(Code::UserNotFound.into()),
             Written::Committed { operation_id, entity, .. } => {
                 let data = match &entity {
                     Some(Entity::Profile(profile)) => UserView::of(profile),
@@ -292,7 +294,7 @@ impl UsersApi {
         id: Path<Uuid>,
     ) -> Result<Erased, ApiError> {
         if admin.0.user_id == id.0 {
-            return Err(ApiError::OWN_ACCOUNT);
+            return Err(Code::OwnAccount.into());
         }
         tracing::warn!(by = %admin.0.user_id, request_id = %request.0, user_id = %id.0, "an admin erases a user");
         let change = Change::UserErase { user_id: id.0 };
@@ -333,13 +335,14 @@ async fn find(state: &State, user_id: Uuid) -> Result<UserView, ApiError> {
     let first_seen =
         || pending.first().map(|first| Profile::first_seen(user_id, first.accepted_at));
     let Some(mut profile) = stored.flatten().or_else(first_seen) else {
-        return Err(if known { ApiError::USER_NOT_FOUND } else { ApiError::DATABASE_UNAVAILABLE });
+        let code = if known { Code::UserNotFound } else { Code::DatabaseUnavailable };
+        return Err(code.into());
     };
     for operation in &pending {
         apply_to_profile(&mut profile, operation);
     }
     if profile.erased_at.is_some() {
-        return Err(ApiError::USER_NOT_FOUND);
+        return Err(Code::UserNotFound.into());
     }
     Ok(if known { UserView::of(&profile) } else { UserView::as_set(&profile) })
 }
@@ -360,5 +363,5 @@ async fn empty(state: &State, admin: Actor, user_id: Uuid) -> Result<(), ApiErro
         tracing::warn!(%user_id, ?erased, "what the buffer held of a user was erased");
         Ok::<(), ApiError>(())
     });
-    emptied.await.map_err(|_| ApiError::INTERNAL)?
+    emptied.await.map_err(|_| Code::Internal)?
 }

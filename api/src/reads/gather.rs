@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::pending_and_cached;
-use crate::http::ApiError;
+use crate::http::{ApiError, Code};
 
 /// Looks on their way at once.
 const READERS: usize = 2;
@@ -65,8 +65,8 @@ impl TaskReader {
     /// If the buffer cannot be read, or too many reads are waiting.
     pub async fn known(&self, id: Uuid) -> Result<Known, ApiError> {
         let (reply, known) = oneshot::channel();
-        self.asks.send(id, Ask { id, reply }).ok_or(ApiError::OVERLOADED)?;
-        known.await.unwrap_or(Err(ApiError::OVERLOADED))
+        self.asks.send(id, Ask { id, reply }).ok_or(Code::Overloaded)?;
+        known.await.unwrap_or(Err(Code::Overloaded.into()))
     }
 
     /// Takes no more reads, answers those that wait, and ends the tasks.

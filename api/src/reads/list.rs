@@ -180,9 +180,8 @@ async fn total(
 
 /// Whether a task is one that is asked for, as far as is known.
 fn matches(view: &TaskView, filter: &TaskFilter) -> bool {
-    let status = filter
-        .status
-        .is_none_or(|status| view.status.0.as_deref().is_none_or(|is| is == status.as_str()));
+    let status =
+        filter.status.is_none_or(|status| view.status.0.is_none_or(|is| is == status.into()));
     let title = filter.title.as_ref().is_none_or(|text| {
         let within = |title: &String| title.to_lowercase().contains(&text.to_lowercase());
         view.title.0.as_ref().is_none_or(within)

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::view::{Found, ProfileView};
 use super::{pending_and_cached, source};
-use crate::http::ApiError;
+use crate::http::{ApiError, Code};
 use crate::state::State;
 
 /// A user's own profile. A user who has not been seen before has the profile of a new one.
@@ -41,7 +41,7 @@ pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>,
             Ok(Found { view: ProfileView::of(&profile), source, stale })
         }
         (None, Some(newest)) => Ok(Found { view: ProfileView::asked(newest), source, stale: true }),
-        (None, None) => Err(ApiError::DATABASE_UNAVAILABLE),
+        (None, None) => Err(Code::DatabaseUnavailable.into()),
     }
 }
 

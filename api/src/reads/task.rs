@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::gather::{Known, last_known};
 use super::source;
 use super::view::{Found, TaskView};
-use crate::http::ApiError;
+use crate::http::{ApiError, Code};
 use crate::state::State;
 
 fn lane(id: Uuid) -> Lane {
@@ -23,8 +23,8 @@ pub async fn task(state: &State, viewer: Uuid, id: Uuid) -> Result<Found<TaskVie
     let view = match see_task(base, &pending, viewer) {
         Seen::Whole(task) => TaskView::of(task),
         Seen::Part(part) => TaskView::part(part),
-        Seen::Absent => return Err(ApiError::TASK_NOT_FOUND),
-        Seen::Unknown => return Err(ApiError::DATABASE_UNAVAILABLE),
+        Seen::Absent => return Err(Code::TaskNotFound.into()),
+        Seen::Unknown => return Err(Code::DatabaseUnavailable.into()),
     };
     Ok(Found { view, source, stale })
 }
@@ -66,7 +66,7 @@ pub async fn pending_create(
     let view = match see_task(last_known(state.writes.known(), id), &pending, viewer) {
         Seen::Whole(task) => TaskView::of(task),
         Seen::Part(part) => TaskView::part(part),
-        Seen::Absent => return Err(ApiError::TASK_DELETED),
+        Seen::Absent => return Err(Code::TaskDeleted.into()),
         Seen::Unknown => return Ok(None),
     };
     // What was read may be on its way to the disk only, and the answer says that it is there.
