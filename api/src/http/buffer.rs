@@ -16,13 +16,13 @@ use shared::status::{WORKER, WorkerStatus};
 use uuid::Uuid;
 
 use super::auth::Authenticated;
-use super::body::Ready;
 use super::envelope::{Meta, PartMeta};
 use super::error::ApiError;
-use super::permission::Permission;
-use super::schema::{JsonObject, Nullable};
+use super::parameters::in_range;
+use super::ready::Ready;
 use super::shell::RequestId;
-use super::words::{self, ActionName, EntityName};
+use crate::permission::Permission;
+use crate::shapes::{self, ActionName, EntityName, JsonObject, Nullable};
 use crate::state::State;
 
 const DEFAULT_LIMIT: u64 = 50;
@@ -74,7 +74,7 @@ pub struct BufferedOperation {
     /// The operation's id.
     id: Uuid,
     /// `pending`, or `rejected` or `expired` for a dead letter.
-    state: words::OperationState,
+    state: shapes::OperationState,
     /// Whose it is.
     user_id: Uuid,
     /// What it changes.
@@ -189,7 +189,7 @@ impl BufferApi {
         #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
         limit: Query<Option<u64>>,
     ) -> Result<Ready<BufferedOperations>, ApiError> {
-        let limit = super::in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
+        let limit = in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
         let filter = PendingFilter {
             user_id: user_id.0,
             lane: task_id.0.map(|id| Lane { kind: EntityKind::Task, id }),
@@ -227,7 +227,7 @@ impl BufferApi {
         #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
         limit: Query<Option<u64>>,
     ) -> Result<Ready<BufferedOperations>, ApiError> {
-        let limit = super::in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
+        let limit = in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
         let filter = DeadFilter {
             user_id: user_id.0,
             state: in_state.0.as_deref().map(state_of_death).transpose()?,

@@ -199,7 +199,7 @@ mod tests {
 
     /// The document before it is completed.
     fn made() -> Value {
-        serde_json::from_str(&super::super::service().spec()).unwrap()
+        serde_json::from_str(&super::super::interface::service().spec()).unwrap()
     }
 
     #[test]
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn every_schema_is_sound_none_is_wrapped_and_every_reference_leads_somewhere() {
-        let document = super::super::document();
+        let document = super::super::interface::document();
         let mut waiting = vec![&document];
         while let Some(value) = waiting.pop() {
             assert!(value.get("allOf").is_none(), "{value}");

@@ -18,9 +18,9 @@ use shared::writes::WriteError;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::body::Ready;
 use super::code::Code;
 use super::envelope::Meta;
+use super::ready::Ready;
 use crate::limits::Limited;
 
 /// Seconds after which a client that was turned away may come back.

@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn every_operation_of_the_document_has_an_entry_and_every_entry_an_operation() {
-        let document = super::super::document();
+        let document = super::super::interface::document();
         let documented: BTreeSet<_> =
             documented(&document).into_iter().map(|(_, id, _)| id).collect();
         let listed: BTreeSet<_> = OPERATIONS.iter().map(|(id, _)| *id).collect();
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn every_route_of_the_document_lists_its_codes_under_their_statuses() {
-        let document = super::super::document();
+        let document = super::super::interface::document();
         for (path, id, operation) in documented(&document) {
             let responses = operation["responses"].as_object().unwrap();
             let listed: BTreeSet<(u16, &str)> = responses
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn every_code_can_happen_at_some_route_except_where_there_is_no_route() {
-        let document = super::super::document();
+        let document = super::super::interface::document();
         let happening: BTreeSet<Code> = documented(&document)
             .into_iter()
             .flat_map(|(path, _, operation)| codes_of(path, operation))

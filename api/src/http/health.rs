@@ -9,11 +9,11 @@ use serde::Serialize;
 use shared::attention::{Attention, Signs};
 use shared::status::{WORKER, WorkerStatus};
 
-use super::body::Ready;
 use super::envelope::Meta;
 use super::error::ApiError;
-use super::schema::Nullable;
+use super::ready::Ready;
 use super::shell::RequestId;
+use crate::shapes::Nullable;
 use crate::state::State;
 
 /// What a probe found: `live` or `ready`.

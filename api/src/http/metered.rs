@@ -8,7 +8,7 @@ use metrics::{Counter, Histogram};
 use poem::http::Method;
 use poem::{PathPattern, Response};
 
-use super::memo::Memo;
+use crate::memo::Memo;
 
 /// What tells the answers of one kind from others: the route's pattern (none if there is no such
 /// route), the method, the status.

@@ -13,14 +13,13 @@ use shared::store::LedgerEntry;
 use uuid::Uuid;
 
 use super::auth::Authenticated;
-use super::body::Ready;
 use super::code::Code;
 use super::envelope::Meta;
 use super::error::ApiError;
-use super::permission::Permission;
-use super::schema::Nullable;
+use super::ready::Ready;
 use super::shell::RequestId;
-use super::words::{ActionName, EntityName, OperationState};
+use crate::permission::Permission;
+use crate::shapes::{ActionName, EntityName, Nullable, OperationState};
 use crate::state::State;
 
 /// An accepted operation.

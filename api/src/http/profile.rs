@@ -10,13 +10,15 @@ use shared::store::Entity;
 use shared::writes::Written;
 
 use super::auth::Authenticated;
-use super::body::{JsonBody, Ready};
+use super::body::JsonBody;
 use super::envelope::{ReadMeta, SyncState, WriteMeta};
 use super::error::ApiError;
-use super::permission::Permission;
-use super::schema::JsonObject;
+use super::ready::Ready;
 use super::shell::{RequestId, Traceparent};
-use crate::reads::{self, ProfileView};
+use super::written::{location, operation};
+use crate::permission::Permission;
+use crate::reads;
+use crate::shapes::{JsonObject, ProfileView};
 use crate::state::State;
 
 /// The writable fields of a profile.
@@ -127,7 +129,7 @@ async fn write(
     request: RequestId,
     trace: Traceparent,
 ) -> Result<Changed, ApiError> {
-    let operation = super::operation(state, actor, change, request, trace);
+    let operation = operation(state, actor, change, request, trace);
     let asked = ProfileView::asked(&operation);
     match state.writes.submit(operation).await? {
         Written::Committed { operation_id, entity, .. } => {
@@ -141,7 +143,7 @@ async fn write(
         Written::Buffered { operation_id } => {
             let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
             let body = ProfileWritten { data: asked, meta };
-            Ok(Changed::Buffered(body.into(), super::location(operation_id)))
+            Ok(Changed::Buffered(body.into(), location(operation_id)))
         }
     }
 }

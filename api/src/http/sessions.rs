@@ -13,12 +13,14 @@ use shared::sessions::{Opened, RefreshToken, Renewal, Revocation, SessionTimes};
 use uuid::Uuid;
 
 use super::auth::{Authenticated, refused, welcome};
-use super::body::{JsonBody, Ready};
+use super::body::JsonBody;
 use super::code::Code;
 use super::envelope::{Meta, SyncState, WriteMeta};
 use super::error::ApiError;
-use super::permission::Permission;
+use super::ready::Ready;
 use super::shell::{RequestId, Traceparent};
+use super::written::{location, operation};
+use crate::permission::Permission;
 use crate::state::State;
 use crate::tokens::ACCESS_SECONDS;
 
@@ -271,7 +273,7 @@ async fn end(
             kept?;
             tracing::warn!(%away, %session_id, "a session is ended by way of the buffer");
             let change = Change::SessionRevoke { session_id };
-            let operation = super::operation(state, actor, change, request, trace);
+            let operation = operation(state, actor, change, request, trace);
             // First, since the user's share of the buffer bounds what is kept in mind.
             let id: Version = state.writes.keep(operation).await?;
             if !own {
@@ -279,7 +281,7 @@ async fn end(
             }
             let meta = WriteMeta::now(request.0, SyncState::Buffered, id);
             let body = SessionEnding { data: EndingSession { id: session_id }, meta };
-            Ok(Ended::Here(body.into(), super::location(id)))
+            Ok(Ended::Here(body.into(), location(id)))
         }
     }
 }

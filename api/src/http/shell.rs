@@ -14,10 +14,10 @@ use poem::{FromRequest, PathPattern, Request, RequestBody, Response};
 use uuid::Uuid;
 
 use super::code::Code;
-use super::cors::{Caller, preflight};
 use super::error::{ApiError, classify};
 use super::headers::{is_https, protect};
 use super::metered::Metered;
+use crate::cors::{Caller, preflight};
 use crate::state::State;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

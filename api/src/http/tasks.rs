@@ -12,15 +12,18 @@ use shared::writes::Written;
 use uuid::Uuid;
 
 use super::auth::Authenticated;
-use super::body::{JsonBody, Ready};
+use super::body::JsonBody;
 use super::code::Code;
 use super::envelope::{ListMeta, ReadMeta, SyncState, WriteMeta};
 use super::error::ApiError;
 use super::list_query;
-use super::permission::Permission;
+use super::ready::Ready;
 use super::shell::{RequestId, Traceparent};
 use super::task_input::{NewTask, TaskChange, WholeTask};
-use crate::reads::{self, TaskView};
+use super::written::{location, operation};
+use crate::permission::Permission;
+use crate::reads;
+use crate::shapes::TaskView;
 use crate::state::State;
 
 /// Characters of an idempotency key at the most.
@@ -166,7 +169,7 @@ impl TasksApi {
             && let Some((operation, view)) =
                 reads::pending_create(&state, user.0.user_id, task_id).await?
         {
-            let (etag, location) = (etag(&view), super::location(operation));
+            let (etag, location) = (etag(&view), location(operation));
             let meta = WriteMeta::now(request.0, SyncState::Buffered, operation);
             let body = Ready::from(TaskWritten { data: view, meta });
             return Ok(Created::Buffered(body, location, Some("true".to_owned()), etag));
@@ -175,7 +178,7 @@ impl TasksApi {
             return Err(Code::TaskDeleted.into());
         }
         let change = Change::TaskCreate { task_id, fields };
-        let operation = super::operation(&state, user.0, change, request, trace);
+        let operation = operation(&state, user.0, change, request, trace);
         let (written, view) = write(&state, operation).await?;
         let etag = etag(&view);
         let body = |state, id| {
@@ -194,7 +197,7 @@ impl TasksApi {
                 Created::Committed(body(SyncState::Committed, operation_id), location, etag)
             }
             Written::Buffered { operation_id } => {
-                let location = super::location(operation_id);
+                let location = location(operation_id);
                 Created::Buffered(body(SyncState::Buffered, operation_id), location, None, etag)
             }
         })
@@ -282,7 +285,7 @@ impl TasksApi {
     ) -> Result<Changed, ApiError> {
         let if_match = asserted(if_match.0.as_deref())?;
         let change = Change::TaskReplace { task_id: id.0, fields: body.0.parse()?, if_match };
-        let operation = super::operation(&state, user.0, change, request, trace);
+        let operation = operation(&state, user.0, change, request, trace);
         change_task(&state, operation, request).await
     }
 
@@ -303,7 +306,7 @@ impl TasksApi {
     ) -> Result<Changed, ApiError> {
         let if_match = asserted(if_match.0.as_deref())?;
         let change = Change::TaskPatch { task_id: id.0, patch: body.0.parse()?, if_match };
-        let operation = super::operation(&state, user.0, change, request, trace);
+        let operation = operation(&state, user.0, change, request, trace);
         change_task(&state, operation, request).await
     }
 
@@ -322,14 +325,14 @@ impl TasksApi {
     ) -> Result<Deleted, ApiError> {
         let if_match = asserted(if_match.0.as_deref())?;
         let change = Change::TaskDelete { task_id: id.0, if_match };
-        let operation = super::operation(&state, user.0, change, request, trace);
+        let operation = operation(&state, user.0, change, request, trace);
         match state.writes.submit(operation).await? {
             Written::Committed { outcome: Outcome::Gone, .. } => Err(Code::TaskNotFound.into()),
             Written::Committed { .. } => Ok(Deleted::Committed),
             Written::Buffered { operation_id } => {
                 let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
                 let body = TaskDeleted { data: DeletedTask { id: id.0 }, meta };
-                Ok(Deleted::Buffered(body.into(), super::location(operation_id)))
+                Ok(Deleted::Buffered(body.into(), location(operation_id)))
             }
         }
     }
@@ -351,7 +354,7 @@ async fn change_task(
             Ok(Changed::Committed(body(SyncState::Committed, operation_id), etag))
         }
         Written::Buffered { operation_id } => {
-            let location = super::location(operation_id);
+            let location = location(operation_id);
             Ok(Changed::Buffered(body(SyncState::Buffered, operation_id), location, etag))
         }
     }

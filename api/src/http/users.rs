@@ -17,15 +17,17 @@ use shared::writes::Written;
 use uuid::Uuid;
 
 use super::auth::Authenticated;
-use super::body::{JsonBody, Ready};
+use super::body::JsonBody;
 use super::code::Code;
 use super::envelope::{Meta, PartMeta, SyncState, WriteMeta};
 use super::error::ApiError;
-use super::permission::Permission;
-use super::schema::Nullable;
+use super::parameters::in_range;
+use super::ready::Ready;
 use super::shell::{RequestId, Traceparent};
 use super::task_input::present;
-use super::words::{self, UserStatus};
+use super::written::{location, operation};
+use crate::permission::Permission;
+use crate::shapes::{self, Nullable, UserStatus};
 use crate::state::State;
 
 const DEFAULT_LIMIT: u64 = 50;
@@ -65,7 +67,7 @@ pub struct UserView {
     /// The user's id, the `sub` of their tokens.
     id: Uuid,
     /// What the user may do: as an admin has set it, else as it is at first.
-    role: Nullable<words::Role>,
+    role: Nullable<shapes::Role>,
     /// Whether the user is let in.
     status: Nullable<UserStatus>,
     /// When the user was first seen.
@@ -113,7 +115,7 @@ impl UserView {
         };
         Self {
             id: user_id,
-            role: role.map(words::Role::from).into(),
+            role: role.map(shapes::Role::from).into(),
             status: standing.map(UserStatus::from).into(),
             created_at: None.into(),
             updated_at: Some(operation.accepted_at).into(),
@@ -209,7 +211,7 @@ impl UsersApi {
         #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
         limit: Query<Option<u64>>,
     ) -> Result<Ready<UserList>, ApiError> {
-        let limit = super::in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
+        let limit = in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
         let invalid = |name: &'static str| {
             move |invalid: Invalid| ApiError::parameter(name, invalid.to_string())
         };
@@ -261,7 +263,7 @@ impl UsersApi {
             return Err(Code::OwnAccount.into());
         }
         tracing::warn!(by = %admin.0.user_id, request_id = %request.0, ?change, "an admin sets a role or standing");
-        let operation = super::operation(&state, admin.0, change, request, trace);
+        let operation = operation(&state, admin.0, change, request, trace);
         let asked = UserView::asked(id.0, &operation);
         let written = state.writes.submit(operation).await;
         state.standings.forget(id.0).await;
@@ -278,7 +280,7 @@ impl UsersApi {
             Written::Buffered { operation_id } => {
                 let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
                 let body = UserWritten { data: asked, meta };
-                Ok(Changed::Buffered(body.into(), super::location(operation_id)))
+                Ok(Changed::Buffered(body.into(), location(operation_id)))
             }
         }
     }
@@ -298,7 +300,7 @@ impl UsersApi {
         }
         tracing::warn!(by = %admin.0.user_id, request_id = %request.0, user_id = %id.0, "an admin erases a user");
         let change = Change::UserErase { user_id: id.0 };
-        let operation = super::operation(&state, admin.0, change, request, trace);
+        let operation = operation(&state, admin.0, change, request, trace);
         let written = state.writes.submit(operation).await;
         state.standings.forget(id.0).await;
         let written = written?;
@@ -314,7 +316,7 @@ impl UsersApi {
             Written::Buffered { operation_id } => {
                 let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
                 let body = UserErasing { data: ErasedUser { id: id.0 }, meta };
-                Ok(Erased::Here(body.into(), super::location(operation_id)))
+                Ok(Erased::Here(body.into(), location(operation_id)))
             }
         }
     }

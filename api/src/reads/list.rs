@@ -18,8 +18,8 @@ use shared::store::{PageStart, StoreError, TaskFilter, TaskOrder, TaskPosition, 
 use uuid::Uuid;
 
 use super::gather::last_known;
-use super::view::TaskView;
-use crate::http::{ApiError, Source};
+use crate::http::ApiError;
+use crate::shapes::{Source, TaskView};
 use crate::state::State;
 
 /// A page of tasks.

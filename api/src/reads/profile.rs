@@ -7,9 +7,9 @@ use shared::domain::{Change, EntityKind, Operation, Profile, apply_to_profile};
 use shared::host_clock::version_of_profile;
 use uuid::Uuid;
 
-use super::view::{Found, ProfileView};
-use super::{pending_and_cached, source};
+use super::{Found, pending_and_cached, source};
 use crate::http::{ApiError, Code};
+use crate::shapes::ProfileView;
 use crate::state::State;
 
 /// A user's own profile. A user who has not been seen before has the profile of a new one.

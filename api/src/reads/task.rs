@@ -4,9 +4,9 @@ use shared::domain::{Change, EntityKind, Lane, Operation, Seen, Version, see_tas
 use uuid::Uuid;
 
 use super::gather::{Known, last_known};
-use super::source;
-use super::view::{Found, TaskView};
+use super::{Found, source};
 use crate::http::{ApiError, Code};
+use crate::shapes::TaskView;
 use crate::state::State;
 
 fn lane(id: Uuid) -> Lane {

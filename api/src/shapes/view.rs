@@ -7,18 +7,8 @@ use serde::Serialize;
 use shared::domain::{Base, Change, Operation, Profile, Seen, Task, TaskPart, see_task};
 use uuid::Uuid;
 
-use crate::http::{JsonObject, Nullable, Role, Source, TaskStatus, UserStatus, nullable_time};
-
-/// Something that was read, and where from.
-#[derive(Clone, Debug)]
-pub struct Found<V> {
-    /// What was read.
-    pub view: V,
-    /// Where it comes from.
-    pub source: Source,
-    /// True if PostgreSQL could not be asked.
-    pub stale: bool,
-}
+use super::schema::{JsonObject, Nullable, nullable_time};
+use super::words::{Role, TaskStatus, UserStatus};
 
 /// A task.
 #[derive(Clone, Debug, Serialize, Object)]

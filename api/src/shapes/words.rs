@@ -94,7 +94,8 @@ pub enum EntityName {
 
 impl EntityName {
     /// Reads what the ledger or the audit log has.
-    pub(super) fn read(name: &str) -> Self {
+    #[must_use]
+    pub fn read(name: &str) -> Self {
         Self::parse_from_parameter(name).unwrap_or(Self::Unknown)
     }
 }
@@ -130,7 +131,8 @@ pub enum ActionName {
 
 impl ActionName {
     /// Reads what the ledger or the audit log has.
-    pub(super) fn read(name: &str) -> Self {
+    #[must_use]
+    pub fn read(name: &str) -> Self {
         Self::parse_from_parameter(name).unwrap_or(Self::Unknown)
     }
 }
@@ -142,6 +144,31 @@ impl From<domain::Action> for ActionName {
             domain::Action::Replace => Self::Replace,
             domain::Action::Patch => Self::Patch,
             domain::Action::Delete => Self::Delete,
+        }
+    }
+}
+
+/// Where what was read comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case")]
+pub enum Source {
+    /// PostgreSQL alone.
+    Database,
+    /// What Redis keeps of PostgreSQL.
+    Cache,
+    /// Pending operations, laid over PostgreSQL or the cache if they could be asked.
+    Overlay,
+}
+
+impl Source {
+    /// The value of the header `X-Data-Source`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::Cache => "cache",
+            Self::Overlay => "overlay",
         }
     }
 }
