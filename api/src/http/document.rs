@@ -21,6 +21,8 @@ const NO_NUL: &str = r"^[^\u0000]*$";
 const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
 
 const TASK_BODIES: &[&str] = &["NewTask", "WholeTask", "TaskChange"];
+/// The set of all codes.
+const CODES: &str = "ErrorCode";
 /// Bodies that have to name a field.
 const CHANGES: &[&str] = &["TaskChange", "UserChange"];
 
@@ -100,6 +102,15 @@ fn complete_schemas(schemas: &mut Map<String, Value>) {
         if let Some(schema) = schemas.get_mut(*change) {
             schema["minProperties"] = 1.into();
         }
+    }
+    if let Some(schema) = schemas.get_mut(CODES) {
+        let first =
+            "Why a request failed, for programs. Later versions may add codes.\n".to_owned();
+        let lines = Code::ALL
+            .iter()
+            .map(|code| format!("- `{code}` ({}): {}", code.status().as_u16(), code.meaning()));
+        let lines: Vec<_> = std::iter::once(first).chain(lines).collect();
+        schema["description"] = lines.join("\n").into();
     }
 }
 
@@ -212,8 +223,8 @@ mod tests {
             }
             assert!(leads_somewhere(&more, &document), "{field}: {more}");
         }
-        for change in CHANGES {
-            assert!(schemas[change].is_object(), "{change}");
+        for named in CHANGES.iter().chain([&CODES]) {
+            assert!(schemas[named].is_object(), "{named}");
         }
         assert!(leads_somewhere(&reference("ErrorEnvelope"), &document));
     }

@@ -22,6 +22,8 @@ use super::code::Code;
 use super::envelope::Meta;
 use super::ready::Ready;
 use crate::limits::Limited;
+use crate::reads::ReadError;
+use crate::standings::StandingUnknown;
 
 /// Seconds after which a client that was turned away may come back.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -198,6 +200,25 @@ impl From<&BufferError> for ApiError {
 impl From<BufferError> for ApiError {
     fn from(error: BufferError) -> Self {
         Self::from(&error)
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        let code = match error {
+            ReadError::NotFound => Code::TaskNotFound,
+            ReadError::Deleted => Code::TaskDeleted,
+            ReadError::Unknown => Code::DatabaseUnavailable,
+            ReadError::Overloaded => Code::Overloaded,
+            ReadError::Buffer(error) => return Self::from(&*error),
+        };
+        code.into()
+    }
+}
+
+impl From<StandingUnknown> for ApiError {
+    fn from(StandingUnknown(error): StandingUnknown) -> Self {
+        Self::from(&*error)
     }
 }
 

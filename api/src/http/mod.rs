@@ -25,8 +25,6 @@ mod tasks;
 mod users;
 mod written;
 
-pub use code::Code;
-pub use error::ApiError;
 pub use interface::{documented_routes, openapi_yaml};
 pub use shell::connection_refusal;
 pub use site::Site;

@@ -8,18 +8,18 @@ use poem_openapi::param::Path;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::{Deserialize, Serialize};
 use shared::buffer::unix_millis;
-use shared::domain::{Actor, Change, EntityKind, Lane, Version};
+use shared::domain::{Actor, Change, EntityKind, Lane};
 use shared::sessions::{Opened, RefreshToken, Renewal, Revocation, SessionTimes};
 use uuid::Uuid;
 
 use super::auth::{Authenticated, refused, welcome};
 use super::body::JsonBody;
 use super::code::Code;
-use super::envelope::{Meta, SyncState, WriteMeta};
+use super::envelope::{Meta, WriteMeta};
 use super::error::ApiError;
 use super::ready::Ready;
 use super::shell::{RequestId, Traceparent};
-use super::written::{location, operation};
+use super::written::{self, operation};
 use crate::permission::Permission;
 use crate::state::State;
 use crate::tokens::ACCESS_SECONDS;
@@ -275,13 +275,12 @@ async fn end(
             let change = Change::SessionRevoke { session_id };
             let operation = operation(state, actor, change, request, trace);
             // First, since the user's share of the buffer bounds what is kept in mind.
-            let id: Version = state.writes.keep(operation).await?;
+            let kept = written::keep(state, operation).await?;
             if !own {
                 keep_in_mind(state, actor.user_id, session_id).await?;
             }
-            let meta = WriteMeta::now(request.0, SyncState::Buffered, id);
-            let body = SessionEnding { data: EndingSession { id: session_id }, meta };
-            Ok(Ended::Here(body.into(), location(id)))
+            let body = SessionEnding { data: EndingSession { id: session_id }, meta: kept.meta };
+            Ok(Ended::Here(body.into(), kept.location))
         }
     }
 }

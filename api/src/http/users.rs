@@ -8,24 +8,23 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::{Deserialize, Serialize};
 use shared::domain::{
-    Actor, Change, EntityKind, Invalid, Lane, Operation, Outcome, Profile, ProfileVersions, Role,
-    Standing, Version, apply_to_profile,
+    Actor, Change, EntityKind, Invalid, Lane, Operation, Profile, ProfileVersions, Role, Standing,
+    Version, apply_to_profile,
 };
 use shared::host_clock::version_of_profile;
 use shared::store::Entity;
-use shared::writes::Written;
 use uuid::Uuid;
 
 use super::auth::Authenticated;
 use super::body::JsonBody;
 use super::code::Code;
-use super::envelope::{Meta, PartMeta, SyncState, WriteMeta};
+use super::envelope::{Meta, PartMeta, WriteMeta};
 use super::error::ApiError;
 use super::parameters::in_range;
 use super::ready::Ready;
 use super::shell::{RequestId, Traceparent};
 use super::task_input::present;
-use super::written::{location, operation};
+use super::written::{Accepted, Buffered, Changed, operation, submit};
 use crate::permission::Permission;
 use crate::shapes::{self, Nullable, UserStatus};
 use crate::state::State;
@@ -166,17 +165,6 @@ pub struct UserErasing {
     meta: WriteMeta,
 }
 
-/// What a change is answered with.
-#[derive(ApiResponse)]
-pub enum Changed {
-    /// Committed in PostgreSQL
-    #[oai(status = 200)]
-    Committed(Ready<UserWritten>),
-    /// Durable in the buffer
-    #[oai(status = 202)]
-    Buffered(Ready<UserWritten>, #[oai(header = "Location")] String),
-}
-
 /// What an erasure is answered with.
 #[derive(ApiResponse)]
 pub enum Erased {
@@ -257,7 +245,7 @@ impl UsersApi {
         trace: Traceparent,
         id: Path<Uuid>,
         body: JsonBody<UserChange>,
-    ) -> Result<Changed, ApiError> {
+    ) -> Result<Changed<UserWritten>, ApiError> {
         let change = body.0.parse(id.0)?;
         if admin.0.user_id == id.0 {
             return Err(Code::OwnAccount.into());
@@ -265,24 +253,20 @@ impl UsersApi {
         tracing::warn!(by = %admin.0.user_id, request_id = %request.0, ?change, "an admin sets a role or standing");
         let operation = operation(&state, admin.0, change, request, trace);
         let asked = UserView::asked(id.0, &operation);
-        let written = state.writes.submit(operation).await;
+        let accepted = submit(&state, operation).await;
         state.standings.forget(id.0).await;
-        match written? {
-            Written::Committed { outcome: Outcome::Gone, .. } => Err(Code::UserNotFound.into()),
-            Written::Committed { operation_id, entity, .. } => {
+        Ok(match accepted? {
+            Accepted::Committed { entity, meta } | Accepted::Repeated { entity, meta } => {
                 let data = match &entity {
                     Some(Entity::Profile(profile)) => UserView::of(profile),
                     Some(Entity::Task(_)) | None => asked,
                 };
-                let meta = WriteMeta::now(request.0, SyncState::Committed, operation_id);
-                Ok(Changed::Committed(UserWritten { data, meta }.into()))
+                Changed::Committed(UserWritten { data, meta }.into())
             }
-            Written::Buffered { operation_id } => {
-                let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
-                let body = UserWritten { data: asked, meta };
-                Ok(Changed::Buffered(body.into(), location(operation_id)))
+            Accepted::Buffered(Buffered { location, meta, .. }) => {
+                Changed::Buffered(UserWritten { data: asked, meta }.into(), location)
             }
-        }
+        })
     }
 
     /// Erase a user: tasks, preferences, sessions, and what this host's buffer holds. For admins.
@@ -301,24 +285,25 @@ impl UsersApi {
         tracing::warn!(by = %admin.0.user_id, request_id = %request.0, user_id = %id.0, "an admin erases a user");
         let change = Change::UserErase { user_id: id.0 };
         let operation = operation(&state, admin.0, change, request, trace);
-        let written = state.writes.submit(operation).await;
+        let accepted = submit(&state, operation).await;
         state.standings.forget(id.0).await;
-        let written = written?;
+        let accepted = accepted?;
         // An admin of whom this process has read nothing may be none any more: replay will tell, and
         // the worker empties the buffer then.
-        let believed =
-            matches!(written, Written::Committed { .. }) || state.standings.knows(admin.0.user_id);
+        let believed = match accepted {
+            Accepted::Committed { .. } | Accepted::Repeated { .. } => true,
+            Accepted::Buffered(_) => state.standings.knows(admin.0.user_id),
+        };
         if believed {
             empty(&state, admin.0, id.0).await?;
         }
-        match written {
-            Written::Committed { .. } => Ok(Erased::Everywhere),
-            Written::Buffered { operation_id } => {
-                let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
+        Ok(match accepted {
+            Accepted::Committed { .. } | Accepted::Repeated { .. } => Erased::Everywhere,
+            Accepted::Buffered(Buffered { location, meta, .. }) => {
                 let body = UserErasing { data: ErasedUser { id: id.0 }, meta };
-                Ok(Erased::Here(body.into(), location(operation_id)))
+                Erased::Here(body.into(), location)
             }
-        }
+        })
     }
 }
 

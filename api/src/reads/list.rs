@@ -17,8 +17,8 @@ use shared::host_clock::version_of_task;
 use shared::store::{PageStart, StoreError, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
 use uuid::Uuid;
 
+use super::error::ReadError;
 use super::gather::last_known;
-use crate::http::ApiError;
 use crate::shapes::{Source, TaskView};
 use crate::state::State;
 
@@ -41,7 +41,7 @@ pub struct Listed {
 ///
 /// # Errors
 /// If the buffer cannot be read.
-pub async fn task_list(state: &State, query: &TaskQuery) -> Result<Listed, ApiError> {
+pub async fn task_list(state: &State, query: &TaskQuery) -> Result<Listed, ReadError> {
     // Before the buffer is looked into: what leaves it from now on makes another generation.
     let generation = state.writes.generation(query.user_id);
     let mut pending: HashMap<Uuid, Vec<Operation>> = HashMap::new();

@@ -3,12 +3,14 @@
 //!
 //! With PostgreSQL away, what pending operations and the cache tell is answered and marked stale.
 
+mod error;
 mod gather;
 mod list;
 mod profile;
 mod task;
 mod totals;
 
+pub use error::ReadError;
 pub use gather::{Known, Reader, TaskReader};
 pub use list::{Listed, task_list};
 pub use profile::profile;
