@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
-use super::job::{Purpose, Room};
-use super::layout::{BYTES, LaneState, PENDING};
-use super::record::{self, Header};
-use super::tables::Tables;
-use super::tail::Group;
-use super::{Buffer, BufferError, unix_millis};
+use crate::buffer::commit::buffer::Buffer;
+use crate::buffer::commit::job::{Purpose, Room};
+use crate::buffer::error::BufferError;
+use crate::buffer::format::layout::{BYTES, PENDING};
+use crate::buffer::format::record::{self, Header, unix_millis};
+use crate::buffer::tables::Tables;
+use crate::buffer::tables::lane_end::LaneEnd;
 use crate::domain::{Clock, Lane, MAX_PRIORITY, Operation, Version};
 use crate::settings::BufferSettings;
 
@@ -19,26 +18,6 @@ const RESERVE: u64 = 1000;
 
 /// Pending operations of one entity at the most: what is laid over a read grows with them.
 const LANE_LIMIT: u64 = 1000;
-
-/// How far a lane goes, as a reader saw it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LaneEnd {
-    /// How many operations are pending.
-    pub(super) count: u64,
-    /// The newest of their ids.
-    pub(super) newest: Option<Version>,
-}
-
-impl LaneEnd {
-    /// The end of a lane that has this state in the tables, and these operations in the tail.
-    pub(super) fn of(indexed: Option<&LaneState>, tail: Option<&Group>) -> Self {
-        let newest = indexed.map(|state| state.newest).max(tail.map(|group| group.newest));
-        Self {
-            count: indexed.map_or(0, LaneState::len) + tail.map_or(0, Group::count),
-            newest: newest.map(|id| Version::from_uuid(Uuid::from_u128(id))),
-        }
-    }
-}
 
 impl Buffer {
     /// Puts an operation at the end of its lane, durably. With a clock, the operation is one that has

@@ -3,10 +3,11 @@
 
 use std::collections::HashSet;
 
-use super::layout::LOG_GENERATION;
-use super::log::file_of;
-use super::record::Header;
-use super::{Buffer, BufferError};
+use crate::buffer::commit::buffer::Buffer;
+use crate::buffer::error::BufferError;
+use crate::buffer::format::generation::file_of;
+use crate::buffer::format::layout::LOG_GENERATION;
+use crate::buffer::format::record::Header;
 use crate::domain::{EntityKind, Lane};
 
 /// Records that are passed over in the search for the oldest, at the most.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::audit::Act;
-use super::keys::Keys;
-use super::layout::{AUDIT, DEAD, PLACES, Place, QUARANTINE, decode_dead};
-use super::record::{self, Header};
-use super::snapshot::Snapshot;
-use super::{Buffer, BufferError};
+use crate::buffer::commit::buffer::Buffer;
+use crate::buffer::commit::snapshot::Snapshot;
+use crate::buffer::error::BufferError;
+use crate::buffer::format::keys::Keys;
+use crate::buffer::format::layout::{AUDIT, DEAD, PLACES, Place, QUARANTINE, decode_dead};
+use crate::buffer::format::record::{self, Header};
+use crate::buffer::tables::audit::Act;
 use crate::domain::{Lane, Operation, OperationState, Version};
 
 /// Where an operation was found.

@@ -2,7 +2,7 @@
 
 use redb::ReadableTable;
 
-use super::super::*;
+use super::*;
 
 /// Fails if anything is wrong with the file.
 pub(super) async fn check(buffer: &Buffer) {

@@ -1,8 +1,8 @@
 //! Damage in the log: it is found, and costs only what it hit.
 
-use super::super::log::PAGE;
 use super::log::{logged, logged_at_once, path_of_log, pending, reopened_with};
 use super::*;
+use crate::buffer::wal::frame::PAGE;
 
 /// Pages reach the disk in any order when power is lost in the middle of a write; of a killed process the
 /// first comes last. What was acknowledged before stays as it was.

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use super::super::log::LENGTH;
 use super::*;
+use crate::buffer::wal::log::LENGTH;
 use crate::guard;
 
 const CASES: u64 = 10_000;

@@ -1,9 +1,8 @@
 //! Records that earlier programs wrote stay readable: one golden file for each format version. A
 //! file that stands here is never changed; a new format adds one.
 
-use super::super::keys::Keys;
-use super::super::record::{Header, Payload, decode, encode, encode_payload, seal_with};
 use super::*;
+use crate::buffer::format::record::{Header, Payload, decode, encode, encode_payload, seal_with};
 use crate::domain::TaskPatch;
 
 const FORMAT_1: &str = include_str!("golden/format-1.hex");

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use futures::future::join_all;
 
-use super::super::log::{LENGTH, PAGE};
 use super::*;
+use crate::buffer::wal::frame::PAGE;
+use crate::buffer::wal::log::LENGTH;
 
 pub(super) fn path_of_log(buffer: &Buffer) -> PathBuf {
     sibling(&buffer.settings().buffer_path, "log")

@@ -26,12 +26,21 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::file::BufferFile;
+use super::commit::job::Room;
+use super::commit::open::{IfDamaged, open_file};
+use super::commit::snapshot::Snapshot;
+use super::disk::file::BufferFile;
+use super::format::keys::Keys;
+use super::format::{layout, record};
+use super::repair::anew::Mode;
+use super::tables::Tables;
+use super::wal::tail::Tail;
 use super::*;
 use crate::domain::{
     Actor, Change, Clock, Description, EntityKind, Lane, Operation, Preferences, Role, TaskFields,
     TaskStatus, Title, Version,
 };
+use crate::settings::BufferSettings;
 
 const LIMITS: BatchLimits = BatchLimits {
     operations: 100,

@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::super::log::Logged;
 use super::disk::{SmallDisk, described};
 use super::*;
+use crate::buffer::wal::log::Logged;
 
 /// A disk, in a file.
 struct Disk {

@@ -3,9 +3,9 @@
 
 use redb::ReadableDatabase;
 
-use super::super::log::PAGE;
 use super::log::{logged, path_of_log, pending, reopened_with};
 use super::*;
+use crate::buffer::wal::frame::PAGE;
 
 #[tokio::test]
 async fn a_reader_looks_into_the_log_that_is_there() {

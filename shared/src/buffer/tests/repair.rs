@@ -4,12 +4,17 @@ use std::os::unix::fs::MetadataExt;
 
 use redb::{Key, TableDefinition, Value};
 
-use super::super::file::open_private_in_place;
-use super::super::layout::{LANE_STATES, LANES, PLACES, READY, USER_TOTALS, USERS, WAITING};
-use super::super::log::Log;
-use super::super::open::{Prepared, is_built_soundly, prepare};
-use super::super::repair::{BY_ITSELF, Turn, move_aside, put_in_place, repair};
 use super::*;
+use crate::buffer::commit::open::is_built_soundly;
+use crate::buffer::disk::private::open_private_in_place;
+use crate::buffer::format::layout::{
+    LANE_STATES, LANES, PLACES, READY, USER_TOTALS, USERS, WAITING,
+};
+use crate::buffer::repair::anew::{BY_ITSELF, repair};
+use crate::buffer::repair::aside::{move_aside, put_in_place};
+use crate::buffer::repair::turn::Turn;
+use crate::buffer::tables::prepare::{Prepared, prepare};
+use crate::buffer::wal::log::Log;
 
 /// A buffer with pending operations of several lanes, one of which waits, in tables and log; their ids.
 async fn sample(folder: &Path) -> (Buffer, HashSet<Version>) {

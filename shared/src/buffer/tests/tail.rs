@@ -4,11 +4,10 @@ use futures::future::join_all;
 
 use redb::ReadableTable;
 
-use super::super::layout::{
+use super::*;
+use crate::buffer::format::layout::{
     BYTES, COUNTERS, FORMAT, FORMAT_KEY, INDEXED, LOG_GENERATION, PENDING, RECORDS,
 };
-use super::super::snapshot::Snapshot;
-use super::*;
 
 /// What every way of looking shows of a history of two users: ids, in order.
 #[derive(Debug, PartialEq)]
@@ -143,7 +142,7 @@ async fn a_long_tail_gets_its_indexes_without_being_asked() {
         assert!(join_all(appended).await.iter().all(Result::is_ok));
     }
     let tail = audit::tail(&buffer, Tail::len);
-    assert!(tail < super::super::tail::LONGEST, "{tail}");
+    assert!(tail < crate::buffer::wal::tail::LONGEST, "{tail}");
     assert_eq!(buffer.stats().await.unwrap().pending, 7000);
     audit::check(&buffer).await;
 }

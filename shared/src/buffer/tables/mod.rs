@@ -1,0 +1,289 @@
+//! The tables of the buffer file, open for writing, and the changes that others are made of.
+//!
+//! Each method leaves all tables consistent with one another within its transaction, but for the
+//! tail, and costs O(log n) in the number of pending operations. All but `append`, `place`, `lane_end`,
+//! `of_user` and `ahead` want an empty tail: they find operations by the indexes, and their records in
+//! `records`.
+
+pub(in crate::buffer) mod ahead;
+pub(in crate::buffer) mod audit;
+pub(in crate::buffer) mod dead;
+pub(in crate::buffer) mod index;
+pub(in crate::buffer) mod lane_end;
+pub(in crate::buffer) mod on_demand;
+pub(in crate::buffer) mod prepare;
+pub(in crate::buffer) mod quarantine;
+pub(in crate::buffer) mod remove;
+pub(in crate::buffer) mod sorted;
+pub(in crate::buffer) mod totals;
+
+use std::sync::Arc;
+
+use redb::{ReadableTable, StorageError, Table, WriteTransaction};
+
+use self::lane_end::LaneEnd;
+use self::on_demand::OnDemand;
+use self::totals::Totals;
+use crate::buffer::error::unusable;
+use crate::buffer::format::layout::{
+    AHEAD, AUDIT, BYTES, Bytes, DEAD, FORMAT, FORMAT_KEY, INDEXED, LANE_STATES, LANES,
+    LOG_GENERATION, LaneKey, LaneState, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS,
+    REVOKED, REVOKED_UNTIL, SCRUB, STATUS, Slot, USERS, WAITING,
+};
+use crate::buffer::format::record::{self, Header, Payload, Tries};
+use crate::buffer::wal::log::{Log, Logged};
+use crate::buffer::wal::salvage::{State, look_through};
+use crate::buffer::wal::tail::{Mark, Tail};
+use crate::domain::Version;
+
+/// All tables, for writing in one transaction. Each needs `records` and the counters.
+pub(in crate::buffer) struct Tables<'txn> {
+    pub(in crate::buffer) records: Table<'txn, u64, Bytes>,
+    pub(in crate::buffer) totals: Totals<'txn>,
+    pub(in crate::buffer) lanes: OnDemand<'txn, (LaneKey, u64), ()>,
+    pub(in crate::buffer) lane_states: OnDemand<'txn, LaneKey, &'static [u8; LaneState::BYTES]>,
+    pub(in crate::buffer) ready: OnDemand<'txn, (u8, u64), &'static [u8; Slot::BYTES]>,
+    waiting: OnDemand<'txn, (i64, u64), &'static [u8; Slot::BYTES]>,
+    pub(in crate::buffer) places: OnDemand<'txn, u128, (u8, u64)>,
+    pub(in crate::buffer) users: OnDemand<'txn, (u128, u64), ()>,
+    pub(in crate::buffer) dead: OnDemand<'txn, (i64, u128), Bytes>,
+    pub(in crate::buffer) quarantine: OnDemand<'txn, u64, Bytes>,
+    pub(in crate::buffer) audit: OnDemand<'txn, (i64, u128), Bytes>,
+    pub(in crate::buffer) revoked: OnDemand<'txn, u128, i64>,
+    pub(in crate::buffer) revoked_until: OnDemand<'txn, (i64, u128), ()>,
+    pub(in crate::buffer) status: OnDemand<'txn, &'static str, Bytes>,
+    pub(in crate::buffer) ahead: OnDemand<'txn, LaneKey, u128>,
+    pub(in crate::buffer) scrub: OnDemand<'txn, u64, Bytes>,
+    /// What the other tables do not tell of yet: nothing, but for appends.
+    pub(in crate::buffer) tail: Tail,
+    pub(in crate::buffer) log: &'txn Log,
+    /// What the log had when the transaction began.
+    pub(in crate::buffer) logged: Logged,
+}
+
+impl<'txn> Tables<'txn> {
+    /// Opens the tables, and brings `tail`, which is what is known of it from before, up to the log.
+    pub(in crate::buffer) fn open(
+        transaction: &'txn WriteTransaction,
+        log: &'txn Log,
+        mut tail: Tail,
+    ) -> Result<Self, redb::Error> {
+        let (records, totals) = (transaction.open_table(RECORDS)?, Totals::open(transaction)?);
+        if totals.counter(FORMAT_KEY)? != FORMAT {
+            // A newer program has taken the file over while this one had it open.
+            return Err(unusable("the tables are of another format"));
+        }
+        let generation = totals.counter(LOG_GENERATION)?;
+        let mark = Mark { generation, from: totals.counter(INDEXED)? };
+        if tail.mark() != mark || !tail.is_in(log) || !tail.catch_up(log, mark) {
+            let state;
+            (state, tail) = look_through(log, mark);
+            if state == State::Foreign {
+                // It is put aside when the files are opened anew.
+                return Err(unusable("the log is another file's"));
+            }
+        }
+        let logged = Logged { generation, end: tail.end(), next: tail.next() };
+        Ok(Self {
+            records,
+            totals,
+            lanes: OnDemand::new(transaction, LANES),
+            lane_states: OnDemand::new(transaction, LANE_STATES),
+            ready: OnDemand::new(transaction, READY),
+            waiting: OnDemand::new(transaction, WAITING),
+            places: OnDemand::new(transaction, PLACES),
+            users: OnDemand::new(transaction, USERS),
+            dead: OnDemand::new(transaction, DEAD),
+            quarantine: OnDemand::new(transaction, QUARANTINE),
+            audit: OnDemand::new(transaction, AUDIT),
+            revoked: OnDemand::new(transaction, REVOKED),
+            revoked_until: OnDemand::new(transaction, REVOKED_UNTIL),
+            status: OnDemand::new(transaction, STATUS),
+            ahead: OnDemand::new(transaction, AHEAD),
+            scrub: OnDemand::new(transaction, SCRUB),
+            tail,
+            log,
+            logged,
+        })
+    }
+
+    /// Makes the tables that are missing: readers expect all of them.
+    pub(in crate::buffer) fn make(&mut self) -> Result<(), redb::Error> {
+        self.totals.make()?;
+        self.lanes.open()?;
+        self.lane_states.open()?;
+        self.ready.open()?;
+        self.waiting.open()?;
+        self.places.open()?;
+        self.users.open()?;
+        self.dead.open()?;
+        self.quarantine.open()?;
+        self.audit.open()?;
+        self.revoked.open()?;
+        self.revoked_until.open()?;
+        self.status.open()?;
+        self.ahead.open()?;
+        self.scrub.open()?;
+        Ok(())
+    }
+
+    /// What was appended in this transaction and is in the tail.
+    pub(in crate::buffer) fn appended(&self) -> &[Arc<[u8]>] {
+        self.tail.records_from(self.logged.next)
+    }
+
+    /// Writes what is kept in memory until the end of the transaction. Returns what is known of the
+    /// tail, which is true once the transaction is committed.
+    pub(in crate::buffer) fn close(self) -> Result<Tail, redb::Error> {
+        self.totals.close()?;
+        Ok(self.tail)
+    }
+
+    /// Takes a record that the indexes told of out of the counters.
+    pub(in crate::buffer) fn uncount(&mut self, length: usize) -> Result<(), redb::Error> {
+        self.totals.add(PENDING, -1)?;
+        self.totals.add(BYTES, -signed(length))
+    }
+
+    /// Where an operation is.
+    pub(in crate::buffer) fn place(&mut self, id: Version) -> Result<Option<Place>, redb::Error> {
+        let id = id.as_uuid().as_u128();
+        if let Some(place) = self.tail.place(id) {
+            return Ok(Some(Place::Pending(place)));
+        }
+        Ok(self.places.open()?.get(id)?.and_then(|place| Place::decode(place.value())))
+    }
+
+    pub(in crate::buffer) fn lane_state(
+        &mut self,
+        lane: &[u8; 17],
+    ) -> Result<Option<LaneState>, redb::Error> {
+        Ok(self.lane_states.open()?.get(lane)?.map(|state| LaneState::decode(state.value())))
+    }
+
+    /// How far a lane goes.
+    pub(in crate::buffer) fn lane_end(&mut self, lane: &[u8; 17]) -> Result<LaneEnd, redb::Error> {
+        let indexed = self.lane_state(lane)?;
+        Ok(LaneEnd::of(indexed.as_ref(), self.tail.lane(lane)))
+    }
+
+    /// A user's pending operations, and their bytes.
+    pub(in crate::buffer) fn of_user(&mut self, user: u128) -> Result<(u64, u64), redb::Error> {
+        let (count, bytes) = self.totals.of_user(user)?;
+        Ok(match self.tail.user(user) {
+            Some(tail) => (count + tail.count(), bytes + tail.bytes),
+            None => (count, bytes),
+        })
+    }
+
+    /// Puts an operation at the end of its lane. It is in the tail.
+    pub(in crate::buffer) fn append(&mut self, header: &Header, payload: &Payload) {
+        let record = record::encode(self.tail.next(), header, payload);
+        self.tail.note(header, record.into());
+    }
+
+    /// Puts another record of the same operation, in other bytes, in the place of a pending one.
+    pub(in crate::buffer) fn replace(
+        &mut self,
+        seq: u64,
+        header: &Header,
+        bytes: &[u8],
+    ) -> Result<(), redb::Error> {
+        let Some(before) = self.records.insert(seq, bytes)?.map(|before| before.value().len())
+        else {
+            return Ok(());
+        };
+        let delta = signed(bytes.len()) - signed(before);
+        self.totals.add_to_user(header.user_id.as_u128(), 0, delta)?;
+        self.totals.add(BYTES, delta)
+    }
+
+    /// Keeps an operation and its whole lane waiting until `not_before` (Unix milliseconds).
+    pub(in crate::buffer) fn retry(
+        &mut self,
+        seq: u64,
+        tries: Tries,
+        not_before: i64,
+    ) -> Result<(), redb::Error> {
+        let Some(bytes) = self.record(seq)? else { return Ok(()) };
+        let Ok(header) = Header::decode(seq, &bytes) else { return Ok(()) };
+        let header = Header { tries, not_before, ..header };
+        self.records.insert(seq, header.replace_in(seq, &bytes).as_slice())?;
+        let lane = record::lane_bytes(header.lane);
+        let Some(before) = self.lane_state(&lane)?.filter(|state| state.head == seq) else {
+            return Ok(());
+        };
+        self.reindex(&lane, Some(&before), Some(&LaneState { not_before, ..before }))
+    }
+
+    pub(in crate::buffer) fn publish(
+        &mut self,
+        name: &str,
+        value: &[u8],
+    ) -> Result<(), redb::Error> {
+        self.status.open()?.insert(name, value)?;
+        Ok(())
+    }
+
+    pub(in crate::buffer) fn record(&self, seq: u64) -> Result<Option<Vec<u8>>, redb::Error> {
+        Ok(self.records.get(seq)?.map(|bytes| bytes.value().to_vec()))
+    }
+
+    /// Moves a lane to where its new state belongs.
+    pub(in crate::buffer) fn reindex(
+        &mut self,
+        lane: &[u8; 17],
+        before: Option<&LaneState>,
+        after: Option<&LaneState>,
+    ) -> Result<(), redb::Error> {
+        let moved = match (before, after) {
+            (Some(old), Some(new)) => {
+                old.slot(lane) != new.slot(lane)
+                    || (old.head, old.not_before) != (new.head, new.not_before)
+            }
+            (None, _) | (_, None) => true,
+        };
+        if let Some(old) = before.filter(|_| moved) {
+            if old.not_before > 0 {
+                self.waiting.open()?.remove((old.not_before, old.head))?;
+            } else {
+                self.ready.open()?.remove(old.rank())?;
+            }
+        }
+        let Some(new) = after else {
+            self.lane_states.open()?.remove(lane)?;
+            return Ok(());
+        };
+        self.lane_states.open()?.insert(lane, &new.encode())?;
+        if moved && new.not_before > 0 {
+            self.waiting.open()?.insert((new.not_before, new.head), &new.slot(lane).encode())?;
+        } else if moved {
+            self.ready.open()?.insert(new.rank(), &new.slot(lane).encode())?;
+        }
+        Ok(())
+    }
+}
+
+/// The header of a record; none if there is none that can be read.
+pub(in crate::buffer) fn header_at(
+    records: &impl ReadableTable<u64, Bytes>,
+    seq: u64,
+) -> Result<Option<Header>, StorageError> {
+    let bytes = records.get(seq)?;
+    Ok(bytes.and_then(|bytes| Header::decode(seq, bytes.value()).ok()))
+}
+
+/// The keys of a table by time from before `cutoff` (Unix milliseconds), oldest first, `limit` at the
+/// most.
+pub(in crate::buffer) fn keys_before<V: redb::Value + 'static>(
+    table: &impl ReadableTable<(i64, u128), V>,
+    cutoff: i64,
+    limit: usize,
+) -> Result<Vec<(i64, u128)>, StorageError> {
+    let before = table.range(..(cutoff, 0))?.take(limit);
+    before.map(|entry| entry.map(|(key, _)| key.value())).collect()
+}
+
+pub(in crate::buffer) fn signed(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
