@@ -1,5 +1,4 @@
-//! Opening the file and its log: tables are made if the file is new, those of an earlier format are
-//! brought to this one, and the log is looked through.
+//! Opening the file and its log: tables are made if the file is new, and the log is looked through.
 
 use std::fs::File;
 use std::path::Path;
@@ -216,8 +215,8 @@ fn open_sound_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenError> 
         match prepare(&file, &database, &log, spare) {
             Ok(Prepared::Ready) => return Ok(Opened::new(file, database, log)),
             Ok(Prepared::OtherFiles) => {}
-            Ok(Prepared::NewerFormat(found)) => {
-                return Err(OpenError::NewerFormat { path: path.clone(), found, known: FORMAT });
+            Ok(Prepared::OtherFormat(found)) => {
+                return Err(OpenError::OtherFormat { path: path.clone(), found, known: FORMAT });
             }
             // After an error redb wants to be opened anew.
             Err(error) if is_full(&error) && file.drop_ballast() => {

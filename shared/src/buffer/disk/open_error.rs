@@ -75,14 +75,18 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// It was written by a newer program.
-    #[error("BUFFER_PATH: {path} has format {found}, this program knows up to {known}")]
-    NewerFormat {
+    /// Its tables are of a format that this program does not read.
+    #[error(
+        "BUFFER_PATH: {path} has table format {found}, and this program reads format {known} alone. \
+         Start the version that wrote it, drain it with `holdfast-worker drain`, and start this version \
+         with an empty buffer"
+    )]
+    OtherFormat {
         /// The file.
         path: PathBuf,
-        /// The file's format.
+        /// The file's format; 0 if it names none.
         found: u64,
-        /// The newest format this program knows.
+        /// The format of this program.
         known: u64,
     },
     /// The keys cannot be used.
@@ -100,7 +104,7 @@ impl OpenError {
             Self::Unsafe { .. }
             | Self::Io { .. }
             | Self::Held { .. }
-            | Self::NewerFormat { .. }
+            | Self::OtherFormat { .. }
             | Self::Keys(_) => false,
         }
     }

@@ -61,15 +61,10 @@ pub(in crate::buffer) const STATUS: TableDefinition<&'static str, Bytes> =
     TableDefinition::new("status");
 pub(in crate::buffer) const SCRUB: TableDefinition<u64, Bytes> = TableDefinition::new("scrub");
 
-/// The layout of these tables, kept in `counters` under [`FORMAT_KEY`].
-///
-/// 1 had no tail: its indexes tell of every record. In 2 the counters told of the tail as well. 3 was
-/// written by processes whose redb (before 4.5) must not share a file with later ones, 4 by such as do
-/// not know the lane of the cache and would set its records aside. 2 to 5 knew no log: the newest records
-/// were in `records` alone, without indexes. 6 had no table `ahead`. A process of an earlier format that still runs takes nothing
-/// in or out any more. A table more is a format more: tables are made when a file is opened that has an
-/// earlier one.
-pub(in crate::buffer) const FORMAT: u64 = 7;
+/// The format of these tables, kept in `counters` under [`FORMAT_KEY`]. It grows with each change that a
+/// program of before would misread, a new table included. A file of another format is refused, and a
+/// process that meets one when it writes takes nothing in or out any more.
+pub(in crate::buffer) const FORMAT: u64 = 1;
 pub(in crate::buffer) const FORMAT_KEY: &str = "format";
 /// The place from which on records are in the tail, and in no table yet.
 pub(in crate::buffer) const INDEXED: &str = "indexed";

@@ -123,7 +123,7 @@ pub(super) fn recover(
     let (_file, database) = BufferFile::open(target, cache_bytes)?;
     let target_log = Log::open(target)?;
     let mut recovery = Recovery::new(pages, log, &database, &target_log, keys);
-    if let Some(found) = recovery.format().filter(|found| *found > FORMAT) {
+    if let Some(found) = recovery.format().filter(|found| *found != FORMAT) {
         return Err(RepairError::Format { found });
     }
     Ok(recovery.run(finish)?)

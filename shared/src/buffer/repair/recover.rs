@@ -174,9 +174,7 @@ impl<'a> Recovery<'a> {
             }
             Ok::<(), std::convert::Infallible>(())
         });
-        self.has_counters = *is_sound
-            && walked == Ok(true)
-            && counters.get(FORMAT_KEY).is_some_and(|format| *format >= FORMAT);
+        self.has_counters = *is_sound && walked == Ok(true) && counters.contains_key(FORMAT_KEY);
         self.counters = counters;
     }
 

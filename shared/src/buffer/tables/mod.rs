@@ -70,7 +70,7 @@ impl<'txn> Tables<'txn> {
     ) -> Result<Self, redb::Error> {
         let (records, totals) = (transaction.open_table(RECORDS)?, Totals::open(transaction)?);
         if totals.counter(FORMAT_KEY)? != FORMAT {
-            // A newer program has taken the file over while this one had it open.
+            // Another program has taken the file over while this one had it open.
             return Err(unusable("the tables are of another format"));
         }
         let generation = totals.counter(LOG_GENERATION)?;

@@ -1,20 +1,17 @@
-//! Preparing a file that was opened: tables are made if it is new, those of an earlier format are brought
-//! to this one, and a damaged log is emptied.
+//! Preparing a file that was opened: tables are made if it is new, those of another format are refused,
+//! and a damaged log is emptied.
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableError, WriteTransaction};
+use redb::{Database, ReadableDatabase, TableError};
 
+use super::Tables;
 use super::totals::Totals;
-use super::{Tables, signed};
 use crate::buffer::disk::file::BufferFile;
 use crate::buffer::format::layout::{
-    BYTES, COUNTERS, FORMAT, FORMAT_KEY, INDEXED, LOG_GENERATION, LOG_LAID, PENDING, RECORDS,
+    COUNTERS, FORMAT, FORMAT_KEY, INDEXED, LOG_GENERATION, LOG_LAID,
 };
 use crate::buffer::wal::log::Log;
 use crate::buffer::wal::salvage::{State, look_through};
 use crate::buffer::wal::tail::{Mark, Tail};
-
-/// The counter of formats 1 and 2 that had the place after the last record.
-const NEXT_PLACE: &str = "next_place";
 
 /// What came of preparing a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,12 +20,12 @@ pub(in crate::buffer) enum Prepared {
     Ready,
     /// The paths lead to other files, or will.
     OtherFiles,
-    /// It was written by a newer program.
-    NewerFormat(u64),
+    /// Its tables are of another format than [`FORMAT`].
+    OtherFormat(u64),
 }
 
-/// Makes the tables of a new file, brings those of an earlier format to this one, and empties a log that
-/// is damaged. `spare` bytes may be used for a log.
+/// Makes the tables of a new file, and empties a log that is damaged. `spare` bytes may be used for a
+/// log.
 pub(in crate::buffer) fn prepare(
     file: &BufferFile,
     database: &Database,
@@ -37,12 +34,11 @@ pub(in crate::buffer) fn prepare(
 ) -> Result<Prepared, redb::Error> {
     let mut is_missing = false;
     if let Some((found, mark, is_laid)) = state(database)? {
-        if found > FORMAT {
-            return Ok(Prepared::NewerFormat(found));
+        if found != FORMAT {
+            return Ok(Prepared::OtherFormat(found));
         }
         is_missing = is_laid && !log.is_laid()?;
-        let (state, _) = look_through(log, mark);
-        if found == FORMAT && state == State::Sound && !is_missing {
+        if look_through(log, mark).0 == State::Sound && !is_missing {
             return Ok(Prepared::Ready);
         }
     }
@@ -52,11 +48,17 @@ pub(in crate::buffer) fn prepare(
         transaction.abort()?;
         return Ok(Prepared::OtherFiles);
     }
+    let mut totals = Totals::open(&transaction)?;
+    let found = totals.counter(FORMAT_KEY)?;
+    let mark = mark(|name| totals.counter(name))?;
+    if found == 0 {
+        totals.set(FORMAT_KEY, FORMAT);
+    }
+    totals.close()?;
     // Another process may have been first.
-    let (found, mark) = take_over(&transaction)?;
-    if found > FORMAT {
+    if found != 0 && found != FORMAT {
         transaction.abort()?;
-        return Ok(Prepared::NewerFormat(found));
+        return Ok(Prepared::OtherFormat(found));
     }
     match look_through(log, mark).0 {
         State::Sound if is_missing => {
@@ -74,50 +76,12 @@ pub(in crate::buffer) fn prepare(
     }
     let mut tables = Tables::open(&transaction, log, Tail::default())?;
     tables.make()?;
-    if found < FORMAT {
-        take_unindexed(&mut tables)?;
-    }
     tables.index(u64::MAX)?;
     log.lay(spare);
     tables.begin_log();
     tables.close()?;
     transaction.commit()?;
     Ok(Prepared::Ready)
-}
-
-/// Brings the counters of an earlier format to this one. Returns the format before, and which tail the
-/// file had in a log.
-fn take_over(transaction: &WriteTransaction) -> Result<(u64, Mark), redb::Error> {
-    let mut totals = Totals::open(transaction)?;
-    let found = totals.counter(FORMAT_KEY)?;
-    let mark = mark(|name| totals.counter(name))?;
-    if found < 3 {
-        let next = totals.counter(NEXT_PLACE)?;
-        if found < 2 {
-            totals.set(INDEXED, next);
-        }
-        let records = transaction.open_table(RECORDS)?;
-        for entry in records.range(totals.counter(INDEXED)?..next)? {
-            totals.add(PENDING, -1)?;
-            totals.add(BYTES, -signed(entry?.1.value().len()))?;
-        }
-    }
-    if found < FORMAT {
-        totals.set(FORMAT_KEY, FORMAT);
-    }
-    totals.close()?;
-    Ok((found, mark))
-}
-
-/// Makes of what earlier formats had in `records` alone a tail.
-fn take_unindexed(tables: &mut Tables<'_>) -> Result<(), redb::Error> {
-    let Tables { records, tail, .. } = tables;
-    records.retain_in::<u64, _>(tail.next().., |place, record| {
-        tail.pad(place);
-        tail.push(record.into());
-        false
-    })?;
-    Ok(())
 }
 
 /// The file's format, which tail it has, and whether there may be something in a log; none if it has
