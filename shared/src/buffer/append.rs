@@ -72,7 +72,7 @@ impl Buffer {
             // Of what has just been drawn, both the operation's id and its entity's, nothing is
             // in the file.
             let is_new = clock.is_some() && operation.opens_its_lane();
-            if !is_new && tables.place(operation.id)?.is_some() {
+            if !is_new && tables.find(operation.id)?.is_some() {
                 return Ok(Some(operation.id));
             }
             let end = if is_new { LaneEnd::default() } else { tables.lane_end(&lane)? };

@@ -94,7 +94,7 @@ impl Buffer {
         busy: HashSet<Lane>,
     ) -> Result<Batch, BufferError> {
         if self.read(|snapshot| Ok(snapshot.tail().len() > 0)).await? {
-            // Any change that is not an append has the tables brought up to the log first.
+            // Any change that is not an append has the tables brought up to the WAL first.
             self.write(|_, _| Ok(())).await?;
         }
         let keys = Arc::clone(&self.keys);

@@ -1,15 +1,15 @@
-//! The buffer: one redb file, and a log beside it, in which operations wait for PostgreSQL, shared by the
-//! api and worker processes of one host.
+//! The buffer: one redb file, and a write-ahead log (WAL) beside it, in which operations wait for
+//! PostgreSQL, shared by the api and worker processes of one host. docs/buffer.md describes all of it.
 //!
-//! Guarantees: an operation is in the log or in the file, synced to the disk, before [`Buffer::append`]
+//! Guarantees: an operation is in the WAL or in the file, synced to the disk, before [`Buffer::append`]
 //! returns; inside a lane the order of acceptance is never changed; tables and counts change in one
-//! transaction, and what is only in the log yet (`tail`) is found and counted all the same. Everything
+//! transaction, and what is only in the WAL yet (`tail`) is found and counted all the same. Everything
 //! but damage costs O(log n).
 //!
 //! Locking: redb's multi-writer mode lets any number of processes open the file; one transaction
-//! writes at a time, to the tables or to the log. Each process writes from one thread of its own, by
+//! writes at a time, to the tables or to the WAL. Each process writes from one thread of its own, by
 //! group commit, and holds no transaction across other I/O. Reads never wait for a writer. They see the
-//! last commit, and may see one to the log that is still on its way to the disk.
+//! last commit, and may see one to the WAL that is still on its way to the disk.
 
 mod ahead;
 mod append;

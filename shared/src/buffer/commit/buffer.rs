@@ -140,7 +140,7 @@ impl Buffer {
             handle: Arc::clone(&handle),
             tail: Tail::default(),
             may_be_there: false,
-            has_log_failed: false,
+            has_wal_failed: false,
             queue: requests,
             orders: Orders::clone(&orders),
             keys: keys.clone(),
@@ -258,7 +258,7 @@ impl Buffer {
         let opened = || self.handle.read().unwrap_or_else(PoisonError::into_inner).clone();
         let is_elsewhere = |opened: &Opened| {
             // One that was repaired, say. Of a file that is just gone, what was open can still be read.
-            !opened.log.is_in_place() || opened.file.is_replaced()
+            !opened.wal.is_in_place() || opened.file.is_replaced()
         };
         let (mut work, mut is_anew) = (work, is_elsewhere(&opened()));
         if is_anew {

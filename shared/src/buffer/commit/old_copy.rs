@@ -1,6 +1,6 @@
-//! Whether the buffer file is an older copy of itself, with its log, that was put back.
+//! Whether the buffer file is an older copy of itself, with its WAL, that was put back.
 //!
-//! How far the file has come, the generation of its log, stands beside it as well (`marks`): the writer
+//! How far the file has come, the generation of its WAL, stands beside it as well (`marks`): the writer
 //! notes each one that a commit has begun. A file that is behind what was noted has been further. A file
 //! made anew has another number, and one that was repaired has a later generation.
 //!

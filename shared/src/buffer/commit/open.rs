@@ -1,4 +1,4 @@
-//! Opening the file and its log: tables are made if the file is new, and the log is looked through.
+//! Opening the file and its WAL: tables are made if the file is new, and the WAL is looked through.
 
 use std::fs::File;
 use std::path::Path;
@@ -24,7 +24,7 @@ use crate::buffer::repair::aside::move_aside;
 use crate::buffer::repair::error::{RepairError, Repaired};
 use crate::buffer::repair::turn::Turn;
 use crate::buffer::tables::prepare::{Prepared, prepare};
-use crate::buffer::wal::log::Log;
+use crate::buffer::wal::file::Wal;
 use crate::guard::guarded;
 use crate::settings::BufferSettings;
 
@@ -43,7 +43,7 @@ pub(in crate::buffer) enum IfDamaged {
     Repair,
 }
 
-/// Opens the file and its log, and makes sure that all tables are there and of a format this program
+/// Opens the file and its WAL, and makes sure that all tables are there and of a format this program
 /// knows.
 pub(in crate::buffer) fn open_file(
     settings: &BufferSettings,
@@ -156,7 +156,7 @@ fn open_in_place(settings: &BufferSettings, checks: Checks) -> Result<Arc<Opened
     Ok(opened)
 }
 
-/// Whether what a commit relies on matches its checksums, and the counters: they say which log belongs to
+/// Whether what a commit relies on matches its checksums, and the counters: they say which WAL belongs to
 /// the file, and what of it counts.
 pub(in crate::buffer) fn is_built_soundly(path: &Path) -> Result<bool, OpenError> {
     let is_sound = |file| {
@@ -209,11 +209,11 @@ fn open_sound_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenError> 
             return Err(OpenError::Disagreeing { path: path.clone() });
         }
         drop(pinned);
-        let log = Log::open(path)?;
+        let wal = Wal::open(path)?;
         let spare = file.free_bytes().unwrap_or(0);
         let spare = spare.saturating_sub(settings.buffer_min_free_bytes);
-        match prepare(&file, &database, &log, spare) {
-            Ok(Prepared::Ready) => return Ok(Opened::new(file, database, log)),
+        match prepare(&file, &database, &wal, spare) {
+            Ok(Prepared::Ready) => return Ok(Opened::new(file, database, wal)),
             Ok(Prepared::OtherFiles) => {}
             Ok(Prepared::OtherFormat(found)) => {
                 return Err(OpenError::OtherFormat { path: path.clone(), found, known: FORMAT });
@@ -229,7 +229,7 @@ fn open_sound_file(settings: &BufferSettings) -> Result<Arc<Opened>, OpenError> 
     }
 }
 
-/// Refuses a file that once was a buffer and has nothing in it: its log or the worker's lock tell so. One
+/// Refuses a file that once was a buffer and has nothing in it: its WAL or the worker's lock tell so. One
 /// that is just being made is empty for a moment.
 fn refuse_emptied(path: &Path) -> Result<(), OpenError> {
     let is_empty = || fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == 0);

@@ -10,15 +10,15 @@ use uuid::Uuid;
 use crate::buffer::disk::file::BufferFile;
 use crate::buffer::error::unusable;
 use crate::buffer::format::layout::{
-    Bytes, COUNTERS, INDEXED, LANE_STATES, LANES, LOG_GENERATION, LaneState, RECORDS, USERS,
+    Bytes, CHECKPOINT, COUNTERS, LANE_STATES, LANES, LaneState, RECORDS, USERS, WAL_GENERATION,
 };
 use crate::buffer::format::record::lane_bytes;
 use crate::buffer::tables::lane_end::LaneEnd;
-use crate::buffer::wal::log::Log;
+use crate::buffer::wal::file::Wal;
 use crate::buffer::wal::tail::{Group, Mark, Tail};
 use crate::domain::Lane;
 
-/// How often a state is taken before it is given up: one is of no use if the log was emptied, and
+/// How often a state is taken before it is given up: one is of no use if the WAL was emptied, and
 /// something else written there, before it was read.
 const TRIES: usize = 100;
 
@@ -27,21 +27,21 @@ const TRIES: usize = 100;
 pub(in crate::buffer) struct Opened {
     pub(in crate::buffer) file: BufferFile,
     pub(in crate::buffer) database: Database,
-    pub(in crate::buffer) log: Log,
+    pub(in crate::buffer) wal: Wal,
     tail: Mutex<Arc<Mutex<Tail>>>,
 }
 
 impl Opened {
-    pub(in crate::buffer) fn new(file: BufferFile, database: Database, log: Log) -> Arc<Self> {
-        Arc::new(Self { file, database, log, tail: Mutex::default() })
+    pub(in crate::buffer) fn new(file: BufferFile, database: Database, wal: Wal) -> Arc<Self> {
+        Arc::new(Self { file, database, wal, tail: Mutex::default() })
     }
 
     /// True if the paths still lead to these files: if not, nothing written to them would be found again.
     pub(in crate::buffer) fn is_in_place(&self) -> bool {
-        self.file.is_in_place() && self.log.is_in_place()
+        self.file.is_in_place() && self.wal.is_in_place()
     }
 
-    /// The generation of the log that the tables name.
+    /// The generation of the WAL that the tables name.
     pub(in crate::buffer) fn generation(&self) -> Result<u64, redb::Error> {
         Ok(Mark::of(&self.database.begin_read()?)?.generation)
     }
@@ -50,14 +50,14 @@ impl Opened {
     /// only ever added to.
     pub(in crate::buffer) fn tail(&self, mark: Mark) -> Option<Arc<Mutex<Tail>>> {
         let mut newest = locked(&self.tail);
-        let (known, is_in_log) = {
+        let (known, is_in_wal) = {
             let tail = locked(&newest);
-            (tail.mark(), tail.is_in(&self.log))
+            (tail.mark(), tail.is_in(&self.wal))
         };
         if (known.generation, known.from) > (mark.generation, mark.from) {
             return None;
         }
-        if known != mark || !is_in_log {
+        if known != mark || !is_in_wal {
             *newest = Arc::new(Mutex::new(Tail::new(mark)));
         }
         Some(Arc::clone(&newest))
@@ -81,10 +81,10 @@ impl Snapshot {
                 return Ok(state);
             }
         }
-        Err(unusable("the log is always ahead of the file"))
+        Err(unusable("the write-ahead log is always ahead of the file"))
     }
 
-    /// The state of a transaction, with its tail; none if the log may have been emptied since, and
+    /// The state of a transaction, with its tail; none if the WAL may have been emptied since, and
     /// something else written there.
     pub(in crate::buffer) fn of(
         opened: &Opened,
@@ -92,7 +92,7 @@ impl Snapshot {
     ) -> Result<Option<Self>, redb::Error> {
         let mark = Mark::of(&transaction)?;
         let Some(tail) = opened.tail(mark) else { return Ok(None) };
-        let begun = locked(&tail).follow(&opened.log);
+        let begun = locked(&tail).follow(&opened.wal);
         let is_whole = match begun {
             Some(generation) => generation <= mark.generation,
             // There is none, or one that is just being written.
@@ -202,7 +202,7 @@ impl Records<'_> {
 impl Mark {
     /// That of a state.
     fn of(transaction: &ReadTransaction) -> Result<Self, redb::Error> {
-        let [generation, from] = counters(transaction, [LOG_GENERATION, INDEXED])?;
+        let [generation, from] = counters(transaction, [WAL_GENERATION, CHECKPOINT])?;
         Ok(Self { generation, from })
     }
 }

@@ -2,8 +2,8 @@
 //! one commit is on its way to the disk, or comes while the next is made, goes into that one, and is
 //! answered after it.
 //!
-//! A commit of appends alone is a frame of the log, written under redb's write turn. All others are
-//! redb's, and empty the log first.
+//! A commit of appends alone is a frame of the WAL, written under redb's write turn. All others are
+//! redb's, and empty the WAL first.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use crate::buffer::error::{Chain, guarded, is_damage, is_full, unusable};
 use crate::buffer::format::keys::Keys;
 use crate::buffer::repair::anew::{BY_ITSELF, Mode, repair};
 use crate::buffer::tables::Tables;
-use crate::buffer::wal::log::{Log, Logged};
+use crate::buffer::wal::file::{Logged, Wal};
 use crate::buffer::wal::tail::Tail;
 use crate::settings::BufferSettings;
 
@@ -45,8 +45,8 @@ pub(in crate::buffer) struct Writer {
     pub(in crate::buffer) tail: Tail,
     /// Whether something of the last commit may be in the files although it failed.
     pub(super) may_be_there: bool,
-    /// Whether a write to the log, or a sync of it, has failed since it was last emptied.
-    pub(super) has_log_failed: bool,
+    /// Whether a write to the WAL, or a sync of it, has failed since it was last emptied.
+    pub(super) has_wal_failed: bool,
     pub(in crate::buffer) queue: mpsc::Receiver<Box<dyn Job>>,
     /// Repairs that others want.
     pub(super) orders: Orders,
@@ -74,8 +74,8 @@ impl Writer {
             has_written = true;
         }
         // Whoever takes the file elsewhere after an orderly end finds everything in it.
-        if has_written && let Err(error) = guarded(|| self.leave_log()) {
-            tracing::warn!(error = %Chain(&error), "the log was not emptied at the end");
+        if has_written && let Err(error) = guarded(|| self.leave_wal()) {
+            tracing::warn!(error = %Chain(&error), "the write-ahead log was not emptied at the end");
         }
         self.note_generation();
     }
@@ -195,13 +195,13 @@ impl Writer {
         again
     }
 
-    /// Gives the ballast up, which is for what takes something out, and empties the log into the room it
+    /// Gives the ballast up, which is for what takes something out, and empties the WAL into the room it
     /// leaves.
     fn make_room(&mut self) -> Result<(), redb::Error> {
         if self.opened().file.drop_ballast() {
             tracing::warn!("disk full: the buffer's ballast was given up to go on draining");
         }
-        self.index_bit_by_bit()
+        self.checkpoint_in_steps()
     }
 
     /// Runs `jobs`, then `first` and all others that wait by the time it is this process's turn to
@@ -221,58 +221,58 @@ impl Writer {
         let room = Room { free_bytes: opened.file.free_bytes().unwrap_or(0), ballast };
         // Lost if the transaction is: it is read anew then.
         let tail = std::mem::take(&mut self.tail);
-        let mut tables = Tables::open(&transaction, &opened.log, tail)?;
+        let mut tables = Tables::open(&transaction, &opened.wal, tail)?;
         change(&mut tables, &mut self.queue, jobs, &room)?;
         let is_refused = jobs.iter().all(|job| job.is_refused());
         let only_appends = jobs.iter().all(|job| job.purpose() == Purpose::Append);
         // A commit of nothing would need room as well.
         if is_refused || only_appends && self.has_logged(&mut tables, &room)? {
-            // If the log was emptied in vain, the tail is another one, and is read anew.
+            // If the WAL was emptied in vain, the tail is another one, and is read anew.
             if tables.tail.mark().generation == tables.logged.generation {
                 self.tail = std::mem::take(&mut tables.tail);
             }
             drop(tables);
             if let Err(error) = transaction.abort() {
-                // What is in the log is there all the same.
+                // What is in the WAL is there all the same.
                 tracing::error!(error = %Chain(&error), "a write turn did not end well");
             }
             return Ok(());
         }
-        tables.index(u64::MAX)?;
+        tables.checkpoint(u64::MAX)?;
         let tail = tables.close()?;
         self.may_be_there = true;
         transaction.commit()?;
-        self.has_log_failed = false;
+        self.has_wal_failed = false;
         self.tail = tail;
         Ok(())
     }
 
-    /// Has what was appended in the log and on the disk. False if it has to go into the tables.
+    /// Has what was appended in the WAL and on the disk. False if it has to go into the tables.
     fn has_logged(&mut self, tables: &mut Tables<'_>, room: &Room) -> Result<bool, redb::Error> {
-        let (log, logged, appended) = (tables.log, tables.logged, tables.appended());
-        if !tables.has_log()? {
-            log.lay(room.free_bytes.saturating_sub(self.settings.buffer_min_free_bytes));
+        let (wal, logged, appended) = (tables.wal, tables.logged, tables.appended());
+        if !tables.has_wal()? {
+            wal.lay(room.free_bytes.saturating_sub(self.settings.buffer_min_free_bytes));
             // The generation that begins now can use it.
             return Ok(false);
         }
         // A sync says nothing about what one before it has failed to write.
-        let is_sure = !appended.is_empty() || !self.has_log_failed;
-        let fits = appended.is_empty() || Log::fits(logged.end, appended);
+        let is_sure = !appended.is_empty() || !self.has_wal_failed;
+        let fits = appended.is_empty() || Wal::fits(logged.end, appended);
         if !fits || !is_sure || tables.tail.is_long() {
             return Ok(false);
         }
         let written = if appended.is_empty() {
             // What was there before may still be on its way to the disk.
-            log.sync().map(|()| logged.end)
+            wal.sync().map(|()| logged.end)
         } else {
-            log.append(logged, appended)
+            wal.append(logged, appended)
         };
         match written {
             Ok(end) => tables.tail.logged(end),
             Err(error) => {
-                tracing::error!(%error, "the buffer's log cannot be written");
+                tracing::error!(%error, "the buffer's write-ahead log cannot be written");
                 // If it could not be taken back either.
-                (self.may_be_there, self.has_log_failed) = (true, true);
+                (self.may_be_there, self.has_wal_failed) = (true, true);
                 return Ok(false);
             }
         }
@@ -290,11 +290,11 @@ impl Writer {
                 return Ok((opened, transaction));
             }
             tracing::error!(
-                "the buffer file or its log was removed or replaced: opening them anew"
+                "the buffer file or its write-ahead log was removed or replaced: opening them anew"
             );
-            // What only the log had is still known; and whoever moved the file has all of it then.
-            if let Err(error) = self.index_in(&opened, transaction, u64::MAX) {
-                tracing::error!(error = %Chain(&error), "what the log had was lost with it");
+            // What only the WAL had is still known; and whoever moved the file has all of it then.
+            if let Err(error) = self.checkpoint_in(&opened, transaction, u64::MAX) {
+                tracing::error!(error = %Chain(&error), "what the write-ahead log had was lost with it");
             }
             if !self.open_anew() {
                 break;
@@ -303,42 +303,42 @@ impl Writer {
         Err(unusable("the buffer file was removed"))
     }
 
-    /// Whether what was just committed is in the file at the path although that, or the log's, leads
+    /// Whether what was just committed is in the file at the path although that, or the WAL's, leads
     /// elsewhere now.
     fn rescue(&mut self) -> Result<(), redb::Error> {
-        let gone = || unusable("the buffer file or its log was replaced");
+        let gone = || unusable("the buffer file or its write-ahead log was replaced");
         let (opened, generation) = (self.opened(), self.tail.mark().generation);
         let transaction = opened.database.begin_write()?;
-        let was = self.index_in(&opened, transaction, u64::MAX)?.generation;
-        // If another process has emptied the log since, it may have been another log.
+        let was = self.checkpoint_in(&opened, transaction, u64::MAX)?.generation;
+        // If another process has emptied the WAL since, it may have been another WAL.
         let is_saved = opened.file.is_in_place() && was == generation;
         self.open_anew();
         if is_saved { Ok(()) } else { Err(gone()) }
     }
 
-    fn leave_log(&mut self) -> Result<(), redb::Error> {
+    fn leave_wal(&mut self) -> Result<(), redb::Error> {
         let (opened, transaction) = self.turn()?;
-        let mut tables = Tables::open(&transaction, &opened.log, std::mem::take(&mut self.tail))?;
-        tables.leave_log()?;
+        let mut tables = Tables::open(&transaction, &opened.wal, std::mem::take(&mut self.tail))?;
+        tables.leave_wal()?;
         let tail = tables.close()?;
         transaction.commit()?;
         self.tail = tail;
         Ok(())
     }
 
-    /// Brings the tables up to the log, or over so many operations of it. Returns what the log had.
-    fn index(&mut self, most: u64) -> Result<Logged, redb::Error> {
+    /// Brings the tables up to the WAL, or over so many operations of it. Returns what the WAL had.
+    fn checkpoint(&mut self, most: u64) -> Result<Logged, redb::Error> {
         let (opened, transaction) = self.turn()?;
-        self.index_in(&opened, transaction, most)
+        self.checkpoint_in(&opened, transaction, most)
     }
 
-    fn index_in(
+    fn checkpoint_in(
         &mut self,
         opened: &Opened,
         transaction: WriteTransaction,
         most: u64,
     ) -> Result<Logged, redb::Error> {
-        let mut tables = Tables::open(&transaction, &opened.log, std::mem::take(&mut self.tail))?;
+        let mut tables = Tables::open(&transaction, &opened.wal, std::mem::take(&mut self.tail))?;
         let logged = tables.logged;
         if tables.tail.len() == 0 {
             self.tail = std::mem::take(&mut tables.tail);
@@ -346,20 +346,20 @@ impl Writer {
             transaction.abort()?;
             return Ok(logged);
         }
-        tables.index(most)?;
+        tables.checkpoint(most)?;
         let tail = tables.close()?;
         transaction.commit()?;
         self.tail = tail;
         Ok(logged)
     }
 
-    /// Empties the log in small commits, each of which needs little room, and leaves what it no longer
+    /// Empties the WAL in small commits, each of which needs little room, and leaves what it no longer
     /// needs to the next. What others append meanwhile may stay.
-    fn index_bit_by_bit(&mut self) -> Result<(), redb::Error> {
-        let end = self.index(BIT as u64)?.next;
+    fn checkpoint_in_steps(&mut self) -> Result<(), redb::Error> {
+        let end = self.checkpoint(BIT as u64)?.next;
         let mut from = self.tail.mark().from;
         while from < end {
-            self.index(BIT as u64)?;
+            self.checkpoint(BIT as u64)?;
             let before = std::mem::replace(&mut from, self.tail.mark().from);
             if from == before {
                 break;
@@ -412,7 +412,7 @@ fn change(
     loop {
         for job in &mut jobs[done..] {
             if job.purpose() == Purpose::Other {
-                tables.index(u64::MAX)?;
+                tables.checkpoint(u64::MAX)?;
             }
             job.run(tables, room)?;
         }

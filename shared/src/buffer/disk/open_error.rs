@@ -63,7 +63,7 @@ pub enum OpenError {
     /// It was a buffer file, and has lost all it had.
     #[error(
         "BUFFER_PATH: {path} is empty, and the files beside it show that it was in use: put its \
-         content back, or start with BUFFER_RECREATE=true, which moves it aside with its log"
+         content back, or start with BUFFER_RECREATE=true, which moves it aside with its write-ahead log"
     )]
     Emptied {
         /// The file.

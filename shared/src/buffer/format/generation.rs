@@ -1,4 +1,4 @@
-//! The numbers of generations: what the log holds between two times that it was emptied into the tables.
+//! The numbers of generations: what the WAL holds between two times that it was emptied into the tables.
 
 /// The generation after another, or a first one.
 pub(in crate::buffer) fn next_generation(generation: u64) -> u64 {
@@ -12,13 +12,13 @@ pub(in crate::buffer) fn next_generation(generation: u64) -> u64 {
     1 << 24 | u64::from(u32::from_le_bytes([a, b, c, 0]))
 }
 
-/// Which buffer file's log a generation is of.
+/// Which buffer file's WAL a generation is of.
 pub(in crate::buffer) fn file_of(generation: u64) -> u32 {
     let [a, b, c, ..] = generation.to_le_bytes();
     u32::from_le_bytes([a, b, c, 0])
 }
 
-/// Whether two generations are of the log of one buffer file.
+/// Whether two generations are of the WAL of one buffer file.
 pub(in crate::buffer) fn is_of_same_file(one: u64, other: u64) -> bool {
     (one ^ other).trailing_zeros() >= 24
 }

@@ -7,7 +7,7 @@
 //! | `lane_states` | lane | head, newest version, counts by priority ([`LaneState`]) |
 //! | `ready` | 5 - priority, place of the head | the lane ([`Slot`]): what replay may take now |
 //! | `waiting` | not-before, place of the head | the lane ([`Slot`]): what replay may take later |
-//! | `places` | operation id | where it is: pending, dead, quarantined, discarded |
+//! | `ids` | operation id | where it is: pending, dead, quarantined, discarded |
 //! | `users`, `user_totals` | user, place; user | nothing; pending operations and their bytes |
 //! | `dead` | time of death, operation id | certificate and record |
 //! | `quarantine` | place | the bytes of a record that cannot be read |
@@ -18,7 +18,7 @@
 //! | `counters`, `status` | name | totals; what the worker publishes, and whether replay is paused |
 //!
 //! A place is a number that grows with every append: the order of acceptance. The newest records are in
-//! the `log`, and in none of these tables yet.
+//! the `wal`, and in none of these tables yet.
 //! Integers inside values are little-endian.
 
 use redb::TableDefinition;
@@ -40,8 +40,7 @@ pub(in crate::buffer) const READY: TableDefinition<(u8, u64), &'static [u8; Slot
     TableDefinition::new("ready");
 pub(in crate::buffer) const WAITING: TableDefinition<(i64, u64), &'static [u8; Slot::BYTES]> =
     TableDefinition::new("waiting");
-pub(in crate::buffer) const PLACES: TableDefinition<u128, (u8, u64)> =
-    TableDefinition::new("places");
+pub(in crate::buffer) const IDS: TableDefinition<u128, (u8, u64)> = TableDefinition::new("ids");
 pub(in crate::buffer) const USERS: TableDefinition<(u128, u64), ()> = TableDefinition::new("users");
 pub(in crate::buffer) const USER_TOTALS: TableDefinition<u128, (u64, u64)> =
     TableDefinition::new("user_totals");
@@ -67,11 +66,11 @@ pub(in crate::buffer) const SCRUB: TableDefinition<u64, Bytes> = TableDefinition
 pub(in crate::buffer) const FORMAT: u64 = 1;
 pub(in crate::buffer) const FORMAT_KEY: &str = "format";
 /// The place from which on records are in the tail, and in no table yet.
-pub(in crate::buffer) const INDEXED: &str = "indexed";
-/// The generation of the log that the tail is in.
-pub(in crate::buffer) const LOG_GENERATION: &str = "log_generation";
-/// 1 if the log had its whole length when its generation began: only then it may have frames.
-pub(in crate::buffer) const LOG_LAID: &str = "log_laid";
+pub(in crate::buffer) const CHECKPOINT: &str = "checkpoint";
+/// The generation of the WAL that the tail is in.
+pub(in crate::buffer) const WAL_GENERATION: &str = "wal_generation";
+/// 1 if the WAL had its whole length when its generation began: only then it may have frames.
+pub(in crate::buffer) const WAL_LAID: &str = "wal_laid";
 /// Pending operations that the tables have.
 pub(in crate::buffer) const PENDING: &str = "pending";
 /// Bytes of their records.
@@ -89,9 +88,9 @@ pub(in crate::buffer) fn priority_index(priority: Priority) -> usize {
     usize::from(priority.clamp(1, MAX_PRIORITY)) - 1
 }
 
-/// Where the `places` table says an operation is.
+/// Where the `ids` table says an operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::buffer) enum Place {
+pub(in crate::buffer) enum Whereabouts {
     /// In `records`, at this place.
     Pending(u64),
     /// In `dead`, since this moment (Unix milliseconds).
@@ -102,12 +101,12 @@ pub(in crate::buffer) enum Place {
     Discarded(i64),
 }
 
-impl Place {
+impl Whereabouts {
     pub(in crate::buffer) fn encode(self) -> (u8, u64) {
         match self {
-            Self::Pending(seq) => (0, seq),
+            Self::Pending(place) => (0, place),
             Self::Dead(at) => (1, at.cast_unsigned()),
-            Self::Quarantined(seq) => (2, seq),
+            Self::Quarantined(place) => (2, place),
             Self::Discarded(at) => (3, at.cast_unsigned()),
         }
     }

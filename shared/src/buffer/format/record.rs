@@ -136,15 +136,15 @@ impl Header {
         bytes
     }
 
-    /// Reads and checks the header of the record at `seq`, leaving the payload alone.
-    pub(in crate::buffer) fn decode(seq: u64, record: &[u8]) -> Result<Self, Damage> {
+    /// Reads and checks the header of the record at `place`, leaving the payload alone.
+    pub(in crate::buffer) fn decode(place: u64, record: &[u8]) -> Result<Self, Damage> {
         let format = *record.first().ok_or(Damage::Truncated)?;
         if format != FORMAT {
             return Err(Damage::UnknownFormat(format));
         }
         let (header, rest) = record.split_at_checked(HEADER).ok_or(Damage::Truncated)?;
         let check = rest.first_chunk::<CHECK>().ok_or(Damage::Truncated)?;
-        if header_check(seq, header) != *check || Seal::of_byte(header[1]).is_none() {
+        if header_check(place, header) != *check || Seal::of_byte(header[1]).is_none() {
             return Err(Damage::Header);
         }
         Ok(Self {
@@ -159,11 +159,11 @@ impl Header {
     }
 
     /// The record with this header and the payload of `record`.
-    pub(in crate::buffer) fn replace_in(&self, seq: u64, record: &[u8]) -> Vec<u8> {
+    pub(in crate::buffer) fn replace_in(&self, place: u64, record: &[u8]) -> Vec<u8> {
         let mut bytes = record.to_vec();
         let header = self.encode(bytes[1]);
         bytes[..HEADER].copy_from_slice(&header);
-        bytes[HEADER..HEADER + CHECK].copy_from_slice(&header_check(seq, &header));
+        bytes[HEADER..HEADER + CHECK].copy_from_slice(&header_check(place, &header));
         bytes
     }
 }
@@ -200,23 +200,23 @@ pub(in crate::buffer) fn seal_with(
     Ok(Payload { seal: Seal::Crc, bytes: payload })
 }
 
-/// The whole record at `seq`.
-pub(in crate::buffer) fn encode(seq: u64, header: &Header, payload: &Payload) -> Vec<u8> {
+/// The whole record at `place`.
+pub(in crate::buffer) fn encode(place: u64, header: &Header, payload: &Payload) -> Vec<u8> {
     let fixed = header.encode(payload.seal.byte());
     let mut record = Vec::with_capacity(HEADER + CHECK + payload.len());
     record.extend_from_slice(&fixed);
-    record.extend_from_slice(&header_check(seq, &fixed));
+    record.extend_from_slice(&header_check(place, &fixed));
     record.extend_from_slice(&payload.bytes);
     record
 }
 
-/// Reads and checks the whole record at `seq`.
+/// Reads and checks the whole record at `place`.
 pub(in crate::buffer) fn decode(
-    seq: u64,
+    place: u64,
     record: &[u8],
     keys: &Keys,
 ) -> Result<(Header, Operation), Damage> {
-    let header = Header::decode(seq, record)?;
+    let header = Header::decode(place, record)?;
     let bytes = &record[HEADER + CHECK..];
     let operation: Operation = match Seal::of_byte(record[1]).ok_or(Damage::Header)? {
         Seal::Crc => {
@@ -280,8 +280,8 @@ pub(in crate::buffer) fn lane_from_bytes(bytes: &[u8; 17]) -> Option<Lane> {
     Some(Lane { kind, id: Uuid::from_bytes(array(&bytes[1..])) })
 }
 
-fn header_check(seq: u64, header: &[u8]) -> [u8; CHECK] {
-    crc(&seq.to_le_bytes(), header)
+fn header_check(place: u64, header: &[u8]) -> [u8; CHECK] {
+    crc(&place.to_le_bytes(), header)
 }
 
 fn payload_check(id: Version, payload: &[u8]) -> [u8; CHECK] {

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::buffer::commit::buffer::Buffer;
 use crate::buffer::error::BufferError;
 use crate::buffer::format::keys::Keys;
-use crate::buffer::format::layout::{DEAD_COUNT, Place, QUARANTINED, decode_dead};
+use crate::buffer::format::layout::{DEAD_COUNT, QUARANTINED, Whereabouts, decode_dead};
 use crate::buffer::format::record::{self, Header, Tries, unix_millis};
 use crate::buffer::tables::Tables;
 use crate::buffer::tables::audit::{ActKind, ActedOn, json, note};
@@ -90,7 +90,10 @@ impl Buffer {
                 Ok(taken) => taken.acted_on,
                 Err(refused) => return Ok(Err(refused)),
             };
-            tables.places.open()?.insert(id.as_uuid().as_u128(), Place::Discarded(now).encode())?;
+            tables
+                .ids
+                .open()?
+                .insert(id.as_uuid().as_u128(), Whereabouts::Discarded(now).encode())?;
             note(tables, now, &by, ActKind::Discard, Some(acted_on))?;
             Ok(Ok(()))
         })
@@ -154,7 +157,7 @@ fn take_back(
     id: Version,
     keys: &Keys,
 ) -> Result<Result<Taken, OperatorError>, BufferError> {
-    let Some(Place::Quarantined(place)) = tables.place(id)? else {
+    let Some(Whereabouts::Quarantined(place)) = tables.find(id)? else {
         return take_dead(tables, id, keys);
     };
     let read = tables
@@ -166,7 +169,7 @@ fn take_back(
         return Ok(Err(OperatorError::Quarantined));
     };
     tables.quarantine.open()?.remove(place)?;
-    tables.places.open()?.remove(id.as_uuid().as_u128())?;
+    tables.ids.open()?.remove(id.as_uuid().as_u128())?;
     tables.totals.add(QUARANTINED, -1)?;
     let acted_on = ActedOn::read(&operation, "quarantined");
     Ok(Ok(Taken { header, operation, acted_on }))
@@ -178,11 +181,11 @@ fn take_dead(
     id: Version,
     keys: &Keys,
 ) -> Result<Result<Taken, OperatorError>, BufferError> {
-    let died_at = match tables.place(id)? {
-        Some(Place::Dead(at)) => at,
-        Some(Place::Pending(_)) => return Ok(Err(OperatorError::Pending)),
-        Some(Place::Quarantined(_)) => return Ok(Err(OperatorError::Quarantined)),
-        Some(Place::Discarded(_)) => return Ok(Err(OperatorError::AlreadyDiscarded)),
+    let died_at = match tables.find(id)? {
+        Some(Whereabouts::Dead(at)) => at,
+        Some(Whereabouts::Pending(_)) => return Ok(Err(OperatorError::Pending)),
+        Some(Whereabouts::Quarantined(_)) => return Ok(Err(OperatorError::Quarantined)),
+        Some(Whereabouts::Discarded(_)) => return Ok(Err(OperatorError::AlreadyDiscarded)),
         None => return Ok(Err(OperatorError::NotFound)),
     };
     let key = (died_at, id.as_uuid().as_u128());
@@ -196,7 +199,7 @@ fn take_dead(
         return Ok(Err(OperatorError::Quarantined));
     };
     tables.dead.open()?.remove(key)?;
-    tables.places.open()?.remove(key.1)?;
+    tables.ids.open()?.remove(key.1)?;
     tables.totals.add(DEAD_COUNT, -1)?;
     let acted_on = ActedOn::read(&operation, &certificate.reason);
     Ok(Ok(Taken { header, operation, acted_on }))

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::buffer::commit::buffer::Buffer;
 use crate::buffer::error::BufferError;
 use crate::buffer::format::keys::Keys;
-use crate::buffer::format::layout::{DEAD_COUNT, Place, QUARANTINED, decode_dead};
+use crate::buffer::format::layout::{DEAD_COUNT, QUARANTINED, Whereabouts, decode_dead};
 use crate::buffer::format::record::{self, Header, unix_millis};
 use crate::buffer::tables::audit::{ActKind, ActedOn, note};
 use crate::buffer::tables::{Tables, header_at};
@@ -205,7 +205,7 @@ fn acted_on(place: u64, record: &[u8], keys: &Keys) -> Option<ActedOn> {
 
 fn leave_trace(tables: &mut Tables<'_>, acted_on: ActedOn, by: &str) -> Result<(), BufferError> {
     let now = unix_millis();
-    tables.places.open()?.insert(acted_on.id.as_u128(), Place::Discarded(now).encode())?;
+    tables.ids.open()?.insert(acted_on.id.as_u128(), Whereabouts::Discarded(now).encode())?;
     note(tables, now, by, ActKind::Erase, Some(acted_on))
 }
 

@@ -10,7 +10,7 @@
 //! - **In free pages.** They are filled: values as large as a page are written until the file has to
 //!   grow, which it does only when no page is free. A page is handed out free of what it held.
 //!
-//! The log is overwritten behind its last frame: what was removed from the tables was in an earlier
+//! The WAL is overwritten behind its last frame: what was removed from the tables was in an earlier
 //! generation.
 //!
 //! A page becomes free when no process reads a state of the file in which it was used. That this is
@@ -66,7 +66,7 @@ impl Buffer {
         self.rebuild(|tables| Ok(&mut tables.records)).await?;
         self.rebuild(|tables| tables.dead.open()).await?;
         self.rebuild(|tables| tables.quarantine.open()).await?;
-        self.chunk(wipe_log).await?;
+        self.chunk(wipe_wal).await?;
         let sentinel = self.plant_sentinel().await?;
         let mut pauses = PAUSES.into_iter();
         while !self.fill(&sentinel).await? {
@@ -202,9 +202,9 @@ impl Buffer {
     }
 }
 
-/// Overwrites what earlier generations have left in the log, behind what there is of this one.
-fn wipe_log(tables: &mut Tables<'_>) -> Result<(), BufferError> {
-    let wiped = tables.log.wipe(tables.logged);
+/// Overwrites what earlier generations have left in the WAL, behind what there is of this one.
+fn wipe_wal(tables: &mut Tables<'_>) -> Result<(), BufferError> {
+    let wiped = tables.wal.wipe(tables.logged);
     wiped.map_err(|error| BufferError::Unavailable(error.to_string()))
 }
 

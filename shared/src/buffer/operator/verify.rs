@@ -14,9 +14,9 @@ use crate::buffer::disk::private::open_private_existing;
 use crate::buffer::error::BufferError;
 use crate::buffer::format::keys::Keys;
 use crate::buffer::format::layout::{
-    BY_PRIORITY, BYTES, DEAD, DEAD_COUNT, INDEXED, LANE_STATES, LANES, LaneState, PENDING, PLACES,
-    Place, QUARANTINE, QUARANTINED, READY, RECORDS, Slot, USER_TOTALS, USERS, WAITING, decode_dead,
-    priority_index,
+    BY_PRIORITY, BYTES, CHECKPOINT, DEAD, DEAD_COUNT, IDS, LANE_STATES, LANES, LaneState, PENDING,
+    QUARANTINE, QUARANTINED, READY, RECORDS, Slot, USER_TOTALS, USERS, WAITING, Whereabouts,
+    decode_dead, priority_index,
 };
 use crate::buffer::format::record::{self, Header};
 
@@ -120,8 +120,8 @@ fn records(
 ) -> Result<Indexed, redb::Error> {
     let lanes = snapshot.open_table(LANES)?;
     let users = snapshot.open_table(USERS)?;
-    let places = snapshot.open_table(PLACES)?;
-    let [tail, pending, pending_bytes] = snapshot.counters([INDEXED, PENDING, BYTES])?;
+    let ids = snapshot.open_table(IDS)?;
+    let [tail, pending, pending_bytes] = snapshot.counters([CHECKPOINT, PENDING, BYTES])?;
     let mut by_priority = [0; BY_PRIORITY.len()];
     let mut indexed = Indexed::default();
     for entry in snapshot.records()?.from(0)? {
@@ -157,8 +157,8 @@ fn records(
         if users.get((header.user_id.as_u128(), place))?.is_none() {
             found.wrong(format!("record {place}: not among its user's"));
         }
-        let known = places.get(header.id.as_uuid().as_u128())?.map(|value| value.value());
-        if known.and_then(Place::decode) != Some(Place::Pending(place)) {
+        let known = ids.get(header.id.as_uuid().as_u128())?.map(|value| value.value());
+        if known.and_then(Whereabouts::decode) != Some(Whereabouts::Pending(place)) {
             found.wrong(format!("record {place}: not found by its id {}", header.id));
         }
     }
@@ -226,14 +226,14 @@ fn lanes(snapshot: &Snapshot, found: &mut Verification) -> Result<(), redb::Erro
 fn lost(snapshot: &Snapshot, found: &mut Verification) -> Result<(), redb::Error> {
     let (records, dead) = (snapshot.open_table(RECORDS)?, snapshot.open_table(DEAD)?);
     let quarantine = snapshot.open_table(QUARANTINE)?;
-    for entry in snapshot.open_table(PLACES)?.iter()? {
+    for entry in snapshot.open_table(IDS)?.iter()? {
         let (id, place) = entry?;
         let id = id.value();
-        let is_there = match Place::decode(place.value()) {
-            Some(Place::Pending(place)) => records.get(place)?.is_some(),
-            Some(Place::Quarantined(place)) => quarantine.get(place)?.is_some(),
-            Some(Place::Dead(at)) => dead.get((at, id))?.is_some(),
-            Some(Place::Discarded(_)) => true,
+        let is_there = match Whereabouts::decode(place.value()) {
+            Some(Whereabouts::Pending(place)) => records.get(place)?.is_some(),
+            Some(Whereabouts::Quarantined(place)) => quarantine.get(place)?.is_some(),
+            Some(Whereabouts::Dead(at)) => dead.get((at, id))?.is_some(),
+            Some(Whereabouts::Discarded(_)) => true,
             None => false,
         };
         if !is_there {
@@ -270,7 +270,7 @@ fn dead(
     keys: Option<&Keys>,
     found: &mut Verification,
 ) -> Result<(), redb::Error> {
-    let places = snapshot.open_table(PLACES)?;
+    let ids = snapshot.open_table(IDS)?;
     for entry in snapshot.open_table(DEAD)?.iter()? {
         let (key, bytes) = entry?;
         let (at, id) = key.value();
@@ -282,8 +282,8 @@ fn dead(
         if let Err(damage) = sound {
             found.wrong(format!("dead letter of {at}: {damage}"));
         }
-        let known = places.get(id)?.map(|value| value.value()).and_then(Place::decode);
-        if known != Some(Place::Dead(at)) {
+        let known = ids.get(id)?.map(|value| value.value()).and_then(Whereabouts::decode);
+        if known != Some(Whereabouts::Dead(at)) {
             found.wrong(format!("dead letter of {at}: not found by its id"));
         }
     }

@@ -4,7 +4,7 @@
 //! All of it is done with the write turn of the damaged file held, by redb's lock for that and without
 //! redb, which may not be able to begin a transaction any more. The paths change places in one step, so
 //! a crash leaves the one or the other. Other processes notice that the path leads elsewhere, and
-//! open it anew. The log stays where it is: what it had is in the new file, whose generation is later.
+//! open it anew. The WAL stays where it is: what it had is in the new file, whose generation is later.
 //!
 //! The damaged file stays beside the new one; a few of them do (`aside`).
 
@@ -24,7 +24,7 @@ use crate::buffer::format::layout::FORMAT;
 use crate::buffer::format::record::unix_millis;
 use crate::buffer::tables::Tables;
 use crate::buffer::tables::audit::{ActKind, note};
-use crate::buffer::wal::log::Log;
+use crate::buffer::wal::file::Wal;
 use crate::guard::guarded;
 use crate::settings::BufferSettings;
 
@@ -76,11 +76,11 @@ fn try_repair(
         // Another process was first.
         return Ok(Repaired::default());
     }
-    let (pages, log) = (Pages::new(file)?, Log::existing(path)?);
+    let (pages, wal) = (Pages::new(file)?, Wal::existing(path)?);
     let unfinished = Unfinished(sibling(path, "repairing"));
     let target = &unfinished.0;
     let act = |tables: &mut Tables<'_>| note(tables, unix_millis(), by, ActKind::Repair, None);
-    let recovered = recover(&pages, log.as_ref(), target, settings.buffer_cache_bytes, keys, act)?;
+    let recovered = recover(&pages, wal.as_ref(), target, settings.buffer_cache_bytes, keys, act)?;
     if !recovered.has_tables {
         return Err(RepairError::Unknown);
     }
@@ -112,7 +112,7 @@ fn try_repair(
 /// Makes a new file at `target` of what can be read of another.
 pub(super) fn recover(
     pages: &Pages,
-    log: Option<&Log>,
+    wal: Option<&Wal>,
     target: &Path,
     cache_bytes: usize,
     keys: &Keys,
@@ -121,15 +121,15 @@ pub(super) fn recover(
     remove(target)?;
     remove(&sibling(target, "log"))?;
     let (_file, database) = BufferFile::open(target, cache_bytes)?;
-    let target_log = Log::open(target)?;
-    let mut recovery = Recovery::new(pages, log, &database, &target_log, keys);
+    let target_wal = Wal::open(target)?;
+    let mut recovery = Recovery::new(pages, wal, &database, &target_wal, keys);
     if let Some(found) = recovery.format().filter(|found| *found != FORMAT) {
         return Err(RepairError::Format { found });
     }
     Ok(recovery.run(finish)?)
 }
 
-/// A new file that has not taken the place of another yet, with its log. Removed when it is dropped.
+/// A new file that has not taken the place of another yet, with its WAL. Removed when it is dropped.
 struct Unfinished(PathBuf);
 
 impl Drop for Unfinished {

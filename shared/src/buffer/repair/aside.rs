@@ -31,7 +31,7 @@ pub(in crate::buffer) fn put_in_place(path: &Path, target: &Path) -> Result<Path
     Ok(aside)
 }
 
-/// Moves a file that could not be opened, and its log, out of the way. Returns where it is now; none if
+/// Moves a file that could not be opened, and its WAL, out of the way. Returns where it is now; none if
 /// the path leads to another one.
 pub(in crate::buffer) fn move_aside(
     path: &Path,
@@ -42,7 +42,7 @@ pub(in crate::buffer) fn move_aside(
         return Ok(None);
     }
     let aside = sibling(path, &format!("damaged.{}", unix_millis()));
-    // The log first: a new file must not find it.
+    // The WAL first: a new file must not find it.
     match fs::rename(sibling(path, "log"), sibling(&aside, "log")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => fs::rename(path, &aside)?,
@@ -53,7 +53,7 @@ pub(in crate::buffer) fn move_aside(
     Ok(Some(aside))
 }
 
-/// Removes the oldest damaged files, with their logs, so that no more than [`KEPT`] are left.
+/// Removes the oldest damaged files, with their WALs, so that no more than [`KEPT`] are left.
 fn forget_oldest(path: &Path) {
     let prefix = sibling(path, "damaged.");
     let Some(prefix) = prefix.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {

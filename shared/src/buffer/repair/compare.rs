@@ -5,7 +5,7 @@ use redb::{Key, ReadableDatabase, ReadableTableMetadata, TableDefinition, Value}
 use super::recover::Recovery;
 use crate::buffer::disk::walk::Pair;
 use crate::buffer::format::layout::{
-    BY_PRIORITY, BYTES, COUNTERS, DEAD, DEAD_COUNT, LANE_STATES, LANES, LaneState, PENDING, PLACES,
+    BY_PRIORITY, BYTES, COUNTERS, DEAD, DEAD_COUNT, IDS, LANE_STATES, LANES, LaneState, PENDING,
     QUARANTINE, QUARANTINED, READY, REVOKED_UNTIL, USER_TOTALS, USERS, WAITING,
 };
 use crate::guard::guarded;
@@ -23,7 +23,7 @@ impl Recovery<'_> {
             + self.differing(LANE_STATES, but_for_newest)?
             + self.differing(READY, exactly)?
             + self.differing(WAITING, exactly)?
-            + self.differing(PLACES, exactly)?
+            + self.differing(IDS, exactly)?
             + self.differing(USERS, exactly)?
             + self.differing(USER_TOTALS, exactly)?
             + self.differing(REVOKED_UNTIL, exactly)?;

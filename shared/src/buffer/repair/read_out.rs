@@ -11,7 +11,7 @@ use crate::buffer::disk::open_error::OpenError;
 use crate::buffer::disk::pages::Pages;
 use crate::buffer::disk::private::private_folder;
 use crate::buffer::format::keys::Keys;
-use crate::buffer::wal::log::Log;
+use crate::buffer::wal::file::Wal;
 use crate::guard::guarded;
 use crate::settings::BufferSettings;
 
@@ -25,7 +25,7 @@ pub struct Salvaged {
     _folder: TempDir,
 }
 
-/// Reads what can be had of a file, and of the log beside it, whatever state they are in. Neither is
+/// Reads what can be had of a file, and of the WAL beside it, whatever state they are in. Neither is
 /// changed. The settings give the keys.
 ///
 /// # Errors
@@ -38,11 +38,11 @@ pub fn salvage(path: &Path, settings: &BufferSettings) -> Result<Salvaged, Repai
         buffer_min_free_bytes: 0,
         ..settings.clone()
     };
-    let (pages, log) = (Pages::new(File::open(path)?)?, Log::existing(path)?);
+    let (pages, wal) = (Pages::new(File::open(path)?)?, Wal::existing(path)?);
     private_folder(&settings.buffer_path)?;
     let cache = settings.buffer_cache_bytes;
     let target = &settings.buffer_path;
-    let recovered = guarded(|| recover(&pages, log.as_ref(), target, cache, &keys, |_| Ok(())));
+    let recovered = guarded(|| recover(&pages, wal.as_ref(), target, cache, &keys, |_| Ok(())));
     let recovered = recovered.unwrap_or_else(|place| Err(redb::Error::Corrupted(place).into()))?;
     Ok(Salvaged { settings, found: Repaired::of(recovered), _folder: folder })
 }

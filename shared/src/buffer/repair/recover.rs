@@ -1,7 +1,7 @@
 //! What can be had of a damaged buffer file, in a new one.
 //!
 //! Records, dead letters and what operators did are copied, as far as they can be read; everything
-//! that tells of them (lanes, what is ready, places, users, counters) is made anew from them. The
+//! that tells of them (lanes, what is ready, ids, users, counters) is made anew from them. The
 //! damaged file is only read, page by page (`pages`), never walked or changed by redb.
 //!
 //! - Of each table: what its tree has; where that is damaged, what the tree of the state before has.
@@ -10,7 +10,7 @@
 //!   ago; the ledger knows those. What is known to be dead or discarded does not come back.
 //! - What a record's header cannot vouch for goes to quarantine, with its bytes, under its place. So
 //!   does the place of an operation of which there is nothing left.
-//! - The log's records, as ever (`salvage`).
+//! - The WAL's records, as ever (`salvage`).
 //!
 //! Rows go into the new file in many transactions, each of a limited size.
 
@@ -27,14 +27,14 @@ use crate::buffer::error::BufferError;
 use crate::buffer::format::generation::next_generation;
 use crate::buffer::format::keys::Keys;
 use crate::buffer::format::layout::{
-    AHEAD, AHEAD_COUNT, AUDIT, BY_PRIORITY, BYTES, COUNTERS, DEAD, DEAD_COUNT, FORMAT, FORMAT_KEY,
-    INDEXED, LOG_GENERATION, LOG_LAID, PENDING, PLACES, Place, QUARANTINE, QUARANTINED, RECORDS,
-    REVOKED, REVOKED_UNTIL, STATUS, decode_dead,
+    AHEAD, AHEAD_COUNT, AUDIT, BY_PRIORITY, BYTES, CHECKPOINT, COUNTERS, DEAD, DEAD_COUNT, FORMAT,
+    FORMAT_KEY, IDS, PENDING, QUARANTINE, QUARANTINED, RECORDS, REVOKED, REVOKED_UNTIL, STATUS,
+    WAL_GENERATION, WAL_LAID, Whereabouts, decode_dead,
 };
 use crate::buffer::format::record::Header;
 use crate::buffer::tables::Tables;
 use crate::buffer::tables::audit::{Act, ActKind};
-use crate::buffer::wal::log::Log;
+use crate::buffer::wal::file::Wal;
 use crate::buffer::wal::tail::Tail;
 
 /// By how much places go on beyond what was found if it cannot be told which were given out: a batch on
@@ -43,9 +43,9 @@ const JUMP: u64 = 1 << 32;
 /// Counters that follow from the tables.
 const DERIVED: [&str; 9] = [
     FORMAT_KEY,
-    INDEXED,
-    LOG_GENERATION,
-    LOG_LAID,
+    CHECKPOINT,
+    WAL_GENERATION,
+    WAL_LAID,
     PENDING,
     BYTES,
     AHEAD_COUNT,
@@ -71,11 +71,11 @@ pub(in crate::buffer) struct Recovered {
 /// A damaged file, and the new one.
 pub(in crate::buffer) struct Recovery<'a> {
     pub(in crate::buffer) pages: &'a Pages,
-    /// Its log, if there is one.
-    pub(in crate::buffer) log: Option<&'a Log>,
+    /// Its WAL, if there is one.
+    pub(in crate::buffer) wal: Option<&'a Wal>,
     pub(in crate::buffer) target: &'a Database,
-    /// The new file's log, which stays empty.
-    pub(super) target_log: &'a Log,
+    /// The new file's WAL, which stays empty.
+    pub(super) target_wal: &'a Wal,
     pub(in crate::buffer) keys: &'a Keys,
     pub(in crate::buffer) states: [(Trees, bool); 2],
     pub(in crate::buffer) counters: HashMap<String, u64>,
@@ -100,16 +100,16 @@ pub(in crate::buffer) enum States {
 impl<'a> Recovery<'a> {
     pub(in crate::buffer) fn new(
         pages: &'a Pages,
-        log: Option<&'a Log>,
+        wal: Option<&'a Wal>,
         target: &'a Database,
-        target_log: &'a Log,
+        target_wal: &'a Wal,
         keys: &'a Keys,
     ) -> Self {
         Self {
             pages,
-            log,
+            wal,
             target,
-            target_log,
+            target_wal,
             keys,
             states: pages.states(),
             counters: HashMap::new(),
@@ -148,14 +148,14 @@ impl<'a> Recovery<'a> {
         self.settled()?;
         let missing = self.look_for_missing(is_whole, is_dead_whole)?;
         if !self.has_counters {
-            self.take_log_in()?;
+            self.take_wal_in()?;
         }
-        self.index(0)?;
+        self.build_indexes(0)?;
         self.mourn(missing)?;
         self.done.wrong += self.compare()?;
         if self.has_counters {
-            let from = self.take_log_in()?;
-            self.index(from)?;
+            let from = self.take_wal_in()?;
+            self.build_indexes(from)?;
         }
         self.close(finish)
     }
@@ -195,7 +195,7 @@ impl<'a> Recovery<'a> {
                 }
             }
         }
-        let mut tables = Tables::open(&transaction, self.target_log, Tail::default())?;
+        let mut tables = Tables::open(&transaction, self.target_wal, Tail::default())?;
         tables.make()?;
         tables.close()?;
         Ok(transaction.commit()?)
@@ -268,18 +268,18 @@ impl<'a> Recovery<'a> {
     pub(in crate::buffer) fn settled(&self) -> Result<(), redb::Error> {
         let read = self.target.begin_read()?;
         let mut rows = Rows::default();
-        let mut tell = |id: u128, place: Place| {
+        let mut tell = |id: u128, place: Whereabouts| {
             rows.push(u128_key(id), <(u8, u64)>::as_bytes(&place.encode()).to_vec());
-            if rows.are_many() { put(self.target, PLACES, rows.take()) } else { Ok(()) }
+            if rows.are_many() { put(self.target, IDS, rows.take()) } else { Ok(()) }
         };
         for entry in read.open_table(DEAD)?.iter()? {
             let (at, id) = entry?.0.value();
-            tell(id, Place::Dead(at))?;
+            tell(id, Whereabouts::Dead(at))?;
         }
         for entry in read.open_table(QUARANTINE)?.iter()? {
             let (place, record) = entry?;
             if let Ok(header) = Header::decode(place.value(), record.value()) {
-                tell(header.id.as_uuid().as_u128(), Place::Quarantined(place.value()))?;
+                tell(header.id.as_uuid().as_u128(), Whereabouts::Quarantined(place.value()))?;
             }
         }
         for entry in read.open_table(AUDIT)?.iter()?.rev() {
@@ -287,10 +287,10 @@ impl<'a> Recovery<'a> {
             let act = serde_json::from_slice::<Act>(act.value()).ok();
             if act.is_some_and(|act| matches!(act.kind, ActKind::Discard | ActKind::Erase)) {
                 let (at, id) = key.value();
-                tell(id, Place::Discarded(at))?;
+                tell(id, Whereabouts::Discarded(at))?;
             }
         }
-        put(self.target, PLACES, rows.take())?;
+        put(self.target, IDS, rows.take())?;
         for entry in read.open_table(REVOKED)?.iter()? {
             let (session, until) = entry?;
             let key = <(i64, u128)>::as_bytes(&(until.value(), session.value())).to_vec();
@@ -303,7 +303,7 @@ impl<'a> Recovery<'a> {
     }
 
     /// Has the indexes tell of the records from a place on.
-    fn index(&self, mut from: u64) -> Result<(), redb::Error> {
+    fn build_indexes(&self, mut from: u64) -> Result<(), redb::Error> {
         loop {
             let mut headers = Vec::new();
             let records = self.target.begin_read()?.open_table(RECORDS)?;
@@ -316,7 +316,7 @@ impl<'a> Recovery<'a> {
             let Some((last, _, _)) = headers.last() else { return Ok(()) };
             from = last + 1;
             let transaction = self.target.begin_write()?;
-            let mut tables = Tables::open(&transaction, self.target_log, Tail::default())?;
+            let mut tables = Tables::open(&transaction, self.target_wal, Tail::default())?;
             tables.tell_of(headers)?;
             tables.close()?;
             transaction.commit()?;
@@ -328,15 +328,18 @@ impl<'a> Recovery<'a> {
         mut self,
         finish: impl FnOnce(&mut Tables<'_>) -> Result<(), BufferError>,
     ) -> Result<Recovered, redb::Error> {
-        let (indexed, newest) = (self.counter(INDEXED), self.log.and_then(Log::newest));
-        let next =
-            if self.has_counters { self.next.max(indexed) } else { self.next.saturating_add(JUMP) };
-        let generation = match self.counters.get(LOG_GENERATION) {
+        let (checkpoint, newest) = (self.counter(CHECKPOINT), self.wal.and_then(Wal::newest));
+        let next = if self.has_counters {
+            self.next.max(checkpoint)
+        } else {
+            self.next.saturating_add(JUMP)
+        };
+        let generation = match self.counters.get(WAL_GENERATION) {
             Some(generation) => *generation,
             None => newest.map_or(0, |(generation, _)| generation),
         };
         let transaction = self.target.begin_write()?;
-        let mut tables = Tables::open(&transaction, self.target_log, Tail::default())?;
+        let mut tables = Tables::open(&transaction, self.target_wal, Tail::default())?;
         self.done.dead = tables.dead.open()?.len()?;
         self.done.quarantined = tables.quarantine.open()?.len()?;
         self.done.pending = tables.totals.counter(PENDING)?;
@@ -348,10 +351,10 @@ impl<'a> Recovery<'a> {
             BufferError::Redb(error) => *error,
             error => redb::Error::Corrupted(error.to_string()),
         })?;
-        tables.totals.set(INDEXED, next);
-        tables.totals.set(LOG_GENERATION, next_generation(generation));
-        // So the first appends go into the tables, and a generation that uses the log begins then.
-        tables.totals.set(LOG_LAID, 0);
+        tables.totals.set(CHECKPOINT, next);
+        tables.totals.set(WAL_GENERATION, next_generation(generation));
+        // So the first appends go into the tables, and a generation that uses the WAL begins then.
+        tables.totals.set(WAL_LAID, 0);
         tables.close()?;
         transaction.commit()?;
         Ok(self.done)

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Tables, keys_before};
 use crate::buffer::error::BufferError;
-use crate::buffer::format::layout::Place;
+use crate::buffer::format::layout::Whereabouts;
 use crate::buffer::format::record::Header;
 use crate::domain::{Operation, Version};
 
@@ -124,9 +124,9 @@ pub(in crate::buffer) fn purge_audit(
     let keys = keys_before(tables.audit.open()?, cutoff, limit)?;
     for (at, id) in &keys {
         tables.audit.open()?.remove((*at, *id))?;
-        let place = tables.place(Version::from_uuid(Uuid::from_u128(*id)))?;
-        if place == Some(Place::Discarded(*at)) {
-            tables.places.open()?.remove(*id)?;
+        let place = tables.find(Version::from_uuid(Uuid::from_u128(*id)))?;
+        if place == Some(Whereabouts::Discarded(*at)) {
+            tables.ids.open()?.remove(*id)?;
         }
     }
     Ok(keys.len())

@@ -4,7 +4,7 @@ use redb::ReadableTable;
 
 use super::{Tables, keys_before, signed};
 use crate::buffer::format::damage::Damage;
-use crate::buffer::format::layout::{Certificate, DEAD_COUNT, Place, encode_dead};
+use crate::buffer::format::layout::{Certificate, DEAD_COUNT, Whereabouts, encode_dead};
 use crate::buffer::format::record::Header;
 use crate::domain::{Lane, MAX_PRIORITY, OperationState};
 
@@ -12,20 +12,20 @@ impl Tables<'_> {
     /// Makes a dead letter of an operation.
     pub(in crate::buffer) fn bury(
         &mut self,
-        seq: u64,
+        place: u64,
         state: OperationState,
         reason: &str,
         now: i64,
     ) -> Result<(), redb::Error> {
-        let Some(bytes) = self.record(seq)? else { return Ok(()) };
-        let Ok(header) = Header::decode(seq, &bytes) else {
-            return self.quarantine(seq, Damage::Header);
+        let Some(bytes) = self.record(place)? else { return Ok(()) };
+        let Ok(header) = Header::decode(place, &bytes) else {
+            return self.quarantine(place, Damage::Header);
         };
-        self.remove(seq)?;
+        self.remove(place)?;
         let id = header.id.as_uuid().as_u128();
-        let certificate = Certificate { state, reason: reason.to_owned(), place: seq };
+        let certificate = Certificate { state, reason: reason.to_owned(), place };
         self.dead.open()?.insert((now, id), encode_dead(&certificate, &bytes).as_slice())?;
-        self.places.open()?.insert(id, Place::Dead(now).encode())?;
+        self.ids.open()?.insert(id, Whereabouts::Dead(now).encode())?;
         self.totals.add(DEAD_COUNT, 1)
     }
 
@@ -39,7 +39,7 @@ impl Tables<'_> {
         let keys = keys_before(self.dead.open()?, cutoff, limit)?;
         for key in &keys {
             self.dead.open()?.remove(key)?;
-            self.places.open()?.remove(key.1)?;
+            self.ids.open()?.remove(key.1)?;
         }
         self.totals.add(DEAD_COUNT, -signed(keys.len()))?;
         Ok(keys.len())
@@ -56,18 +56,18 @@ impl Tables<'_> {
     ) -> Result<usize, redb::Error> {
         let mut old = Vec::new();
         for entry in self.records.iter()? {
-            let (seq, bytes) = entry?;
-            let Ok(header) = Header::decode(seq.value(), bytes.value()) else { continue };
+            let (place, bytes) = entry?;
+            let Ok(header) = Header::decode(place.value(), bytes.value()) else { continue };
             if header.queued_at >= cutoff || old.len() == limit {
                 break;
             }
             // What ends a session or sets a user's rights never grows too old.
             if header.priority < MAX_PRIORITY && !spared(header.lane) {
-                old.push(seq.value());
+                old.push(place.value());
             }
         }
-        for seq in &old {
-            self.bury(*seq, OperationState::Expired, "too_old", now)?;
+        for place in &old {
+            self.bury(*place, OperationState::Expired, "too_old", now)?;
         }
         Ok(old.len())
     }

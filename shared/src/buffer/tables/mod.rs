@@ -7,8 +7,8 @@
 
 pub(in crate::buffer) mod ahead;
 pub(in crate::buffer) mod audit;
+pub(in crate::buffer) mod checkpoint;
 pub(in crate::buffer) mod dead;
-pub(in crate::buffer) mod index;
 pub(in crate::buffer) mod lane_end;
 pub(in crate::buffer) mod on_demand;
 pub(in crate::buffer) mod prepare;
@@ -26,12 +26,12 @@ use self::on_demand::OnDemand;
 use self::totals::Totals;
 use crate::buffer::error::unusable;
 use crate::buffer::format::layout::{
-    AHEAD, AUDIT, BYTES, Bytes, DEAD, FORMAT, FORMAT_KEY, INDEXED, LANE_STATES, LANES,
-    LOG_GENERATION, LaneKey, LaneState, PENDING, PLACES, Place, QUARANTINE, READY, RECORDS,
-    REVOKED, REVOKED_UNTIL, SCRUB, STATUS, Slot, USERS, WAITING,
+    AHEAD, AUDIT, BYTES, Bytes, CHECKPOINT, DEAD, FORMAT, FORMAT_KEY, IDS, LANE_STATES, LANES,
+    LaneKey, LaneState, PENDING, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL, SCRUB, STATUS,
+    Slot, USERS, WAITING, WAL_GENERATION, Whereabouts,
 };
 use crate::buffer::format::record::{self, Header, Payload, Tries};
-use crate::buffer::wal::log::{Log, Logged};
+use crate::buffer::wal::file::{Logged, Wal};
 use crate::buffer::wal::salvage::{State, look_through};
 use crate::buffer::wal::tail::{Mark, Tail};
 use crate::domain::Version;
@@ -44,7 +44,7 @@ pub(in crate::buffer) struct Tables<'txn> {
     pub(in crate::buffer) lane_states: OnDemand<'txn, LaneKey, &'static [u8; LaneState::BYTES]>,
     pub(in crate::buffer) ready: OnDemand<'txn, (u8, u64), &'static [u8; Slot::BYTES]>,
     waiting: OnDemand<'txn, (i64, u64), &'static [u8; Slot::BYTES]>,
-    pub(in crate::buffer) places: OnDemand<'txn, u128, (u8, u64)>,
+    pub(in crate::buffer) ids: OnDemand<'txn, u128, (u8, u64)>,
     pub(in crate::buffer) users: OnDemand<'txn, (u128, u64), ()>,
     pub(in crate::buffer) dead: OnDemand<'txn, (i64, u128), Bytes>,
     pub(in crate::buffer) quarantine: OnDemand<'txn, u64, Bytes>,
@@ -56,16 +56,16 @@ pub(in crate::buffer) struct Tables<'txn> {
     pub(in crate::buffer) scrub: OnDemand<'txn, u64, Bytes>,
     /// What the other tables do not tell of yet: nothing, but for appends.
     pub(in crate::buffer) tail: Tail,
-    pub(in crate::buffer) log: &'txn Log,
-    /// What the log had when the transaction began.
+    pub(in crate::buffer) wal: &'txn Wal,
+    /// What the WAL had when the transaction began.
     pub(in crate::buffer) logged: Logged,
 }
 
 impl<'txn> Tables<'txn> {
-    /// Opens the tables, and brings `tail`, which is what is known of it from before, up to the log.
+    /// Opens the tables, and brings `tail`, which is what is known of it from before, up to the WAL.
     pub(in crate::buffer) fn open(
         transaction: &'txn WriteTransaction,
-        log: &'txn Log,
+        wal: &'txn Wal,
         mut tail: Tail,
     ) -> Result<Self, redb::Error> {
         let (records, totals) = (transaction.open_table(RECORDS)?, Totals::open(transaction)?);
@@ -73,14 +73,14 @@ impl<'txn> Tables<'txn> {
             // Another program has taken the file over while this one had it open.
             return Err(unusable("the tables are of another format"));
         }
-        let generation = totals.counter(LOG_GENERATION)?;
-        let mark = Mark { generation, from: totals.counter(INDEXED)? };
-        if tail.mark() != mark || !tail.is_in(log) || !tail.catch_up(log, mark) {
+        let generation = totals.counter(WAL_GENERATION)?;
+        let mark = Mark { generation, from: totals.counter(CHECKPOINT)? };
+        if tail.mark() != mark || !tail.is_in(wal) || !tail.catch_up(wal, mark) {
             let state;
-            (state, tail) = look_through(log, mark);
+            (state, tail) = look_through(wal, mark);
             if state == State::Foreign {
                 // It is put aside when the files are opened anew.
-                return Err(unusable("the log is another file's"));
+                return Err(unusable("the write-ahead log is another file's"));
             }
         }
         let logged = Logged { generation, end: tail.end(), next: tail.next() };
@@ -91,7 +91,7 @@ impl<'txn> Tables<'txn> {
             lane_states: OnDemand::new(transaction, LANE_STATES),
             ready: OnDemand::new(transaction, READY),
             waiting: OnDemand::new(transaction, WAITING),
-            places: OnDemand::new(transaction, PLACES),
+            ids: OnDemand::new(transaction, IDS),
             users: OnDemand::new(transaction, USERS),
             dead: OnDemand::new(transaction, DEAD),
             quarantine: OnDemand::new(transaction, QUARANTINE),
@@ -102,7 +102,7 @@ impl<'txn> Tables<'txn> {
             ahead: OnDemand::new(transaction, AHEAD),
             scrub: OnDemand::new(transaction, SCRUB),
             tail,
-            log,
+            wal,
             logged,
         })
     }
@@ -114,7 +114,7 @@ impl<'txn> Tables<'txn> {
         self.lane_states.open()?;
         self.ready.open()?;
         self.waiting.open()?;
-        self.places.open()?;
+        self.ids.open()?;
         self.users.open()?;
         self.dead.open()?;
         self.quarantine.open()?;
@@ -146,12 +146,15 @@ impl<'txn> Tables<'txn> {
     }
 
     /// Where an operation is.
-    pub(in crate::buffer) fn place(&mut self, id: Version) -> Result<Option<Place>, redb::Error> {
+    pub(in crate::buffer) fn find(
+        &mut self,
+        id: Version,
+    ) -> Result<Option<Whereabouts>, redb::Error> {
         let id = id.as_uuid().as_u128();
         if let Some(place) = self.tail.place(id) {
-            return Ok(Some(Place::Pending(place)));
+            return Ok(Some(Whereabouts::Pending(place)));
         }
-        Ok(self.places.open()?.get(id)?.and_then(|place| Place::decode(place.value())))
+        Ok(self.ids.open()?.get(id)?.and_then(|place| Whereabouts::decode(place.value())))
     }
 
     pub(in crate::buffer) fn lane_state(
@@ -185,11 +188,11 @@ impl<'txn> Tables<'txn> {
     /// Puts another record of the same operation, in other bytes, in the place of a pending one.
     pub(in crate::buffer) fn replace(
         &mut self,
-        seq: u64,
+        place: u64,
         header: &Header,
         bytes: &[u8],
     ) -> Result<(), redb::Error> {
-        let Some(before) = self.records.insert(seq, bytes)?.map(|before| before.value().len())
+        let Some(before) = self.records.insert(place, bytes)?.map(|before| before.value().len())
         else {
             return Ok(());
         };
@@ -201,16 +204,16 @@ impl<'txn> Tables<'txn> {
     /// Keeps an operation and its whole lane waiting until `not_before` (Unix milliseconds).
     pub(in crate::buffer) fn retry(
         &mut self,
-        seq: u64,
+        place: u64,
         tries: Tries,
         not_before: i64,
     ) -> Result<(), redb::Error> {
-        let Some(bytes) = self.record(seq)? else { return Ok(()) };
-        let Ok(header) = Header::decode(seq, &bytes) else { return Ok(()) };
+        let Some(bytes) = self.record(place)? else { return Ok(()) };
+        let Ok(header) = Header::decode(place, &bytes) else { return Ok(()) };
         let header = Header { tries, not_before, ..header };
-        self.records.insert(seq, header.replace_in(seq, &bytes).as_slice())?;
+        self.records.insert(place, header.replace_in(place, &bytes).as_slice())?;
         let lane = record::lane_bytes(header.lane);
-        let Some(before) = self.lane_state(&lane)?.filter(|state| state.head == seq) else {
+        let Some(before) = self.lane_state(&lane)?.filter(|state| state.head == place) else {
             return Ok(());
         };
         self.reindex(&lane, Some(&before), Some(&LaneState { not_before, ..before }))
@@ -225,8 +228,8 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
-    pub(in crate::buffer) fn record(&self, seq: u64) -> Result<Option<Vec<u8>>, redb::Error> {
-        Ok(self.records.get(seq)?.map(|bytes| bytes.value().to_vec()))
+    pub(in crate::buffer) fn record(&self, place: u64) -> Result<Option<Vec<u8>>, redb::Error> {
+        Ok(self.records.get(place)?.map(|bytes| bytes.value().to_vec()))
     }
 
     /// Moves a lane to where its new state belongs.
@@ -267,10 +270,10 @@ impl<'txn> Tables<'txn> {
 /// The header of a record; none if there is none that can be read.
 pub(in crate::buffer) fn header_at(
     records: &impl ReadableTable<u64, Bytes>,
-    seq: u64,
+    place: u64,
 ) -> Result<Option<Header>, StorageError> {
-    let bytes = records.get(seq)?;
-    Ok(bytes.and_then(|bytes| Header::decode(seq, bytes.value()).ok()))
+    let bytes = records.get(place)?;
+    Ok(bytes.and_then(|bytes| Header::decode(place, bytes.value()).ok()))
 }
 
 /// The keys of a table by time from before `cutoff` (Unix milliseconds), oldest first, `limit` at the

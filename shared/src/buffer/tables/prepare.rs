@@ -1,5 +1,5 @@
 //! Preparing a file that was opened: tables are made if it is new, those of another format are refused,
-//! and a damaged log is emptied.
+//! and a damaged WAL is emptied.
 
 use redb::{Database, ReadableDatabase, TableError};
 
@@ -7,16 +7,16 @@ use super::Tables;
 use super::totals::Totals;
 use crate::buffer::disk::file::BufferFile;
 use crate::buffer::format::layout::{
-    COUNTERS, FORMAT, FORMAT_KEY, INDEXED, LOG_GENERATION, LOG_LAID,
+    CHECKPOINT, COUNTERS, FORMAT, FORMAT_KEY, WAL_GENERATION, WAL_LAID,
 };
-use crate::buffer::wal::log::Log;
+use crate::buffer::wal::file::Wal;
 use crate::buffer::wal::salvage::{State, look_through};
 use crate::buffer::wal::tail::{Mark, Tail};
 
 /// What came of preparing a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::buffer) enum Prepared {
-    /// It can be used, with its log.
+    /// It can be used, with its WAL.
     Ready,
     /// The paths lead to other files, or will.
     OtherFiles,
@@ -24,12 +24,12 @@ pub(in crate::buffer) enum Prepared {
     OtherFormat(u64),
 }
 
-/// Makes the tables of a new file, and empties a log that is damaged. `spare` bytes may be used for a
-/// log.
+/// Makes the tables of a new file, and empties a WAL that is damaged. `spare` bytes may be used for a
+/// WAL.
 pub(in crate::buffer) fn prepare(
     file: &BufferFile,
     database: &Database,
-    log: &Log,
+    wal: &Wal,
     spare: u64,
 ) -> Result<Prepared, redb::Error> {
     let mut is_missing = false;
@@ -37,14 +37,14 @@ pub(in crate::buffer) fn prepare(
         if found != FORMAT {
             return Ok(Prepared::OtherFormat(found));
         }
-        is_missing = is_laid && !log.is_laid()?;
-        if look_through(log, mark).0 == State::Sound && !is_missing {
+        is_missing = is_laid && !wal.is_laid()?;
+        if look_through(wal, mark).0 == State::Sound && !is_missing {
             return Ok(Prepared::Ready);
         }
     }
     let transaction = database.begin_write()?;
-    // To who waited while the file was repaired, the log of the new one would be foreign.
-    if !file.is_in_place() || !log.is_in_place() {
+    // To who waited while the file was repaired, the WAL of the new one would be foreign.
+    if !file.is_in_place() || !wal.is_in_place() {
         transaction.abort()?;
         return Ok(Prepared::OtherFiles);
     }
@@ -60,31 +60,35 @@ pub(in crate::buffer) fn prepare(
         transaction.abort()?;
         return Ok(Prepared::OtherFormat(found));
     }
-    match look_through(log, mark).0 {
+    match look_through(wal, mark).0 {
         State::Sound if is_missing => {
-            tracing::error!("the log is missing, or cut off: what was in it alone is lost");
+            tracing::error!(
+                "the write-ahead log is missing, or cut off: what was in it alone is lost"
+            );
         }
         State::Sound => {}
         State::Damaged => {
-            tracing::error!("the buffer's log is damaged: what can be read of it is taken over");
+            tracing::error!(
+                "the buffer's write-ahead log is damaged: what can be read of it is taken over"
+            );
         }
         State::Foreign => {
-            log.put_aside()?;
+            wal.put_aside()?;
             transaction.abort()?;
             return Ok(Prepared::OtherFiles);
         }
     }
-    let mut tables = Tables::open(&transaction, log, Tail::default())?;
+    let mut tables = Tables::open(&transaction, wal, Tail::default())?;
     tables.make()?;
-    tables.index(u64::MAX)?;
-    log.lay(spare);
-    tables.begin_log();
+    tables.checkpoint(u64::MAX)?;
+    wal.lay(spare);
+    tables.begin_wal();
     tables.close()?;
     transaction.commit()?;
     Ok(Prepared::Ready)
 }
 
-/// The file's format, which tail it has, and whether there may be something in a log; none if it has
+/// The file's format, which tail it has, and whether there may be something in a WAL; none if it has
 /// just been made.
 fn state(database: &Database) -> Result<Option<(u64, Mark, bool)>, redb::Error> {
     let counters = match database.begin_read()?.open_table(COUNTERS) {
@@ -93,9 +97,9 @@ fn state(database: &Database) -> Result<Option<(u64, Mark, bool)>, redb::Error> 
         Err(error) => return Err(error.into()),
     };
     let counter = |name: &str| Ok(counters.get(name)?.map_or(0, |value| value.value()));
-    Ok(Some((counter(FORMAT_KEY)?, mark(counter)?, counter(LOG_LAID)? > 0)))
+    Ok(Some((counter(FORMAT_KEY)?, mark(counter)?, counter(WAL_LAID)? > 0)))
 }
 
 fn mark(counter: impl Fn(&str) -> Result<u64, redb::Error>) -> Result<Mark, redb::Error> {
-    Ok(Mark { generation: counter(LOG_GENERATION)?, from: counter(INDEXED)? })
+    Ok(Mark { generation: counter(WAL_GENERATION)?, from: counter(CHECKPOINT)? })
 }

@@ -64,7 +64,7 @@ impl Tables<'_> {
         let mut ids: Vec<_> =
             operations.iter().map(|gone| gone.header.id.as_uuid().as_u128()).collect();
         ids.sort_unstable();
-        remove_sorted(self.places.open()?, &ids, |_, _| true)?;
+        remove_sorted(self.ids.open()?, &ids, |_, _| true)?;
         let mut of_users: Vec<_> =
             operations.iter().map(|gone| (gone.header.user_id.as_u128(), gone.place)).collect();
         of_users.sort_unstable();

@@ -1,9 +1,9 @@
-//! A commit that fails: what the log does not take goes elsewhere, and what has left nothing is made again.
+//! A commit that fails: what the WAL does not take goes elsewhere, and what has left nothing is made again.
 
 use futures::future::join;
 use redb::StorageError;
 
-use super::log::{in_one_commit, logged, path_of_log, pending};
+use super::wal::{in_one_commit, logged, path_of_wal, pending};
 use super::*;
 
 #[tokio::test]
@@ -14,7 +14,7 @@ async fn what_a_log_does_not_take_goes_into_the_tables() {
     let mut ids = logged(&buffer, &clock, 1, 2).await;
     let mut opened =
         Arc::into_inner(open_file(buffer.settings(), IfDamaged::Refuse).unwrap()).unwrap();
-    opened.log.file = std::fs::File::open(path_of_log(&buffer)).unwrap();
+    opened.wal.file = std::fs::File::open(path_of_wal(&buffer)).unwrap();
     *buffer.handle.write().unwrap() = Arc::new(opened);
     ids.push(buffer.append(operation(&clock, 1, create(3)), None).await.unwrap());
     assert_eq!(audit::tail(&buffer, Tail::len), 0);

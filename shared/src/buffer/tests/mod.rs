@@ -11,13 +11,13 @@ mod fuzz;
 mod golden;
 mod histories;
 mod limits;
-mod log;
 mod old_copy;
 mod power;
 mod readers;
 mod repair;
 mod tail;
 mod versions;
+mod wal;
 
 use std::collections::HashSet;
 use std::path::Path;

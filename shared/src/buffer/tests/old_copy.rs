@@ -1,4 +1,4 @@
-//! An older copy of the file, with its log, that was put back is noticed when it is opened.
+//! An older copy of the file, with its WAL, that was put back is noticed when it is opened.
 
 use super::*;
 use crate::buffer::format::layout::READY;

@@ -161,7 +161,7 @@ async fn indexes_that_follow_bit_by_bit_agree_at_every_step() {
         ids.push(buffer.append(operation(&clock, task % 2, change), None).await.unwrap());
     }
     for left in [3, 1, 0] {
-        audit::index(&buffer, 2);
+        audit::checkpoint(&buffer, 2);
         assert_eq!(audit::tail(&buffer, Tail::len), left);
         audit::check(&buffer).await;
         let order = buffer.lane(task(1)).await.unwrap();

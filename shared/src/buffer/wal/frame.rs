@@ -1,4 +1,4 @@
-//! A frame of the log as bytes (its form: see `log`).
+//! A frame of the WAL as bytes (its form: see `wal`).
 
 /// Frames begin at multiples of this: no write touches a page with what was acknowledged before.
 pub(in crate::buffer) const PAGE: u64 = 4096;

@@ -1,4 +1,4 @@
-//! Looking through a log whose frames this process does not know yet: whether it belongs to the tables,
+//! Looking through a WAL whose frames this process does not know yet: whether it belongs to the tables,
 //! and what can be had of it if it is damaged.
 //!
 //! What follows the last sound frame may be anything: what an older generation left, or a frame whose
@@ -8,8 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use super::file::{LENGTH, Wal};
 use super::frame::{HEAD, Head, PAGE, records_of};
-use super::log::{LENGTH, Log};
 use super::tail::{LONGEST, Mark, Tail};
 use crate::buffer::format::generation::is_of_same_file;
 use crate::buffer::format::record::Header;
@@ -18,7 +18,7 @@ use crate::buffer::format::record::Header;
 /// wrong number costs much.
 const MISSING: u64 = 10_000;
 
-/// What a log is.
+/// What a WAL is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::buffer) enum State {
     /// One that goes on where its sound frames end.
@@ -29,11 +29,11 @@ pub(in crate::buffer) enum State {
     Foreign,
 }
 
-/// Looks through a log. Returns what it has of the tail with this mark.
-pub(in crate::buffer) fn look_through(log: &Log, mark: Mark) -> (State, Tail) {
+/// Looks through a WAL. Returns what it has of the tail with this mark.
+pub(in crate::buffer) fn look_through(wal: &Wal, mark: Mark) -> (State, Tail) {
     let (mut state, mut tail) = (State::Sound, Tail::new(mark));
-    tail.catch_up(log, mark);
-    let (mut at, bytes) = (tail.end(), log.bytes());
+    tail.catch_up(wal, mark);
+    let (mut at, bytes) = (tail.end(), wal.bytes());
     let from = |at: u64| usize::try_from(at).ok().and_then(|at| bytes.get(at..)).unwrap_or(&[]);
     let mut unread = at;
     while at < LENGTH {
@@ -50,7 +50,7 @@ pub(in crate::buffer) fn look_through(log: &Log, mark: Mark) -> (State, Tail) {
                         tail.push(from(unread)[..length].into());
                         tail.pad(head.first);
                     }
-                    if let Some(frame) = log.frame(at) {
+                    if let Some(frame) = wal.frame(at) {
                         tail.take_in(at, &frame);
                     }
                     tail.pad(head.next());
@@ -73,7 +73,7 @@ pub(in crate::buffer) fn look_through(log: &Log, mark: Mark) -> (State, Tail) {
     (state, tail)
 }
 
-/// A tail of a damaged log with what is elsewhere in it than it should be: frames that have changed
+/// A tail of a damaged WAL with what is elsewhere in it than it should be: frames that have changed
 /// places, and records without a head that belong between others.
 fn filled(tail: Tail, bytes: &[u8]) -> Tail {
     let (mark, mut found) = (tail.mark(), BTreeMap::<u64, &[u8]>::new());
@@ -111,7 +111,7 @@ fn filled(tail: Tail, bytes: &[u8]) -> Tail {
     filled
 }
 
-/// Whether a frame is of another file's log, or of a later state of this one.
+/// Whether a frame is of another file's WAL, or of a later state of this one.
 fn is_foreign(found: u64, known: u64) -> bool {
     found > known || !is_of_same_file(found, known)
 }

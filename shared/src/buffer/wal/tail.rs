@@ -1,18 +1,18 @@
-//! The tail: the newest operations, which are in the log, and which no table tells of yet.
+//! The tail: the newest operations, which are in the WAL, and which no table tells of yet.
 //!
 //! An append that changed every table would rewrite a page of each, or several, for a handful of
-//! entries. So it writes its record into the log and nothing else, and records, indexes and counters
-//! follow in one go, each in the order of its keys (`index`): when the tail has grown long or the log is
-//! full, and before anything is done that is not an append. The counter `indexed` is the place where
-//! the tail begins; it ends where the log does. A record of the tail never changes.
+//! entries. So it writes its record into the WAL and nothing else, and records, indexes and counters
+//! follow in one go, each in the order of its keys (`checkpoint`): when the tail has grown long or the WAL is
+//! full, and before anything is done that is not an append. The counter `checkpoint` is the place where
+//! the tail begins; it ends where the WAL does. A record of the tail never changes.
 //!
 //! Each process keeps the tail in memory, and reads only what other processes have appended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::file::{LENGTH, Wal};
 use super::frame::{Frame, Head};
-use super::log::{LENGTH, Log};
 use crate::buffer::format::layout::priority_index;
 use crate::buffer::format::record::{Header, lane_bytes};
 use crate::domain::MAX_PRIORITY;
@@ -26,7 +26,7 @@ const HEAVIEST: u64 = 1 << 20;
 /// Which tail a state of the tables has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::buffer) struct Mark {
-    /// The generation of the log that it is in.
+    /// The generation of the WAL that it is in.
     pub(in crate::buffer) generation: u64,
     /// The place where it begins.
     pub(in crate::buffer) from: u64,
@@ -54,7 +54,7 @@ impl Group {
 #[derive(Debug, Default)]
 pub(in crate::buffer) struct Tail {
     mark: Mark,
-    /// Where the frames of the log end that it knows.
+    /// Where the frames of the WAL end that it knows.
     end: u64,
     /// The last of them, and where it begins.
     last: Option<(u64, Head)>,
@@ -92,7 +92,7 @@ impl Tail {
         self.bytes
     }
 
-    /// Where the next frame of the log goes; 0 if this generation has written nothing there yet.
+    /// Where the next frame of the WAL goes; 0 if this generation has written nothing there yet.
     pub(in crate::buffer) fn end(&self) -> u64 {
         self.end
     }
@@ -104,11 +104,11 @@ impl Tail {
 
     /// Reads what it does not know yet of the tail with this mark. False if it ends at a frame that is
     /// damaged.
-    pub(in crate::buffer) fn catch_up(&mut self, log: &Log, mark: Mark) -> bool {
+    pub(in crate::buffer) fn catch_up(&mut self, wal: &Wal, mark: Mark) -> bool {
         if self.mark != mark {
             *self = Self::new(mark);
         }
-        while let Some(frame) = log.frame(self.end) {
+        while let Some(frame) = wal.frame(self.end) {
             if frame.head.generation != mark.generation || frame.head.first > self.next() {
                 break;
             }
@@ -131,26 +131,26 @@ impl Tail {
     }
 
     /// As [`Tail::catch_up`], for who does not have the write turn. Returns the generation of the first
-    /// frame there is afterwards. If it is a later one, the log has been emptied since, and something
+    /// frame there is afterwards. If it is a later one, the WAL has been emptied since, and something
     /// else was written there: then there may have been more that belonged to this tail.
-    pub(in crate::buffer) fn follow(&mut self, log: &Log) -> Option<u64> {
-        self.catch_up(log, self.mark);
+    pub(in crate::buffer) fn follow(&mut self, wal: &Wal) -> Option<u64> {
+        self.catch_up(wal, self.mark);
         // The first thing that a later generation writes.
-        log.head(0).map(|head| head.generation)
+        wal.head(0).map(|head| head.generation)
     }
 
     /// Whether the last frame that it was read from is still there: one that could not be synced is taken
     /// back, and another comes in its place.
-    pub(in crate::buffer) fn is_in(&self, log: &Log) -> bool {
-        self.last.is_none_or(|(at, head)| log.head(at) == Some(head))
+    pub(in crate::buffer) fn is_in(&self, wal: &Wal) -> bool {
+        self.last.is_none_or(|(at, head)| wal.head(at) == Some(head))
     }
 
-    /// Nothing more goes into this generation of the log.
+    /// Nothing more goes into this generation of the WAL.
     pub(in crate::buffer) fn close(&mut self) {
         self.end = LENGTH;
     }
 
-    /// Tells of where the log ends now that what was appended is in it.
+    /// Tells of where the WAL ends now that what was appended is in it.
     pub(in crate::buffer) fn logged(&mut self, end: u64) {
         self.end = end;
     }

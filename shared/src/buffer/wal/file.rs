@@ -1,8 +1,9 @@
-//! The log: a file beside the buffer file that has the newest operations until they go into its tables.
+//! The write-ahead log (WAL): a file beside the buffer file that has the newest operations until they go
+//! into its tables.
 //!
 //! To put a few records into tables rewrites pages of each, and the books that redb keeps of them. To
 //! put them at the end of a file that is there in its whole length already takes one write and one
-//! sync. So appends go to the log, and into the tables in one go when there are many (see `tail`).
+//! sync. So appends go to the WAL, and into the tables in one go when there are many (see `tail`).
 //!
 //! ```text
 //! frame    head · body · zeros up to a multiple of 4,096
@@ -12,9 +13,9 @@
 //! ```
 //! Integers are little-endian. Frames follow each other; a commit of appends is one frame.
 //!
-//! A **generation** is what the log holds between two times that it was emptied into the tables. The
-//! counter `log_generation` names it, and grows in the very transaction that empties the log, so what
-//! an older generation has left there counts for nothing. Its lower 24 bits tell the logs of different
+//! A **generation** is what the WAL holds between two times that it was emptied into the tables. The
+//! counter `wal_generation` names it, and grows in the very transaction that empties the WAL, so what
+//! an older generation has left there counts for nothing. Its lower 24 bits tell the WALs of different
 //! files apart. It begins with a frame without records, which is written before anything else of it: who
 //! reads an older one sees there that it was overtaken.
 //!
@@ -40,7 +41,7 @@ pub(in crate::buffer) const LENGTH: u64 = 2 << 20;
 
 const PAGE_BYTES: usize = 4096;
 
-/// What a log has.
+/// What a WAL has.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::buffer) struct Logged {
     /// The generation of its frames.
@@ -51,15 +52,15 @@ pub(in crate::buffer) struct Logged {
     pub(in crate::buffer) next: u64,
 }
 
-/// The open log.
+/// The open WAL.
 #[derive(Debug)]
-pub(in crate::buffer) struct Log {
+pub(in crate::buffer) struct Wal {
     located: Located,
     pub(in crate::buffer) file: File,
 }
 
-impl Log {
-    /// Opens the log of a buffer file; makes an empty one if there is none.
+impl Wal {
+    /// Opens the WAL of a buffer file; makes an empty one if there is none.
     pub(in crate::buffer) fn open(buffer_path: &Path) -> Result<Self, OpenError> {
         let path = sibling(buffer_path, "log");
         let file = open_private(&path)?;
@@ -68,7 +69,7 @@ impl Log {
         Ok(Self { located, file })
     }
 
-    /// Opens the log of a buffer file for reading, whoever it belongs to; none if there is none.
+    /// Opens the WAL of a buffer file for reading, whoever it belongs to; none if there is none.
     pub(in crate::buffer) fn existing(buffer_path: &Path) -> io::Result<Option<Self>> {
         let path = sibling(buffer_path, "log");
         let file = match File::open(&path) {
@@ -147,7 +148,7 @@ impl Log {
             Ok(()) => true,
             Err(error) => {
                 if error.kind() != io::ErrorKind::UnexpectedEof {
-                    tracing::error!(%error, at, "the buffer's log cannot be read");
+                    tracing::error!(%error, at, "the buffer's write-ahead log cannot be read");
                 }
                 false
             }
@@ -172,7 +173,7 @@ impl Log {
             return;
         }
         if let Err(error) = self.lay_from(length) {
-            tracing::error!(%error, "the buffer's log cannot be laid down");
+            tracing::error!(%error, "the buffer's write-ahead log cannot be laid down");
             // What could not be laid in full is of use to others.
             let _ = self.file.set_len(length);
         }
@@ -191,7 +192,7 @@ impl Log {
         at.max(PAGE) + (HEAD as u64 + body).next_multiple_of(PAGE) <= LENGTH
     }
 
-    /// Writes a frame behind what the log has, and has it on the disk when it returns. Returns where it
+    /// Writes a frame behind what the WAL has, and has it on the disk when it returns. Returns where it
     /// ends. After an error nobody finds a frame there, if anything can be written at all.
     pub(in crate::buffer) fn append(
         &self,
@@ -205,13 +206,13 @@ impl Log {
         })
     }
 
-    /// Writes a generation's first frame if it has none. Returns what the log has then.
+    /// Writes a generation's first frame if it has none. Returns what the WAL has then.
     fn begun(&self, logged: Logged) -> io::Result<Logged> {
         let end = if logged.end == 0 { self.write_frame(logged, &[])? } else { logged.end };
         Ok(Logged { end, ..logged })
     }
 
-    /// Writes a frame behind what the log has, and does not wait until it is on the disk. Returns where
+    /// Writes a frame behind what the WAL has, and does not wait until it is on the disk. Returns where
     /// it ends.
     pub(in crate::buffer) fn write_frame(
         &self,
@@ -254,11 +255,11 @@ impl Log {
         self.sync()
     }
 
-    /// Gives the file another name, so that it is no buffer file's log any more.
+    /// Gives the file another name, so that it is no buffer file's WAL any more.
     pub(in crate::buffer) fn put_aside(&self) -> io::Result<()> {
         let aside = sibling(self.located.path(), &unix_millis().to_string());
         fs::rename(self.located.path(), &aside)?;
-        tracing::error!(path = %aside.display(), "a log of another buffer file was put aside");
+        tracing::error!(path = %aside.display(), "a write-ahead log of another buffer file was put aside");
         sync_folder(self.located.path())
     }
 }

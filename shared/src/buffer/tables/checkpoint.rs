@@ -1,4 +1,4 @@
-//! Bringing the tables up to the log: the records of the tail, and all that the indexes and counters
+//! A checkpoint brings the tables up to the WAL: the records of the tail, and all that the indexes and counters
 //! tell of them, go in in one go, each table in the order of its keys.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use super::sorted::insert_sorted;
 use super::{Tables, signed};
 use crate::buffer::format::generation::next_generation;
 use crate::buffer::format::layout::{
-    BY_PRIORITY, BYTES, INDEXED, LOG_GENERATION, LOG_LAID, LaneState, PENDING, Place,
+    BY_PRIORITY, BYTES, CHECKPOINT, LaneState, PENDING, WAL_GENERATION, WAL_LAID, Whereabouts,
     priority_index,
 };
 use crate::buffer::format::record::{Header, lane_bytes};
@@ -18,8 +18,8 @@ use crate::domain::MAX_PRIORITY;
 
 impl Tables<'_> {
     /// Brings the tables up to the end of the tail, or over so many of its operations at the most. The
-    /// tail begins there then; if nothing is left of it, in a new generation of the log.
-    pub(in crate::buffer) fn index(&mut self, most: u64) -> Result<(), redb::Error> {
+    /// tail begins there then; if nothing is left of it, in a new generation of the WAL.
+    pub(in crate::buffer) fn checkpoint(&mut self, most: u64) -> Result<(), redb::Error> {
         let (from, next) = (self.tail.mark().from, self.tail.next());
         let to = next.min(from.saturating_add(most));
         if from == to {
@@ -42,10 +42,10 @@ impl Tables<'_> {
         for (place, damage, record) in damaged {
             self.set_aside(place, damage, &record)?;
         }
-        self.totals.set(INDEXED, to);
+        self.totals.set(CHECKPOINT, to);
         self.tail.advance(to);
         if to == next {
-            self.begin_log();
+            self.begin_wal();
         }
         Ok(())
     }
@@ -70,30 +70,30 @@ impl Tables<'_> {
         for (name, count) in BY_PRIORITY.into_iter().zip(counts) {
             self.totals.add(name, count)?;
         }
-        let places = headers.iter().map(|(place, header, _)| {
-            (header.id.as_uuid().as_u128(), Place::Pending(*place).encode())
+        let ids = headers.iter().map(|(place, header, _)| {
+            (header.id.as_uuid().as_u128(), Whereabouts::Pending(*place).encode())
         });
-        insert_sorted(self.places.open()?, places)
+        insert_sorted(self.ids.open()?, ids)
     }
 
-    /// Begins a generation of the log, which has nothing that counts any more.
-    pub(super) fn begin_log(&mut self) {
+    /// Begins a generation of the WAL, which has nothing that counts any more.
+    pub(super) fn begin_wal(&mut self) {
         let Mark { generation, from } = self.tail.mark();
         let generation = next_generation(generation);
-        self.totals.set(LOG_GENERATION, generation);
-        self.totals.set(LOG_LAID, u64::from(self.log.is_laid().unwrap_or(false)));
+        self.totals.set(WAL_GENERATION, generation);
+        self.totals.set(WAL_LAID, u64::from(self.wal.is_laid().unwrap_or(false)));
         self.tail = Tail::new(Mark { generation, from });
     }
 
-    /// Whether this generation of the log can be written to.
-    pub(in crate::buffer) fn has_log(&self) -> Result<bool, redb::Error> {
-        Ok(self.totals.counter(LOG_LAID)? > 0)
+    /// Whether this generation of the WAL can be written to.
+    pub(in crate::buffer) fn has_wal(&self) -> Result<bool, redb::Error> {
+        Ok(self.totals.counter(WAL_LAID)? > 0)
     }
 
-    /// Notes that nothing is in the log, so that nobody misses it if it is not taken along.
-    pub(in crate::buffer) fn leave_log(&mut self) -> Result<(), redb::Error> {
-        self.index(u64::MAX)?;
-        self.totals.set(LOG_LAID, 0);
+    /// Notes that nothing is in the WAL, so that nobody misses it if it is not taken along.
+    pub(in crate::buffer) fn leave_wal(&mut self) -> Result<(), redb::Error> {
+        self.checkpoint(u64::MAX)?;
+        self.totals.set(WAL_LAID, 0);
         Ok(())
     }
 

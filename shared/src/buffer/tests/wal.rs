@@ -1,19 +1,19 @@
-//! The log and its file: what was acknowledged is there however a process ended and whoever removed or
-//! replaced the file, and no log is taken for that of another buffer, or of another state of its own.
+//! The WAL and its file: what was acknowledged is there however a process ended and whoever removed or
+//! replaced the file, and no WAL is taken for that of another buffer, or of another state of its own.
 
 use std::path::PathBuf;
 
 use futures::future::join_all;
 
 use super::*;
+use crate::buffer::wal::file::LENGTH;
 use crate::buffer::wal::frame::PAGE;
-use crate::buffer::wal::log::LENGTH;
 
-pub(super) fn path_of_log(buffer: &Buffer) -> PathBuf {
+pub(super) fn path_of_wal(buffer: &Buffer) -> PathBuf {
     sibling(&buffer.settings().buffer_path, "log")
 }
 
-/// Creates of tasks from `first` on, each in a commit of its own, in the log.
+/// Creates of tasks from `first` on, each in a commit of its own, in the WAL.
 pub(super) async fn logged(
     buffer: &Buffer,
     clock: &Clock,
@@ -51,15 +51,15 @@ pub(super) async fn pending(buffer: &Buffer) -> HashSet<Version> {
     page.items.into_iter().map(|entry| entry.operation.id).collect()
 }
 
-/// Opens the buffer anew, as it was left, with other bytes in the log.
+/// Opens the buffer anew, as it was left, with other bytes in the WAL.
 pub(super) async fn reopened_with(
     folder: &Path,
-    log: &Path,
+    wal: &Path,
     change: impl FnOnce(&mut Vec<u8>),
 ) -> Buffer {
-    let mut bytes = std::fs::read(log).unwrap();
+    let mut bytes = std::fs::read(wal).unwrap();
     change(&mut bytes);
-    std::fs::write(log, bytes).unwrap();
+    std::fs::write(wal, bytes).unwrap();
     Buffer::open(&settings(folder)).unwrap()
 }
 
@@ -85,9 +85,9 @@ async fn after_an_orderly_end_everything_is_in_the_buffer_file_alone() {
     let clock = Clock::default();
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     let ids = logged(&buffer, &clock, 1, 3).await;
-    let log = path_of_log(&buffer);
+    let wal = path_of_wal(&buffer);
     drop(buffer);
-    std::fs::remove_file(log).unwrap();
+    std::fs::remove_file(wal).unwrap();
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     assert_eq!(pending(&buffer).await, ids.into_iter().collect());
 }
@@ -103,7 +103,7 @@ async fn a_full_log_is_emptied_into_the_tables() {
     assert_eq!(audit::tail(&buffer, Tail::len), 0);
     logged(&buffer, &clock, frames + 1, 1).await;
     assert_eq!(u128::from(buffer.stats().await.unwrap().pending), frames + 2);
-    assert_eq!(std::fs::metadata(path_of_log(&buffer)).unwrap().len(), LENGTH);
+    assert_eq!(std::fs::metadata(path_of_wal(&buffer)).unwrap().len(), LENGTH);
     audit::check(&buffer).await;
 }
 
@@ -126,12 +126,12 @@ async fn several_processes_share_a_log() {
     audit::check(&one).await;
 }
 
-/// The logs that were put aside.
+/// The WALs that were put aside.
 fn put_aside(buffer: &Buffer) -> Vec<PathBuf> {
-    let log = path_of_log(buffer);
-    let files = std::fs::read_dir(log.parent().unwrap()).unwrap();
+    let wal = path_of_wal(buffer);
+    let files = std::fs::read_dir(wal.parent().unwrap()).unwrap();
     let paths = files.map(|file| file.unwrap().path());
-    let prefix = format!("{}.", log.display());
+    let prefix = format!("{}.", wal.display());
     paths.filter(|path| path.display().to_string().starts_with(&prefix)).collect()
 }
 
@@ -166,10 +166,10 @@ async fn the_log_of_another_file_is_put_aside_however_often_either_was_emptied()
             }
         }
         logged(&other, &clock, 10, 1).await;
-        let of_other = std::fs::read(path_of_log(&other)).unwrap();
-        let (log, before) = (path_of_log(&buffer), pending(&buffer).await);
+        let of_other = std::fs::read(path_of_wal(&other)).unwrap();
+        let (wal, before) = (path_of_wal(&buffer), pending(&buffer).await);
         killed(buffer);
-        let buffer = reopened_with(folder.path(), &log, |bytes| *bytes = of_other).await;
+        let buffer = reopened_with(folder.path(), &wal, |bytes| *bytes = of_other).await;
         assert_eq!(put_aside(&buffer).len(), 1);
         assert_eq!(pending(&buffer).await, before);
         logged(&buffer, &clock, 11, 1).await;
@@ -182,12 +182,12 @@ async fn i1_a_log_that_is_removed_during_a_commit_costs_nothing() {
     let clock = Clock::default();
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     let mut ids = logged(&buffer, &clock, 1, 1).await;
-    let log = path_of_log(&buffer);
+    let wal = path_of_wal(&buffer);
     let removed = buffer.append_work(move |tables, _| {
         let appended = operation(&Clock::default(), 1, create(7));
         let payload = record::encode_payload(&appended, &Keys::default())?;
         tables.append(&record::Header::of(&appended, 5), &payload);
-        std::fs::remove_file(&log).unwrap();
+        std::fs::remove_file(&wal).unwrap();
         Ok(appended.id)
     });
     ids.push(removed.await.unwrap());
@@ -197,14 +197,14 @@ async fn i1_a_log_that_is_removed_during_a_commit_costs_nothing() {
     assert_eq!(pending(&buffer).await, ids.into_iter().collect());
 }
 
-/// The log is removed while one process is idle, and another starts.
+/// The WAL is removed while one process is idle, and another starts.
 #[tokio::test]
 async fn i1_what_goes_into_a_new_log_stays_when_who_had_the_old_one_wakes_up() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::default();
     let idle = Buffer::open(&settings(folder.path())).unwrap();
     logged(&idle, &clock, 1, 1).await;
-    std::fs::remove_file(path_of_log(&idle)).unwrap();
+    std::fs::remove_file(path_of_wal(&idle)).unwrap();
     let fresh = Buffer::open(&settings(folder.path())).unwrap();
     let mut ids = Vec::new();
     for (by, task) in [(&fresh, 2), (&fresh, 3), (&idle, 4), (&fresh, 5), (&idle, 6)] {
@@ -227,7 +227,7 @@ async fn i1_a_log_that_is_replaced_while_a_process_waits_for_its_turn_is_noticed
     let turn = peer.begin_write().unwrap();
     let mut waiting = Box::pin(other.append(operation(&clock, 1, create(3)), None));
     assert!(futures::poll!(&mut waiting).is_pending());
-    std::fs::remove_file(path_of_log(&one)).unwrap();
+    std::fs::remove_file(path_of_wal(&one)).unwrap();
     turn.abort().unwrap();
     ids.push(waiting.await.unwrap());
     for (by, task) in [(&one, 4), (&other, 5), (&one, 6)] {
@@ -269,7 +269,7 @@ async fn i1_a_log_that_was_taken_away_is_noticed_and_what_it_had_goes_into_the_t
     let clock = Clock::default();
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     let mut ids = logged(&buffer, &clock, 1, 2).await;
-    std::fs::remove_file(path_of_log(&buffer)).unwrap();
+    std::fs::remove_file(path_of_wal(&buffer)).unwrap();
     ids.push(buffer.append(operation(&clock, 1, create(3)), None).await.unwrap());
     ids.push(buffer.append(operation(&clock, 1, create(4)), None).await.unwrap());
     killed(buffer);
