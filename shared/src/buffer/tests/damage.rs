@@ -1,8 +1,8 @@
-//! Damage in the log: it is found, and costs only what it hit.
+//! Damage in the WAL: it is found, and costs only what it hit.
 
-use super::super::log::PAGE;
-use super::log::{logged, logged_at_once, path_of_log, pending, reopened_with};
+use super::wal::{logged, logged_at_once, path_of_wal, pending, reopened_with};
 use super::*;
+use crate::buffer::wal::frame::PAGE;
 
 /// Pages reach the disk in any order when power is lost in the middle of a write; of a killed process the
 /// first comes last. What was acknowledged before stays as it was.
@@ -12,12 +12,12 @@ async fn i1_a_torn_frame_takes_nothing_with_it() {
     let clock = Clock::default();
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     let before: HashSet<_> = logged(&buffer, &clock, 1, 2).await.into_iter().collect();
-    let log = path_of_log(&buffer);
-    let without = std::fs::read(&log).unwrap();
+    let wal = path_of_wal(&buffer);
+    let without = std::fs::read(&wal).unwrap();
     let at = usize::try_from(audit::tail(&buffer, Tail::end)).unwrap();
     let torn: HashSet<_> = logged_at_once(&buffer, &clock, 30).await.into_iter().collect();
     let end = usize::try_from(audit::tail(&buffer, Tail::end)).unwrap();
-    let (page, with) = (usize::try_from(PAGE).unwrap(), std::fs::read(&log).unwrap());
+    let (page, with) = (usize::try_from(PAGE).unwrap(), std::fs::read(&wal).unwrap());
     let pages = (end - at) / page;
     assert!(pages >= 3, "{pages}");
     killed(buffer);
@@ -56,7 +56,7 @@ async fn i1_a_torn_frame_takes_nothing_with_it() {
     }
 }
 
-/// A buffer with three creates in its log, a frame each, that was damaged while nobody had it open.
+/// A buffer with three creates in its WAL, a frame each, that was damaged while nobody had it open.
 async fn with_three(
     folder: &Path,
     clock: &Clock,
@@ -64,9 +64,9 @@ async fn with_three(
 ) -> (Buffer, Vec<Version>) {
     let buffer = Buffer::open(&settings(folder)).unwrap();
     let ids = logged(&buffer, clock, 1, 3).await;
-    let log = path_of_log(&buffer);
+    let wal = path_of_wal(&buffer);
     killed(buffer);
-    (reopened_with(folder, &log, damage).await, ids)
+    (reopened_with(folder, &wal, damage).await, ids)
 }
 
 #[tokio::test]
@@ -119,10 +119,10 @@ async fn garbage_in_the_place_of_a_log_blocks_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::default();
         let buffer = Buffer::open(&settings(folder.path())).unwrap();
-        let log = path_of_log(&buffer);
+        let wal = path_of_wal(&buffer);
         let id = buffer.append(operation(&clock, 1, create(1)), None).await.unwrap();
         drop(buffer);
-        let buffer = reopened_with(folder.path(), &log, |bytes| *bytes = garbage).await;
+        let buffer = reopened_with(folder.path(), &wal, |bytes| *bytes = garbage).await;
         assert_eq!(pending(&buffer).await, HashSet::from([id]));
         for task in 2..5 {
             buffer.append(operation(&clock, 1, create(task)), None).await.unwrap();
@@ -139,11 +139,11 @@ async fn damage_in_a_frame_that_is_half_in_the_tables_is_found() {
     let clock = Clock::default();
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     let ids = logged_at_once(&buffer, &clock, 5).await;
-    audit::index(&buffer, 2);
+    audit::checkpoint(&buffer, 2);
     let record = audit::tail(&buffer, |tail| tail.record(3).unwrap().to_vec());
-    let log = path_of_log(&buffer);
+    let wal = path_of_wal(&buffer);
     killed(buffer);
-    let buffer = reopened_with(folder.path(), &log, |bytes| {
+    let buffer = reopened_with(folder.path(), &wal, |bytes| {
         let at = bytes.windows(record.len()).position(|window| window == record).unwrap();
         bytes[at + 5] ^= 4;
     })

@@ -11,13 +11,13 @@ mod fuzz;
 mod golden;
 mod histories;
 mod limits;
-mod log;
 mod old_copy;
 mod power;
 mod readers;
 mod repair;
 mod tail;
 mod versions;
+mod wal;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -26,12 +26,22 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::file::BufferFile;
+use super::commit::job::{OnFullDisk, Room};
+use super::commit::open::{IfDamaged, open_file};
+use super::commit::snapshot::Snapshot;
+use super::disk::file::BufferFile;
+use super::format::keys::Keys;
+use super::format::{layout, record};
+use super::repair::anew::Mode;
+use super::tables::Tables;
+use super::tables::intake::Intake;
+use super::wal::tail::Tail;
 use super::*;
 use crate::domain::{
     Actor, Change, Clock, Description, EntityKind, Lane, Operation, Preferences, ProfileChange,
-    Role, TaskChange, TaskFields, TaskStatus, Title, Version,
+    Role, TaskChange, TaskFields, TaskStatus, Title, Tries, Version,
 };
+use crate::settings::BufferSettings;
 
 const LIMITS: BatchLimits = BatchLimits {
     operations: 100,

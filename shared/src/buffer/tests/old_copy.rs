@@ -1,7 +1,7 @@
-//! An older copy of the file, with its log, that was put back is noticed when it is opened.
+//! An older copy of the file, with its WAL, that was put back is noticed when it is opened.
 
-use super::super::layout::READY;
 use super::*;
+use crate::buffer::format::layout::READY;
 
 /// Appends operations and has them put into the tables, so many times.
 async fn go_on(buffer: &Buffer, user: u128, times: u128) {

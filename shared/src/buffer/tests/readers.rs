@@ -1,11 +1,11 @@
-//! Readers of the log beside those who write to it: each sees one state, and knows when it was
+//! Readers of the WAL beside those who write to it: each sees one state, and knows when it was
 //! overtaken.
 
 use redb::ReadableDatabase;
 
-use super::super::log::PAGE;
-use super::log::{logged, path_of_log, pending, reopened_with};
+use super::wal::{logged, path_of_wal, pending, reopened_with};
 use super::*;
+use crate::buffer::wal::frame::PAGE;
 
 #[tokio::test]
 async fn a_reader_looks_into_the_log_that_is_there() {
@@ -15,7 +15,7 @@ async fn a_reader_looks_into_the_log_that_is_there() {
     let writer = Buffer::open(&settings(folder.path())).unwrap();
     let mut ids = logged(&writer, &clock, 1, 1).await;
     assert_eq!(pending(&reader).await.len(), 1);
-    std::fs::remove_file(path_of_log(&writer)).unwrap();
+    std::fs::remove_file(path_of_wal(&writer)).unwrap();
     for task in 2..5 {
         ids.push(writer.append(operation(&clock, 1, create(task)), None).await.unwrap());
     }
@@ -34,7 +34,7 @@ async fn a_reader_knows_when_the_log_was_emptied_and_written_over_before_it_was_
     let mark = audit::tail(&buffer, Tail::mark);
     let follow = || {
         let mut tail = Tail::new(mark);
-        let begun = tail.follow(&opened.log).unwrap();
+        let begun = tail.follow(&opened.wal).unwrap();
         (begun == mark.generation, begun > mark.generation, tail.len())
     };
     assert_eq!(follow(), (true, false, 2));
@@ -61,8 +61,8 @@ async fn i4_a_state_keeps_its_tail_when_another_reader_was_overtaken() {
     // Emptied and written to again, and no reader has been there since.
     buffer.write(|_, _| Ok(())).await.unwrap();
     buffer.append(operation(&clock, 1, create(2)), None).await.unwrap();
-    // One that has begun before, and reads the log only now.
-    let begun = opened.tail(mark).unwrap().lock().unwrap().follow(&opened.log).unwrap();
+    // One that has begun before, and reads the WAL only now.
+    let begun = opened.tail(mark).unwrap().lock().unwrap().follow(&opened.wal).unwrap();
     assert!(begun > mark.generation);
     for state in [&old, &same] {
         assert!(state.tail().place(id.as_uuid().as_u128()).is_some());
@@ -99,11 +99,11 @@ async fn a_reader_does_not_keep_a_frame_that_was_taken_back() {
     let at = usize::try_from(audit::tail(&one, Tail::end)).unwrap();
     let taken_back = logged(&one, &clock, 2, 1).await[0];
     assert_eq!(pending(&reader).await, HashSet::from([kept, taken_back]));
-    let log = path_of_log(&one);
+    let wal = path_of_wal(&one);
     killed(one);
     let page = usize::try_from(PAGE).unwrap();
     let zeros = |bytes: &mut Vec<u8>| bytes[at..at + page].fill(0);
-    let other = reopened_with(folder.path(), &log, zeros).await;
+    let other = reopened_with(folder.path(), &wal, zeros).await;
     let instead = logged(&other, &clock, 3, 1).await[0];
     let later = logged(&other, &clock, 4, 1).await[0];
     assert_eq!(pending(&reader).await, HashSet::from([kept, instead, later]));

@@ -4,14 +4,17 @@ use std::os::unix::fs::MetadataExt;
 
 use redb::{Key, TableDefinition, Value};
 
-use super::super::file::open_private_in_place;
-use super::super::layout::{LANE_STATES, LANES, PLACES, READY, USER_TOTALS, USERS, WAITING};
-use super::super::log::Log;
-use super::super::open::{Prepared, is_built_soundly, prepare};
-use super::super::repair::{BY_ITSELF, Turn, move_aside, put_in_place, repair};
 use super::*;
+use crate::buffer::commit::open::is_built_soundly;
+use crate::buffer::disk::private::open_private_in_place;
+use crate::buffer::format::layout::{IDS, LANE_STATES, LANES, READY, USER_TOTALS, USERS, WAITING};
+use crate::buffer::repair::anew::{BY_ITSELF, repair};
+use crate::buffer::repair::aside::{move_aside, put_in_place};
+use crate::buffer::repair::turn::Turn;
+use crate::buffer::tables::prepare::{Prepared, prepare};
+use crate::buffer::wal::file::Wal;
 
-/// A buffer with pending operations of several lanes, one of which waits, in tables and log; their ids.
+/// A buffer with pending operations of several lanes, one of which waits, in tables and WAL; their ids.
 async fn sample(folder: &Path) -> (Buffer, HashSet<Version>) {
     let (clock, mut ids) = (Clock::default(), HashSet::new());
     let buffer = Buffer::open(&settings(folder)).unwrap();
@@ -50,7 +53,7 @@ async fn an_index_that_lost_what_it_had_is_found_wrong_and_made_anew() {
         ("lane_states", |buffer| clear(buffer, LANE_STATES)),
         ("ready", |buffer| clear(buffer, READY)),
         ("waiting", |buffer| clear(buffer, WAITING)),
-        ("places", |buffer| clear(buffer, PLACES)),
+        ("ids", |buffer| clear(buffer, IDS)),
         ("users", |buffer| clear(buffer, USERS)),
         ("user_totals", |buffer| clear(buffer, USER_TOTALS)),
     ];
@@ -108,8 +111,8 @@ async fn a_page_of_records_that_is_gone_costs_only_what_was_on_it() {
         page.fill(0);
     }
     std::fs::write(&path, bytes).unwrap();
-    let log = sibling(&path, "log");
-    std::fs::write(&log, vec![0; std::fs::metadata(&log).unwrap().len() as usize]).unwrap();
+    let wal = sibling(&path, "log");
+    std::fs::write(&wal, vec![0; std::fs::metadata(&wal).unwrap().len() as usize]).unwrap();
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     let _ = buffer.repair("a test", false).await.unwrap();
     let left = all_due(&buffer).await;
@@ -167,13 +170,13 @@ async fn who_opened_the_file_while_it_was_repaired_leaves_the_log_of_the_new_one
     let path = &settings.buffer_path;
     let (file, database) = BufferFile::open(path, 1 << 20).unwrap();
     repair(&settings, &buffer.keys, Mode::Anew, BY_ITSELF).unwrap();
-    // Two commits: the second one goes into the log.
+    // Two commits: the second one goes into the WAL.
     for task in [50, 51] {
         ids.insert(buffer.append(operation(&clock, 9, create(task)), None).await.unwrap());
     }
-    let log = Log::open(path).unwrap();
-    assert_eq!(prepare(&file, &database, &log, 0).unwrap(), Prepared::OtherFiles);
-    assert!(log.is_in_place());
+    let wal = Wal::open(path).unwrap();
+    assert_eq!(prepare(&file, &database, &wal, 0).unwrap(), Prepared::OtherFiles);
+    assert!(wal.is_in_place());
     killed(buffer);
     let buffer = Buffer::open(&settings).unwrap();
     assert_eq!(all_due(&buffer).await, ids);
@@ -220,7 +223,7 @@ async fn who_may_not_repair_a_damaged_file_changes_nothing_and_can_say_what_is_w
         buffer.write(|_, _| Ok(())).await.unwrap();
         let settings = BufferSettings { buffer_recreate: true, ..settings(folder.path()) };
         let path = &settings.buffer_path;
-        clear(&buffer, PLACES);
+        clear(&buffer, IDS);
         clear(&buffer, USERS);
         drop(buffer);
         if damage == "header" {

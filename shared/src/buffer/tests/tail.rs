@@ -1,14 +1,11 @@
 //! What no index tells of yet is found as if they did, by every process, and comes to the same.
 
 use futures::future::join_all;
+use redb::ReadableDatabase;
 
-use redb::ReadableTable;
-
-use super::super::layout::{
-    BYTES, COUNTERS, FORMAT, FORMAT_KEY, INDEXED, LOG_GENERATION, PENDING, RECORDS,
-};
-use super::super::snapshot::Snapshot;
 use super::*;
+use crate::buffer::format::layout::{COUNTERS, FORMAT, FORMAT_KEY};
+use crate::buffer::repair::anew::repair;
 
 /// What every way of looking shows of a history of two users: ids, in order.
 #[derive(Debug, PartialEq)]
@@ -143,7 +140,7 @@ async fn a_long_tail_gets_its_indexes_without_being_asked() {
         assert!(join_all(appended).await.iter().all(Result::is_ok));
     }
     let tail = audit::tail(&buffer, Tail::len);
-    assert!(tail < super::super::tail::LONGEST, "{tail}");
+    assert!(tail < crate::buffer::wal::tail::LONGEST, "{tail}");
     assert_eq!(buffer.stats().await.unwrap().pending, 7000);
     audit::check(&buffer).await;
 }
@@ -164,94 +161,13 @@ async fn indexes_that_follow_bit_by_bit_agree_at_every_step() {
         ids.push(buffer.append(operation(&clock, task % 2, change), None).await.unwrap());
     }
     for left in [3, 1, 0] {
-        audit::index(&buffer, 2);
+        audit::checkpoint(&buffer, 2);
         assert_eq!(audit::tail(&buffer, Tail::len), left);
         audit::check(&buffer).await;
         let order = buffer.lane(task(1)).await.unwrap();
         let order: Vec<Version> = order.iter().map(|operation| operation.id).collect();
         assert_eq!(order, [ids[0], ids[2], ids[4]]);
     }
-}
-
-/// Makes of a buffer what an earlier format would have: the newest records in the tables, without
-/// indexes, and no log.
-async fn put_back(buffer: Buffer, format: u64, damaged: Option<u64>) {
-    let opened = buffer.handle.read().unwrap().clone();
-    let Stats { pending, bytes, .. } = buffer.stats().await.unwrap();
-    let tail = audit::tail(&buffer, |tail| tail.records_from(0).to_vec());
-    let log = sibling(&buffer.settings().buffer_path, "log");
-    killed(buffer);
-    std::fs::remove_file(log).unwrap();
-    let transaction = opened.database.begin_write().unwrap();
-    let mut counters = transaction.open_table(COUNTERS).unwrap();
-    let from = counters.get(INDEXED).unwrap().map_or(0, |from| from.value());
-    let mut records = transaction.open_table(RECORDS).unwrap();
-    for (place, record) in (from..).zip(tail) {
-        let mut record = record.to_vec();
-        record[3] ^= u8::from(damaged == Some(place));
-        records.insert(place, record.as_slice()).unwrap();
-    }
-    counters.remove(LOG_GENERATION).unwrap();
-    if format == 1 {
-        // No counter of where the tail begins.
-        counters.remove(INDEXED).unwrap();
-    }
-    if format < 3 {
-        counters.insert(PENDING, pending).unwrap();
-        counters.insert(BYTES, bytes).unwrap();
-        counters.insert("next_place", pending).unwrap();
-    }
-    counters.insert(FORMAT_KEY, format).unwrap();
-    drop((counters, records));
-    transaction.commit().unwrap();
-}
-
-#[tokio::test]
-async fn files_of_earlier_formats_are_taken_over() {
-    for format in [1, 2, 3, 4, 5] {
-        let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::default();
-        let buffer = Buffer::open(&settings(folder.path())).unwrap();
-        for task in 1..6 {
-            // In the first format every record is in the indexes.
-            if task == 3 || format == 1 {
-                buffer.write(|_, _| Ok(())).await.unwrap();
-            }
-            buffer.append(operation(&clock, 1, create(task)), None).await.unwrap();
-        }
-        if format == 1 {
-            buffer.write(|_, _| Ok(())).await.unwrap();
-        }
-        let before = buffer.stats().await.unwrap();
-        put_back(buffer, format, None).await;
-        for _ in 0..2 {
-            let buffer = Buffer::open(&settings(folder.path())).unwrap();
-            assert_eq!(audit::tail(&buffer, Tail::len), 0);
-            assert_eq!(buffer.stats().await.unwrap(), before);
-            audit::check(&buffer).await;
-        }
-        let buffer = Buffer::open(&settings(folder.path())).unwrap();
-        assert_eq!(batch(&buffer).await.len(), 5);
-        buffer.append(operation(&clock, 1, create(6)), None).await.unwrap();
-        audit::check(&buffer).await;
-        assert_eq!(batch(&buffer).await.len(), 6);
-    }
-}
-
-#[tokio::test]
-async fn a_record_that_was_damaged_before_a_file_is_taken_over_is_set_aside() {
-    let folder = tempfile::tempdir().unwrap();
-    let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
-    for task in 1..4 {
-        buffer.append(operation(&clock, 1, create(task)), None).await.unwrap();
-    }
-    put_back(buffer, 5, Some(0)).await;
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
-    let stats = buffer.stats().await.unwrap();
-    assert_eq!((stats.pending, stats.quarantined), (2, 1));
-    assert!(stats.oldest_queued_at.is_some());
-    audit::check(&buffer).await;
 }
 
 /// The place after the last is kept when nothing is left to tell of it.
@@ -282,4 +198,32 @@ async fn a_file_that_a_newer_program_has_taken_over_is_not_written_to() {
     let refused = buffer.append(operation(&clock, 1, create(1)), None).await;
     assert!(matches!(refused, Err(BufferError::Unavailable(_))), "{refused:?}");
     assert_eq!(buffer.stats().await.unwrap().pending, 0);
+}
+
+#[tokio::test]
+async fn a_file_of_another_format_is_refused_and_left_as_it_is() {
+    for format in [0, FORMAT + 1] {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path());
+        let buffer = Buffer::open(&settings).unwrap();
+        buffer.append(operation(&Clock::default(), 1, create(1)), None).await.unwrap();
+        let handle = buffer.handle.read().unwrap().clone();
+        let transaction = handle.database.begin_write().unwrap();
+        transaction.open_table(COUNTERS).unwrap().insert(FORMAT_KEY, format).unwrap();
+        transaction.commit().unwrap();
+        killed(buffer);
+        let recreate = BufferSettings { buffer_recreate: true, ..settings.clone() };
+        for settings in [&settings, &recreate] {
+            let refused = Buffer::open(settings).unwrap_err();
+            assert!(matches!(refused, OpenError::OtherFormat { found, .. } if found == format));
+            let told = refused.to_string();
+            assert!(told.contains(&format!("has table format {format}")), "{told}");
+            assert!(told.contains(&format!("reads format {FORMAT} alone")), "{told}");
+        }
+        let refused = repair(&settings, &Keys::default(), Mode::Anew, "a test").unwrap_err();
+        assert!(matches!(refused, RepairError::Format { found } if found == format), "{refused}");
+        let counters = handle.database.begin_read().unwrap().open_table(COUNTERS).unwrap();
+        assert_eq!(counters.get(FORMAT_KEY).unwrap().map(|it| it.value()), Some(format));
+        assert!(handle.is_in_place());
+    }
 }
