@@ -1,7 +1,6 @@
 //! The worker: watches PostgreSQL and Redis, replays buffered operations, and keeps the buffer in
 //! order. One process, an apalis monitor with three named workers.
 
-pub mod cache;
 pub mod cli;
 pub mod context;
 pub mod erasure;
@@ -9,6 +8,7 @@ pub mod hosts;
 pub mod http;
 pub mod missing;
 pub mod monitor;
+pub mod outside;
 pub mod pace;
 pub mod replay;
 pub mod retention;
