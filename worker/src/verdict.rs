@@ -9,6 +9,7 @@ use shared::store::Effect;
 
 use crate::context::Context;
 use crate::hosts;
+use crate::metric;
 use crate::settings::WorkerSettings;
 
 /// What replay remembers of an entry while its operation is at the store.
@@ -56,11 +57,11 @@ pub(crate) fn verdict(
         Fate::Done => Some(Verdict::Done),
         Fate::Erased => None,
         Fate::Retry { tries, not_before } | Fate::Awaits { tries, not_before } => {
-            metrics::counter!("replay_operations_total", "outcome" => "retried").increment(1);
+            metrics::counter!(metric::REPLAY_OPERATIONS.name, "outcome" => "retried").increment(1);
             Some(Verdict::Retry { tries, not_before })
         }
         Fate::Dead { tries, refusal } => {
-            metrics::counter!("replay_operations_total", "outcome" => "rejected").increment(1);
+            metrics::counter!(metric::REPLAY_OPERATIONS.name, "outcome" => "rejected").increment(1);
             Some(give_up(operation, refusal, tries))
         }
     }
@@ -73,7 +74,7 @@ pub(crate) fn give_up(operation: &Operation, refusal: Refusal, tries: Tries) -> 
         operation_id = %operation.id, lane = %operation.lane(), request_id = %operation.request_id,
         reason, "an operation was given up: it is a dead letter now"
     );
-    metrics::counter!("dead_letters", "reason" => reason.clone()).increment(1);
+    metrics::counter!(metric::DEAD_LETTERS.name, "reason" => reason.clone()).increment(1);
     Verdict::Dead { tries, reason }
 }
 

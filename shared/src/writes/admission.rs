@@ -2,44 +2,31 @@
 
 use std::sync::Arc;
 
-use super::WriteError;
-use super::generations::{Generations, counted_user};
-use super::known::KnownTasks;
-use crate::buffer::{Buffer, BufferError, LaneEnd};
+use super::generations::counted_user;
+use super::{WriteError, WritePath};
+use crate::buffer::{BufferError, LaneEnd};
 use crate::domain::{
     Base, Change, Clock, Operation, Outcome, Refusal, Seen, Version, apply_to_task, see_task,
 };
-use crate::store::{Link, Store};
 
 /// How often an operation that asserts a version is checked anew because its lane has grown meanwhile.
 /// Each time another one of the lane has got in, so most find their assertion refuted at the second.
 const CHECKS: usize = 16;
 
-/// The places a write may go to, and what they tell of its entity.
-#[derive(Debug)]
-pub(super) struct Admission {
-    pub(super) store: Arc<Store>,
-    pub(super) buffer: Arc<Buffer>,
-    pub(super) link: Arc<Link>,
-    pub(super) known: KnownTasks,
-    pub(super) generations: Generations,
-    pub(super) clock: Arc<Clock>,
-}
-
-impl Admission {
+impl WritePath {
     /// Puts an operation that was not sent to PostgreSQL into the buffer, unless it is in vain. If it
     /// asserts a version, nothing comes into its lane between the check and the append: of several that
     /// assert one version, one gets in.
     pub(super) async fn append(&self, operation: Operation) -> Result<Version, WriteError> {
         if operation.if_match().is_none() {
             self.check(&operation).await?;
-            return Ok(self.put(operation, Some(Arc::clone(&self.clock))).await?);
+            return Ok(self.put(operation, Some(self.process_clock())).await?);
         }
         let user_id = counted_user(&operation);
         for _ in 0..CHECKS {
             let end = self.check(&operation).await?;
-            let clock = Arc::clone(&self.clock);
-            let appended = self.buffer.append_at(operation.clone(), clock, end).await;
+            let appended =
+                self.buffer.append_at(operation.clone(), self.process_clock(), end).await;
             self.generations.begin(user_id);
             if let Some(id) = appended? {
                 return Ok(id);
@@ -77,6 +64,11 @@ impl Admission {
         // Replay may bring it to PostgreSQL at any moment from now on.
         self.generations.begin(user_id);
         appended
+    }
+
+    /// The clock that gives an operation its version when its turn has come.
+    pub(super) fn process_clock(&self) -> Arc<Clock> {
+        Arc::clone(self.clock.of_process())
     }
 
     /// Refuses a change of a task that is known to be deleted, somebody else's, or of another
