@@ -1,7 +1,6 @@
 //! The worker: watches PostgreSQL and Redis, replays buffered operations, and keeps the buffer in
 //! order. One process, an apalis monitor with three named workers.
 
-pub mod cache;
 pub mod cli;
 pub mod context;
 pub mod erasure;
@@ -10,6 +9,7 @@ pub mod http;
 pub mod metric;
 pub mod missing;
 pub mod monitor;
+pub mod outside;
 pub mod pace;
 pub mod replay;
 pub mod retention;

@@ -18,11 +18,9 @@ use shared::online::online;
 use shared::store::{Applied, Effect, Source};
 use tokio::time::Instant;
 
-use crate::cache;
 use crate::context::Context;
-use crate::erasure;
 use crate::metric;
-use crate::sessions;
+use crate::outside;
 use crate::verdict::{Place, verdict};
 
 /// Bytes in a batch at the most.
@@ -166,22 +164,15 @@ impl Drop for Release {
 /// Applies a batch and tells what is to become of each operation that PostgreSQL has dealt with.
 async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
     let Batch { mut entries, damaged } = batch;
-    if !damaged.is_empty() {
-        // One of them may have said that the cache is to be emptied.
-        if context.cache.empty().await.is_err() && !context.cache.distrust(&context.buffer).await {
-            tokio::time::sleep(PAUSE).await;
-            return Vec::new();
-        }
-        // Who finds two of those counts on their coming one after the other.
-        entries.retain(|entry| entry.operation.lane() != Lane::CACHE);
+    if !damaged.is_empty() && !outside::after_damage(context, &mut entries).await {
+        tokio::time::sleep(PAUSE).await;
+        return Vec::new();
     }
     let damaged = damaged
         .into_iter()
         .map(|(place, damage)| Settlement { place, verdict: Verdict::Damaged(damage) });
     let mut settlements: Vec<Settlement> = damaged.collect();
-    let (entries, waiting) = sessions::end(context, entries).await;
-    settlements.extend(waiting);
-    let (entries, waiting) = cache::empty(&context.cache, entries).await;
+    let (entries, waiting) = outside::before_postgres(context, entries).await;
     settlements.extend(waiting);
     if entries.is_empty() {
         return settlements;
@@ -195,8 +186,7 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
         tokio::time::sleep(PAUSE).await;
         return settlements;
     }
-    let erased = erasure::of(&operations, &effects);
-    if let Err(error) = erasure::carry_out(context, &erased).await {
+    if let Err(error) = outside::after_postgres(context, &operations, &effects).await {
         tracing::error!(error = format!("{error:#}"), "a user cannot be erased yet");
         tokio::time::sleep(PAUSE).await;
         return settlements;

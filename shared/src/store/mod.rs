@@ -39,7 +39,7 @@ pub use hosts::{HostReport, HostsKnown, OtherHosts};
 pub use lineage::{Identity, Lineage, Seen};
 pub use link::{Link, LinkState};
 pub use lookup::LedgerEntry;
-pub use page::{PageStart, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
+pub use page::{ListOrder, ListPosition, ListQuery, PageStart, TaskFilter, TaskQuery};
 pub use skew::CLOCK_SKEW_US;
 
 use crate::settings::{SettingsError, StoreSettings};

@@ -9,7 +9,7 @@ use shared::domain::{
     TaskChange, TaskFields, TaskPatch, TaskStatus, Title, UserChange, apply_to_profile,
     apply_to_task,
 };
-use shared::store::{PageStart, Source, Store, TaskFilter, TaskOrder, TaskQuery};
+use shared::store::{ListOrder, PageStart, Source, Store, TaskFilter, TaskQuery};
 use uuid::Uuid;
 
 use crate::conflicts::version;
@@ -199,7 +199,7 @@ async fn check_tasks(store: &Store, tasks: &[Task], users: [Uuid; 2]) {
         let query = TaskQuery {
             user_id,
             filter: TaskFilter::default(),
-            order: TaskOrder::Ascending,
+            order: ListOrder::Ascending,
             start: PageStart::Offset(0),
             limit: 100,
         };
