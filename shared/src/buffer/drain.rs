@@ -94,8 +94,7 @@ impl Buffer {
         busy: HashSet<Lane>,
     ) -> Result<Batch, BufferError> {
         if self.read(|snapshot| Ok(snapshot.tail().len() > 0)).await? {
-            // Any change that is not an append has the tables brought up to the WAL first.
-            self.write(|_, _| Ok(())).await?;
+            self.checkpoint().await?;
         }
         let keys = Arc::clone(&self.keys);
         self.read(move |snapshot| collect(snapshot, now, limits, &busy, &keys)).await

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::buffer::commit::buffer::Buffer;
+use crate::buffer::commit::job::{OnFullDisk, Room};
 use crate::buffer::commit::snapshot::Snapshot;
 use crate::buffer::error::BufferError;
 use crate::buffer::format::keys::Keys;
 use crate::buffer::format::layout::{AUDIT, DEAD, IDS, QUARANTINE, Whereabouts, decode_dead};
 use crate::buffer::format::record::{self, Header};
 use crate::buffer::tables::audit::Act;
+use crate::buffer::tables::intake::Intake;
 use crate::domain::{Lane, Operation, OperationState, Version};
 
 /// Where an operation was found.
@@ -64,10 +66,10 @@ impl Buffer {
     /// # Errors
     /// If the file cannot be written.
     pub async fn is_kept(&self, id: Version) -> Result<bool, BufferError> {
-        self.append_work(move |tables, _| {
-            Ok(matches!(tables.find(id)?, Some(Whereabouts::Pending(_))))
-        })
-        .await
+        let look = move |intake: &mut Intake<'_>, _: &Room| {
+            Ok(matches!(intake.find(id)?, Some(Whereabouts::Pending(_))))
+        };
+        self.take_in(look, OnFullDisk::Refuse).await
     }
 }
 

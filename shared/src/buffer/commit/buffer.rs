@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use metrics::Counter;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::job::{Job, Purpose, Request, Room};
+use super::job::{Job, Needs, OnFullDisk, Request, Room};
 use super::old_copy;
 use super::open::{IfDamaged, open_file};
 use super::orders::{Order, Orders, order};
@@ -23,6 +23,7 @@ use crate::buffer::format::keys::Keys;
 use crate::buffer::repair::anew::{Mode, is_under_way};
 use crate::buffer::repair::error::{RepairError, Repaired};
 use crate::buffer::tables::Tables;
+use crate::buffer::tables::intake::Intake;
 use crate::buffer::wal::tail::Tail;
 use crate::settings::BufferSettings;
 
@@ -139,7 +140,6 @@ impl Buffer {
             settings: settings.clone(),
             handle: Arc::clone(&handle),
             tail: Tail::default(),
-            may_be_there: false,
             has_wal_failed: false,
             queue: requests,
             orders: Orders::clone(&orders),
@@ -193,36 +193,60 @@ impl Buffer {
         old_copy::tell(&self.settings.buffer_path);
     }
 
-    /// Makes a change in the writer's next commit and returns its result once that is durable.
+    /// Changes the tables in the writer's next commit, after a checkpoint. Returns the result once that is
+    /// durable.
     pub(in crate::buffer) async fn write<T, F>(&self, work: F) -> Result<T, BufferError>
     where
         T: Send + 'static,
         F: FnMut(&mut Tables<'_>, &Room) -> Result<T, BufferError> + Send + 'static,
     {
-        self.request(work, Purpose::Other).await
+        let mut work = work;
+        let work = move |intake: &mut Intake<'_>, room: &Room| work(intake.checkpoint()?, room);
+        self.take_in(work, OnFullDisk::MakeRoom).await
     }
 
-    /// Like [`Buffer::write`], for a change that takes something in: on a full disk it is refused,
-    /// so that what takes something out may go on.
-    pub(in crate::buffer) async fn append_work<T, F>(&self, work: F) -> Result<T, BufferError>
-    where
-        T: Send + 'static,
-        F: FnMut(&mut Tables<'_>, &Room) -> Result<T, BufferError> + Send + 'static,
-    {
-        self.request(work, Purpose::Append).await
-    }
-
-    pub(in crate::buffer) async fn request<T, F>(
+    /// Takes something in with the writer's next commit, or looks at what is there. Returns the result once
+    /// all that was done and seen is durable.
+    pub(in crate::buffer) async fn take_in<T, F>(
         &self,
         work: F,
-        purpose: Purpose,
+        on_full_disk: OnFullDisk,
     ) -> Result<T, BufferError>
     where
         T: Send + 'static,
-        F: FnMut(&mut Tables<'_>, &Room) -> Result<T, BufferError> + Send + 'static,
+        F: FnMut(&mut Intake<'_>, &Room) -> Result<T, BufferError> + Send + 'static,
+    {
+        self.request(work, Needs::Disk, on_full_disk).await
+    }
+
+    /// Brings the tables up to the WAL, durably.
+    pub(in crate::buffer) async fn checkpoint(&self) -> Result<(), BufferError> {
+        self.write(|_, _| Ok(())).await
+    }
+
+    /// Does something that changes nothing in the file while it is this process's turn to write.
+    pub(in crate::buffer) async fn at_turn<T, F>(&self, work: F) -> Result<T, BufferError>
+    where
+        T: Send + 'static,
+        F: FnMut() -> Result<T, BufferError> + Send + 'static,
+    {
+        let mut work = work;
+        let work = move |_: &mut Intake<'_>, _: &Room| work();
+        self.request(work, Needs::Turn, OnFullDisk::Refuse).await
+    }
+
+    async fn request<T, F>(
+        &self,
+        work: F,
+        needs: Needs,
+        on_full_disk: OnFullDisk,
+    ) -> Result<T, BufferError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Intake<'_>, &Room) -> Result<T, BufferError> + Send + 'static,
     {
         let gone = || BufferError::Unavailable("its writer has ended".to_owned());
-        let (request, mut result, claimed) = Request::new(work, purpose);
+        let (request, mut result, claimed) = Request::new(work, needs, on_full_disk);
         let queue = self.queue.as_ref().ok_or_else(gone)?;
         queue.try_send(Box::new(request)).map_err(|_| BufferError::Timeout)?;
         let limit = Duration::from_millis(self.settings.buffer_timeout_ms);
@@ -289,7 +313,8 @@ impl Buffer {
         if is_damage(&error) {
             tracing::error!(%error, "the buffer file is damaged");
             order(&self.orders, Order::of_reader());
-            let (wake, _, _) = Request::new(|_: &mut Tables<'_>, _: &Room| Ok(()), Purpose::Append);
+            let nothing = |_: &mut Intake<'_>, _: &Room| Ok(());
+            let (wake, _, _) = Request::new(nothing, Needs::Turn, OnFullDisk::Refuse);
             // If the queue is full the writer wakes anyway.
             let _ = self.queue.as_ref().map(|queue| queue.try_send(Box::new(wake)));
         }
@@ -307,13 +332,13 @@ impl Buffer {
         let (wanted, repaired) = Order::of_operator(mode, by);
         order(&self.orders, wanted);
         // It comes before whatever the writer is asked for next.
-        let _ = self.append_work(|_, _| Ok(())).await;
+        let _ = self.at_turn(|| Ok(())).await;
         repaired.await.map_err(|_| gone())?
     }
 
     /// Has the writer open what the paths lead to, if it has to.
     async fn open_anew(&self) -> Result<(), BufferError> {
-        let looked = self.append_work(|_, _| Ok(())).await;
+        let looked = self.at_turn(|| Ok(())).await;
         looked.map_err(|error| BufferError::Unavailable(error.to_string()))
     }
 }

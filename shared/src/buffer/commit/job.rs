@@ -10,17 +10,18 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::buffer::error::BufferError;
-use crate::buffer::tables::Tables;
+use crate::buffer::tables::intake::Intake;
 
 /// Operations that one commit may change when there is no ballast. Each may rewrite a page of seven
 /// tables, and what a commit no longer needs is free after the next: that has to fit into the
 /// ballast that was given up.
 pub(super) const BIT: usize = 16;
 
-/// A change to the tables, and where its result goes.
+/// Work for a write transaction, and where its result goes.
 pub(in crate::buffer) struct Request<T, F> {
     work: F,
-    purpose: Purpose,
+    needs: Needs,
+    on_full_disk: OnFullDisk,
     result: Option<Result<T, BufferError>>,
     reply: oneshot::Sender<Result<T, BufferError>>,
     claimed: Arc<AtomicBool>,
@@ -32,14 +33,16 @@ impl<T, F> Request<T, F> {
     /// claimed: by the writer for a commit, or by the caller to abandon it.
     pub(in crate::buffer) fn new(
         work: F,
-        purpose: Purpose,
+        needs: Needs,
+        on_full_disk: OnFullDisk,
     ) -> (Self, oneshot::Receiver<Result<T, BufferError>>, Arc<AtomicBool>) {
         let (reply, result) = oneshot::channel();
         let claimed = Arc::new(AtomicBool::new(false));
         (
             Self {
                 work,
-                purpose,
+                needs,
+                on_full_disk,
                 result: None,
                 reply,
                 claimed: Arc::clone(&claimed),
@@ -51,26 +54,35 @@ impl<T, F> Request<T, F> {
     }
 }
 
-/// What a request is for.
+/// What a request needs before it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::buffer) enum Purpose {
-    /// It takes something in, or only looks, but not at records: the indexes stay as they are.
-    Append,
-    /// It takes something out, or changes what is there.
-    Other,
+pub(in crate::buffer) enum Needs {
+    /// That everything it did, and saw, is on the disk.
+    Disk,
+    /// Its turn to write alone: it changes nothing.
+    Turn,
+}
+
+/// What becomes of a request whose commit fails because the disk is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::buffer) enum OnFullDisk {
+    /// It is refused, so that what takes something out may go on.
+    Refuse,
+    /// It is made once more, with the room that the ballast leaves.
+    MakeRoom,
 }
 
 /// A [`Request`] of any type.
 pub(in crate::buffer) trait Job: Send {
     /// Takes the job for the coming commit; false if its caller has abandoned it.
     fn claim(&self) -> bool;
-    /// What the job is for.
-    fn purpose(&self) -> Purpose;
-    /// Makes the change. An error of storage ends the whole transaction; a refusal changes nothing
+    /// What becomes of it on a full disk.
+    fn on_full_disk(&self) -> OnFullDisk;
+    /// Does the work. An error of storage ends the whole transaction; a refusal changes nothing
     /// and is this job's own result. May run again in another transaction.
-    fn run(&mut self, tables: &mut Tables<'_>, room: &Room) -> Result<(), redb::Error>;
-    /// Whether it was refused, and so has changed nothing.
-    fn is_refused(&self) -> bool;
+    fn run(&mut self, intake: &mut Intake<'_>, room: &Room) -> Result<(), redb::Error>;
+    /// Whether nothing of it has to be committed: it was refused, or wanted its turn alone.
+    fn leaves_nothing(&self) -> bool;
     /// Where its caller runs.
     fn runtime(&self) -> &Handle;
     /// Answers the caller, once it is known what became of the commit.
@@ -89,18 +101,18 @@ pub(in crate::buffer) enum Failed {
 impl<T, F> Job for Request<T, F>
 where
     T: Send,
-    F: FnMut(&mut Tables<'_>, &Room) -> Result<T, BufferError> + Send,
+    F: FnMut(&mut Intake<'_>, &Room) -> Result<T, BufferError> + Send,
 {
     fn claim(&self) -> bool {
         !self.claimed.swap(true, Ordering::AcqRel)
     }
 
-    fn purpose(&self) -> Purpose {
-        self.purpose
+    fn on_full_disk(&self) -> OnFullDisk {
+        self.on_full_disk
     }
 
-    fn run(&mut self, tables: &mut Tables<'_>, room: &Room) -> Result<(), redb::Error> {
-        match (self.work)(tables, room) {
+    fn run(&mut self, intake: &mut Intake<'_>, room: &Room) -> Result<(), redb::Error> {
+        match (self.work)(intake, room) {
             Err(BufferError::Redb(error)) => Err(*error),
             Err(BufferError::Damaged(problem)) => Err(redb::Error::Corrupted(problem)),
             result => {
@@ -110,8 +122,11 @@ where
         }
     }
 
-    fn is_refused(&self) -> bool {
-        matches!(self.result, Some(Err(_)))
+    fn leaves_nothing(&self) -> bool {
+        match self.needs {
+            Needs::Disk => matches!(self.result, Some(Err(_))),
+            Needs::Turn => true,
+        }
     }
 
     fn runtime(&self) -> &Handle {

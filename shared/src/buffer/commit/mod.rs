@@ -1,5 +1,6 @@
 //! The buffer as one process has it open: one thread that writes, a few that read.
 
+mod attempt;
 pub(in crate::buffer) mod buffer;
 pub(in crate::buffer) mod job;
 pub(in crate::buffer) mod old_copy;
@@ -7,4 +8,5 @@ pub(in crate::buffer) mod open;
 pub(in crate::buffer) mod orders;
 pub(in crate::buffer) mod readers;
 pub(in crate::buffer) mod snapshot;
+mod upkeep;
 pub(in crate::buffer) mod writer;

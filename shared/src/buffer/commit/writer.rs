@@ -6,36 +6,34 @@
 //! redb's, and empty the WAL first.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use redb::WriteTransaction;
 use tokio::sync::mpsc;
 
-use super::job::{BIT, Failed, Job, Purpose, Room, answer};
-use super::open::{IfDamaged, reopen};
+use super::attempt::Attempt;
+use super::job::{Failed, Job, Room};
+use super::open::IfDamaged;
 use super::orders::{Order, Orders};
 use super::snapshot::Opened;
 use crate::buffer::disk::marks::Marks;
-use crate::buffer::disk::private::forget_cached;
-use crate::buffer::error::{Chain, guarded, is_damage, is_full, unusable};
+use crate::buffer::error::{Chain, guarded};
 use crate::buffer::format::keys::Keys;
-use crate::buffer::repair::anew::{BY_ITSELF, Mode, repair};
-use crate::buffer::tables::Tables;
-use crate::buffer::wal::file::{Logged, Wal};
+use crate::buffer::repair::anew::repair;
+use crate::buffer::tables::intake::Intake;
 use crate::buffer::wal::tail::Tail;
 use crate::settings::BufferSettings;
 
-/// Requests that share one commit at the most.
-const GROUP: usize = 1024;
-
-/// How often the files are opened anew in one go, because the paths lead elsewhere.
-const TRIES: usize = 3;
-
-/// How often damage is repaired at the most.
-const AGAIN: Duration = Duration::from_secs(60);
-
 /// The open database; replaced when the file has to be opened anew.
 pub(in crate::buffer) type Handle = Arc<RwLock<Arc<Opened>>>;
+
+/// Whether a ballast is laid before a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ballast {
+    /// If it is missing, and there is room for it.
+    Lay,
+    /// No: it has just been given up.
+    Leave,
+}
 
 /// The writer's state. It lives on its own thread.
 pub(in crate::buffer) struct Writer {
@@ -43,8 +41,6 @@ pub(in crate::buffer) struct Writer {
     pub(in crate::buffer) handle: Handle,
     /// What is known of the tail.
     pub(in crate::buffer) tail: Tail,
-    /// Whether something of the last commit may be in the files although it failed.
-    pub(super) may_be_there: bool,
     /// Whether a write to the WAL, or a sync of it, has failed since it was last emptied.
     pub(super) has_wal_failed: bool,
     pub(in crate::buffer) queue: mpsc::Receiver<Box<dyn Job>>,
@@ -94,19 +90,18 @@ impl Writer {
 
     fn serve(&mut self, first: Box<dyn Job>) {
         let started = Instant::now();
-        let (mut first, mut jobs) = (Some(first), Vec::new());
-        let mut committed = guarded(|| self.commit(&mut first, &mut jobs, true));
-        if let Err(error) = committed {
-            committed = self.make_good(error, &mut first, &mut jobs);
+        let attempt = Attempt::new(Some(first), Vec::new(), self.has_wal_failed);
+        let mut attempt = self.commit(attempt, Ballast::Lay);
+        if let Err(error) = std::mem::replace(&mut attempt.result, Ok(())) {
+            attempt = self.make_good(error, attempt);
         }
-        let outcome = match committed {
+        let outcome = match &attempt.result {
             Ok(()) if self.opened().is_in_place() => Ok(()),
             Ok(()) => guarded(|| self.rescue()).map_err(|error| Failed::Unknown(error.to_string())),
-            Err(error) => Err(self.failed(error.to_string())),
+            Err(error) => Err(attempt.failed(error.to_string())),
         };
         metrics::histogram!("buffer_append_duration_seconds").record(started.elapsed());
-        jobs.extend(first);
-        answer(jobs, outcome);
+        attempt.answer(outcome);
     }
 
     /// Makes the repairs that others want.
@@ -127,302 +122,70 @@ impl Writer {
         }
     }
 
-    /// Repairs the file after damage was met, once in a while: if nothing was found to be wrong the
-    /// last time, it is made anew.
-    /// Returns whether it was, and is open.
-    fn repair_damage(&mut self) -> bool {
-        if !self.may_repair() {
-            return false;
-        }
-        let was_found = self.repaired.is_none_or(|(_, was_found)| was_found);
-        let mode = if was_found { Mode::IfDamaged } else { Mode::Anew };
-        let repaired = repair(&self.settings, &self.keys, mode, BY_ITSELF);
-        if let Err(error) = &repaired {
-            tracing::error!(error = %Chain(error), "the buffer file cannot be repaired");
-        }
-        let is_other = repaired.as_ref().is_ok_and(|repaired| repaired.kept_as.is_some());
-        self.repaired = Some((Instant::now(), is_other));
-        is_other && self.open_anew()
+    /// Does the work of the requests of an attempt, and of all others that wait by the time it is this
+    /// process's turn to write, or come meanwhile, and has it on the disk.
+    pub(super) fn commit(&mut self, attempt: Attempt, ballast: Ballast) -> Attempt {
+        let mut attempt = attempt;
+        attempt.result = guarded(|| self.try_commit(&mut attempt, ballast));
+        self.tail = std::mem::take(&mut attempt.tail);
+        self.has_wal_failed = attempt.has_wal_failed;
+        attempt
     }
 
-    fn may_repair(&self) -> bool {
-        let is_time = self.repaired.is_none_or(|(at, _)| at.elapsed() >= AGAIN);
-        is_time && self.if_damaged == IfDamaged::Repair
-    }
-
-    fn failed(&self, problem: String) -> Failed {
-        if self.may_be_there { Failed::Unknown(problem) } else { Failed::NothingKept(problem) }
-    }
-
-    /// Opens the files anew after a commit has failed, and makes it once more if it has left nothing; on a
-    /// full disk what takes something out of it, with the room that the ballast leaves.
-    fn make_good(
-        &mut self,
-        error: redb::Error,
-        first: &mut Option<Box<dyn Job>>,
-        jobs: &mut Vec<Box<dyn Job>>,
-    ) -> Result<(), redb::Error> {
-        tracing::error!(error = %Chain(&error), "a commit to the buffer file failed");
-        let (is_full, may_be_there) = (is_full(&error), self.may_be_there);
-        if is_damage(&error) {
-            self.repair_damage();
-        }
-        // After an I/O error redb refuses everything until the file is opened anew.
-        if !self.open_anew() {
-            return Err(error);
-        }
-        if is_full {
-            let is_append = |job: &mut Box<dyn Job>| job.purpose() == Purpose::Append;
-            let refused = jobs.extract_if(.., is_append).collect();
-            answer(refused, Err(self.failed("the disk is full".to_owned())));
-        }
-        // What takes something out may find it gone.
-        let is_repeatable = if is_full { !jobs.is_empty() } else { !may_be_there };
-        if !is_repeatable {
-            return Err(error);
-        }
-        let again = guarded(|| {
-            if is_full {
-                self.make_room()?;
-            }
-            self.commit(first, jobs, !is_full)
-        });
-        self.may_be_there |= may_be_there;
-        if let Err(error) = &again {
-            tracing::error!(error = %Chain(error), "it failed again");
-            self.open_anew();
-        }
-        again
-    }
-
-    /// Gives the ballast up, which is for what takes something out, and empties the WAL into the room it
-    /// leaves.
-    fn make_room(&mut self) -> Result<(), redb::Error> {
-        if self.opened().file.drop_ballast() {
-            tracing::warn!("disk full: the buffer's ballast was given up to go on draining");
-        }
-        self.checkpoint_in_steps()
-    }
-
-    /// Runs `jobs`, then `first` and all others that wait by the time it is this process's turn to
-    /// write, or come while those run, in one durable transaction. Those that were claimed for it are
-    /// in `jobs` afterwards; `first` is left if it never was this process's turn. `lay` says whether
-    /// there may be a ballast: not just after it had to be given up.
-    fn commit(
-        &mut self,
-        first: &mut Option<Box<dyn Job>>,
-        jobs: &mut Vec<Box<dyn Job>>,
-        lay: bool,
-    ) -> Result<(), redb::Error> {
-        self.may_be_there = false;
+    fn try_commit(&mut self, attempt: &mut Attempt, ballast: Ballast) -> Result<(), redb::Error> {
         let (opened, transaction) = self.turn()?;
-        jobs.extend(first.take().filter(|job| job.claim()));
-        let ballast = lay && opened.file.lay_ballast(self.settings.buffer_min_free_bytes);
+        attempt.jobs.extend(attempt.first.take().filter(|job| job.claim()));
+        let min_free = self.settings.buffer_min_free_bytes;
+        let ballast = ballast == Ballast::Lay && opened.file.lay_ballast(min_free);
         let room = Room { free_bytes: opened.file.free_bytes().unwrap_or(0), ballast };
         // Lost if the transaction is: it is read anew then.
         let tail = std::mem::take(&mut self.tail);
-        let mut tables = Tables::open(&transaction, &opened.wal, tail)?;
-        change(&mut tables, &mut self.queue, jobs, &room)?;
-        let is_refused = jobs.iter().all(|job| job.is_refused());
-        let only_appends = jobs.iter().all(|job| job.purpose() == Purpose::Append);
+        let mut intake = Intake::open(&transaction, &opened.wal, tail)?;
+        attempt.run_jobs(&mut intake, &mut self.queue, &room)?;
         // A commit of nothing would need room as well.
-        if is_refused || only_appends && self.has_logged(&mut tables, &room)? {
-            // If the WAL was emptied in vain, the tail is another one, and is read anew.
-            if tables.tail.mark().generation == tables.logged.generation {
-                self.tail = std::mem::take(&mut tables.tail);
-            }
-            drop(tables);
+        let is_done = attempt.jobs.iter().all(|job| job.leaves_nothing())
+            || !intake.has_checkpoint() && self.is_logged(&mut intake, attempt, &room)?;
+        if is_done {
+            attempt.tail = intake.abandon();
             if let Err(error) = transaction.abort() {
                 // What is in the WAL is there all the same.
                 tracing::error!(error = %Chain(&error), "a write turn did not end well");
             }
             return Ok(());
         }
-        tables.checkpoint(u64::MAX)?;
-        let tail = tables.close()?;
-        self.may_be_there = true;
+        intake.checkpoint()?;
+        let tail = intake.close()?;
+        attempt.may_be_there = true;
         transaction.commit()?;
-        self.has_wal_failed = false;
-        self.tail = tail;
+        (attempt.has_wal_failed, attempt.tail) = (false, tail);
         Ok(())
     }
 
     /// Has what was appended in the WAL and on the disk. False if it has to go into the tables.
-    fn has_logged(&mut self, tables: &mut Tables<'_>, room: &Room) -> Result<bool, redb::Error> {
-        let (wal, logged, appended) = (tables.wal, tables.logged, tables.appended());
-        if !tables.has_wal()? {
-            wal.lay(room.free_bytes.saturating_sub(self.settings.buffer_min_free_bytes));
+    fn is_logged(
+        &self,
+        intake: &mut Intake<'_>,
+        attempt: &mut Attempt,
+        room: &Room,
+    ) -> Result<bool, redb::Error> {
+        if !intake.has_wal()? {
             // The generation that begins now can use it.
+            intake.lay_wal(room.free_bytes.saturating_sub(self.settings.buffer_min_free_bytes));
             return Ok(false);
         }
-        // A sync says nothing about what one before it has failed to write.
-        let is_sure = !appended.is_empty() || !self.has_wal_failed;
-        let fits = appended.is_empty() || Wal::fits(logged.end, appended);
-        if !fits || !is_sure || tables.tail.is_long() {
+        if !intake.fits_wal(attempt.has_wal_failed) {
             return Ok(false);
         }
-        let written = if appended.is_empty() {
-            // What was there before may still be on its way to the disk.
-            wal.sync().map(|()| logged.end)
-        } else {
-            wal.append(logged, appended)
-        };
-        match written {
-            Ok(end) => tables.tail.logged(end),
-            Err(error) => {
-                tracing::error!(%error, "the buffer's write-ahead log cannot be written");
-                // If it could not be taken back either.
-                (self.may_be_there, self.has_wal_failed) = (true, true);
-                return Ok(false);
-            }
+        if let Err(error) = intake.log() {
+            tracing::error!(%error, "the buffer's write-ahead log cannot be written");
+            // If it could not be taken back either.
+            (attempt.may_be_there, attempt.has_wal_failed) = (true, true);
+            return Ok(false);
         }
         Ok(true)
     }
 
-    /// Waits for this process's turn to write, without a limit of redb's own: callers have theirs. What
-    /// is returned is what the paths lead to while it lasts: who wrote elsewhere would take places that
-    /// others give out.
-    fn turn(&mut self) -> Result<(Arc<Opened>, WriteTransaction), redb::Error> {
-        for _ in 0..TRIES {
-            let opened = self.opened();
-            let transaction = opened.database.begin_write()?;
-            if opened.is_in_place() {
-                return Ok((opened, transaction));
-            }
-            tracing::error!(
-                "the buffer file or its write-ahead log was removed or replaced: opening them anew"
-            );
-            // What only the WAL had is still known; and whoever moved the file has all of it then.
-            if let Err(error) = self.checkpoint_in(&opened, transaction, u64::MAX) {
-                tracing::error!(error = %Chain(&error), "what the write-ahead log had was lost with it");
-            }
-            if !self.open_anew() {
-                break;
-            }
-        }
-        Err(unusable("the buffer file was removed"))
-    }
-
-    /// Whether what was just committed is in the file at the path although that, or the WAL's, leads
-    /// elsewhere now.
-    fn rescue(&mut self) -> Result<(), redb::Error> {
-        let gone = || unusable("the buffer file or its write-ahead log was replaced");
-        let (opened, generation) = (self.opened(), self.tail.mark().generation);
-        let transaction = opened.database.begin_write()?;
-        let was = self.checkpoint_in(&opened, transaction, u64::MAX)?.generation;
-        // If another process has emptied the WAL since, it may have been another WAL.
-        let is_saved = opened.file.is_in_place() && was == generation;
-        self.open_anew();
-        if is_saved { Ok(()) } else { Err(gone()) }
-    }
-
-    fn leave_wal(&mut self) -> Result<(), redb::Error> {
-        let (opened, transaction) = self.turn()?;
-        let mut tables = Tables::open(&transaction, &opened.wal, std::mem::take(&mut self.tail))?;
-        tables.leave_wal()?;
-        let tail = tables.close()?;
-        transaction.commit()?;
-        self.tail = tail;
-        Ok(())
-    }
-
-    /// Brings the tables up to the WAL, or over so many operations of it. Returns what the WAL had.
-    fn checkpoint(&mut self, most: u64) -> Result<Logged, redb::Error> {
-        let (opened, transaction) = self.turn()?;
-        self.checkpoint_in(&opened, transaction, most)
-    }
-
-    fn checkpoint_in(
-        &mut self,
-        opened: &Opened,
-        transaction: WriteTransaction,
-        most: u64,
-    ) -> Result<Logged, redb::Error> {
-        let mut tables = Tables::open(&transaction, &opened.wal, std::mem::take(&mut self.tail))?;
-        let logged = tables.logged;
-        if tables.tail.len() == 0 {
-            self.tail = std::mem::take(&mut tables.tail);
-            drop(tables);
-            transaction.abort()?;
-            return Ok(logged);
-        }
-        tables.checkpoint(most)?;
-        let tail = tables.close()?;
-        transaction.commit()?;
-        self.tail = tail;
-        Ok(logged)
-    }
-
-    /// Empties the WAL in small commits, each of which needs little room, and leaves what it no longer
-    /// needs to the next. What others append meanwhile may stay.
-    fn checkpoint_in_steps(&mut self) -> Result<(), redb::Error> {
-        let end = self.checkpoint(BIT as u64)?.next;
-        let mut from = self.tail.mark().from;
-        while from < end {
-            self.checkpoint(BIT as u64)?;
-            let before = std::mem::replace(&mut from, self.tail.mark().from);
-            if from == before {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn opened(&self) -> Arc<Opened> {
+    pub(super) fn opened(&self) -> Arc<Opened> {
         self.handle.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn open_anew(&mut self) -> bool {
-        forget_cached(&self.settings.buffer_path);
-        let opened = match reopen(&self.settings) {
-            Ok(opened) => opened,
-            Err(error) if error.is_damage() && self.may_repair() => {
-                tracing::error!(error = %Chain(&error), "the buffer file is damaged");
-                return self.repair_damage();
-            }
-            Err(error) => {
-                tracing::error!(error = %Chain(&error), "the buffer file cannot be opened");
-                return false;
-            }
-        };
-        self.tail = Tail::default();
-        let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *handle, opened);
-        // To close it may take long, and readers wait for the handle.
-        drop(handle);
-        let closed = guarded(|| {
-            drop(before);
-            Ok(())
-        });
-        if let Err(error) = closed {
-            tracing::error!(error = %Chain(&error), "the buffer file was not closed well");
-        }
-        true
-    }
-}
-
-/// Makes the changes of `jobs`, and of those that come meanwhile, which are in `jobs` afterwards.
-fn change(
-    tables: &mut Tables<'_>,
-    queue: &mut mpsc::Receiver<Box<dyn Job>>,
-    jobs: &mut Vec<Box<dyn Job>>,
-    room: &Room,
-) -> Result<(), redb::Error> {
-    let mut done = 0;
-    loop {
-        for job in &mut jobs[done..] {
-            if job.purpose() == Purpose::Other {
-                tables.checkpoint(u64::MAX)?;
-            }
-            job.run(tables, room)?;
-        }
-        done = jobs.len();
-        // Without a ballast one at a time: each uses as much room as there may be.
-        let most = if room.ballast { GROUP } else { 1 };
-        let come = std::iter::from_fn(|| queue.try_recv().ok());
-        jobs.extend(come.take(most.saturating_sub(done)).filter(|job| job.claim()));
-        if jobs.len() == done {
-            return Ok(());
-        }
     }
 }

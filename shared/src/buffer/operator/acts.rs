@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::buffer::commit::buffer::Buffer;
+use crate::buffer::commit::job::{OnFullDisk, Room};
 use crate::buffer::error::BufferError;
 use crate::buffer::format::keys::Keys;
 use crate::buffer::format::layout::{DEAD_COUNT, QUARANTINED, Whereabouts, decode_dead};
 use crate::buffer::format::record::{self, Header, Tries, unix_millis};
 use crate::buffer::tables::Tables;
 use crate::buffer::tables::audit::{ActKind, ActedOn, json, note};
+use crate::buffer::tables::intake::Intake;
 use crate::domain::{Operation, Version};
 
 /// The name in `status` under which a pause is kept.
@@ -62,20 +64,20 @@ impl Buffer {
     /// If it is neither, or the file cannot be written.
     pub async fn retry_dead(&self, id: Version, by: &str) -> Result<(), OperatorError> {
         let (by, keys) = (by.to_owned(), Arc::clone(&self.keys));
-        self.write(move |tables, _| {
-            let now = unix_millis();
+        let retry = move |intake: &mut Intake<'_>, _: &Room| {
+            let (now, tables) = (unix_millis(), intake.checkpoint()?);
             let Taken { header, operation, acted_on } = match take_back(tables, id, &keys)? {
                 Ok(taken) => taken,
                 Err(refused) => return Ok(Err(refused)),
             };
             let header =
                 Header { tries: Tries::default(), not_before: 0, queued_at: now, ..header };
-            // Sealed anew: what it was sealed with may be on its way out.
-            tables.append(&header, &record::encode_payload(&operation, &keys)?);
             note(tables, now, &by, ActKind::Retry, Some(acted_on))?;
+            // Sealed anew: what it was sealed with may be on its way out.
+            intake.append(&header, &record::encode_payload(&operation, &keys)?);
             Ok(Ok(()))
-        })
-        .await?
+        };
+        self.take_in(retry, OnFullDisk::MakeRoom).await?
     }
 
     /// Drops a dead letter for good. The audit log keeps what it was, without its payload.

@@ -29,9 +29,11 @@ use std::time::Duration;
 use redb::{ReadableTable, Table};
 
 use crate::buffer::commit::buffer::Buffer;
+use crate::buffer::commit::job::{OnFullDisk, Room};
 use crate::buffer::error::BufferError;
 use crate::buffer::format::layout::Bytes;
 use crate::buffer::tables::Tables;
+use crate::buffer::tables::intake::Intake;
 
 /// Entries that one transaction takes out and puts in again, at the most.
 const ENTRIES: usize = 500;
@@ -66,7 +68,7 @@ impl Buffer {
         self.rebuild(|tables| Ok(&mut tables.records)).await?;
         self.rebuild(|tables| tables.dead.open()).await?;
         self.rebuild(|tables| tables.quarantine.open()).await?;
-        self.chunk(wipe_wal).await?;
+        self.retried(wipe_wal).await?;
         let sentinel = self.plant_sentinel().await?;
         let mut pauses = PAUSES.into_iter();
         while !self.fill(&sentinel).await? {
@@ -86,14 +88,25 @@ impl Buffer {
         T: Send + 'static,
         F: Fn(&mut Tables<'_>) -> Result<T, BufferError> + Clone + Send + 'static,
     {
+        self.retried(move |intake| work(intake.checkpoint()?)).await
+    }
+
+    async fn retried<T, F>(&self, work: F) -> Result<T, BufferError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Intake<'_>) -> Result<T, BufferError> + Clone + Send + 'static,
+    {
+        let once = |work: F| {
+            let work = move |intake: &mut Intake<'_>, _: &Room| work(intake);
+            self.take_in(work, OnFullDisk::MakeRoom)
+        };
         for _ in 1..TRIES {
-            let work = work.clone();
-            match self.write(move |tables, _| work(tables)).await {
+            match once(work.clone()).await {
                 Err(BufferError::Timeout) => {}
                 settled => return settled,
             }
         }
-        self.write(move |tables, _| work(tables)).await
+        once(work).await
     }
 
     /// Takes out every entry of a table and puts it in again.
@@ -203,9 +216,9 @@ impl Buffer {
 }
 
 /// Overwrites what earlier generations have left in the WAL, behind what there is of this one.
-fn wipe_wal(tables: &mut Tables<'_>) -> Result<(), BufferError> {
-    let wiped = tables.wal.wipe(tables.logged);
-    wiped.map_err(|error| BufferError::Unavailable(error.to_string()))
+fn wipe_wal(intake: &mut Intake<'_>) -> Result<(), BufferError> {
+    intake.checkpoint()?;
+    intake.wipe_wal().map_err(|error| BufferError::Unavailable(error.to_string()))
 }
 
 fn rebuild<K>(

@@ -71,8 +71,7 @@ impl Buffer {
             checked => checked?,
         };
         let path = self.settings().buffer_path.clone();
-        // Like an append, it leaves the indexes as they are.
-        let damaged = self.append_work(move |_, _| {
+        let damaged = self.at_turn(move || {
             let unavailable = |error: String| BufferError::Unavailable(error);
             let file = open_private_existing(&path).map_err(|error| unavailable(error.to_string()));
             let pages = Pages::new(file?).map_err(|error| unavailable(error.to_string()));

@@ -121,8 +121,7 @@ pub(super) fn recover(
     remove(target)?;
     remove(&sibling(target, "log"))?;
     let (_file, database) = BufferFile::open(target, cache_bytes)?;
-    let target_wal = Wal::open(target)?;
-    let mut recovery = Recovery::new(pages, wal, &database, &target_wal, keys);
+    let mut recovery = Recovery::new(pages, wal, &database, keys);
     if let Some(found) = recovery.format().filter(|found| *found != FORMAT) {
         return Err(RepairError::Format { found });
     }

@@ -35,7 +35,6 @@ use crate::buffer::format::record::Header;
 use crate::buffer::tables::Tables;
 use crate::buffer::tables::audit::{Act, ActKind};
 use crate::buffer::wal::file::Wal;
-use crate::buffer::wal::tail::Tail;
 
 /// By how much places go on beyond what was found if it cannot be told which were given out: a batch on
 /// its way may yet settle by them.
@@ -74,8 +73,6 @@ pub(in crate::buffer) struct Recovery<'a> {
     /// Its WAL, if there is one.
     pub(in crate::buffer) wal: Option<&'a Wal>,
     pub(in crate::buffer) target: &'a Database,
-    /// The new file's WAL, which stays empty.
-    pub(super) target_wal: &'a Wal,
     pub(in crate::buffer) keys: &'a Keys,
     pub(in crate::buffer) states: [(Trees, bool); 2],
     pub(in crate::buffer) counters: HashMap<String, u64>,
@@ -102,14 +99,12 @@ impl<'a> Recovery<'a> {
         pages: &'a Pages,
         wal: Option<&'a Wal>,
         target: &'a Database,
-        target_wal: &'a Wal,
         keys: &'a Keys,
     ) -> Self {
         Self {
             pages,
             wal,
             target,
-            target_wal,
             keys,
             states: pages.states(),
             counters: HashMap::new(),
@@ -195,7 +190,7 @@ impl<'a> Recovery<'a> {
                 }
             }
         }
-        let mut tables = Tables::open(&transaction, self.target_wal, Tail::default())?;
+        let mut tables = Tables::of_new_file(&transaction)?;
         tables.make()?;
         tables.close()?;
         Ok(transaction.commit()?)
@@ -316,7 +311,7 @@ impl<'a> Recovery<'a> {
             let Some((last, _, _)) = headers.last() else { return Ok(()) };
             from = last + 1;
             let transaction = self.target.begin_write()?;
-            let mut tables = Tables::open(&transaction, self.target_wal, Tail::default())?;
+            let mut tables = Tables::of_new_file(&transaction)?;
             tables.tell_of(headers)?;
             tables.close()?;
             transaction.commit()?;
@@ -339,7 +334,7 @@ impl<'a> Recovery<'a> {
             None => newest.map_or(0, |(generation, _)| generation),
         };
         let transaction = self.target.begin_write()?;
-        let mut tables = Tables::open(&transaction, self.target_wal, Tail::default())?;
+        let mut tables = Tables::of_new_file(&transaction)?;
         self.done.dead = tables.dead.open()?.len()?;
         self.done.quarantined = tables.quarantine.open()?.len()?;
         self.done.pending = tables.totals.counter(PENDING)?;

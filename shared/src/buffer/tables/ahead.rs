@@ -13,10 +13,7 @@ const MOST: u64 = 100_000;
 
 impl Tables<'_> {
     /// The version from far ahead that an entity is known to have, if it is.
-    pub(in crate::buffer) fn ahead(
-        &mut self,
-        lane: &[u8; 17],
-    ) -> Result<Option<Version>, redb::Error> {
+    pub(super) fn ahead(&mut self, lane: &[u8; 17]) -> Result<Option<Version>, redb::Error> {
         if self.totals.counter(AHEAD_COUNT)? == 0 {
             return Ok(None);
         }

@@ -2,30 +2,24 @@
 //! tell of them, go in in one go, each table in the order of its keys.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use redb::ReadableTable;
 
 use super::sorted::insert_sorted;
 use super::{Tables, signed};
-use crate::buffer::format::generation::next_generation;
 use crate::buffer::format::layout::{
-    BY_PRIORITY, BYTES, CHECKPOINT, LaneState, PENDING, WAL_GENERATION, WAL_LAID, Whereabouts,
-    priority_index,
+    BY_PRIORITY, BYTES, LaneState, PENDING, Whereabouts, priority_index,
 };
 use crate::buffer::format::record::{Header, lane_bytes};
-use crate::buffer::wal::tail::{Mark, Tail};
 use crate::domain::MAX_PRIORITY;
 
 impl Tables<'_> {
-    /// Brings the tables up to the end of the tail, or over so many of its operations at the most. The
-    /// tail begins there then; if nothing is left of it, in a new generation of the WAL.
-    pub(in crate::buffer) fn checkpoint(&mut self, most: u64) -> Result<(), redb::Error> {
-        let (from, next) = (self.tail.mark().from, self.tail.next());
-        let to = next.min(from.saturating_add(most));
-        if from == to {
-            return Ok(());
-        }
-        let records = (from..to).zip(self.tail.records_from(from).to_vec());
+    /// Takes the records of the tail in, which are in the order of their places. Damaged ones are set aside.
+    pub(super) fn take_in(
+        &mut self,
+        records: impl Iterator<Item = (u64, Arc<[u8]>)>,
+    ) -> Result<(), redb::Error> {
         let (mut sound, mut headers, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
         for (place, record) in records {
             match Header::decode(place, &record) {
@@ -41,11 +35,6 @@ impl Tables<'_> {
         self.tell_of(headers)?;
         for (place, damage, record) in damaged {
             self.set_aside(place, damage, &record)?;
-        }
-        self.totals.set(CHECKPOINT, to);
-        self.tail.advance(to);
-        if to == next {
-            self.begin_wal();
         }
         Ok(())
     }
@@ -74,27 +63,6 @@ impl Tables<'_> {
             (header.id.as_uuid().as_u128(), Whereabouts::Pending(*place).encode())
         });
         insert_sorted(self.ids.open()?, ids)
-    }
-
-    /// Begins a generation of the WAL, which has nothing that counts any more.
-    pub(super) fn begin_wal(&mut self) {
-        let Mark { generation, from } = self.tail.mark();
-        let generation = next_generation(generation);
-        self.totals.set(WAL_GENERATION, generation);
-        self.totals.set(WAL_LAID, u64::from(self.wal.is_laid().unwrap_or(false)));
-        self.tail = Tail::new(Mark { generation, from });
-    }
-
-    /// Whether this generation of the WAL can be written to.
-    pub(in crate::buffer) fn has_wal(&self) -> Result<bool, redb::Error> {
-        Ok(self.totals.counter(WAL_LAID)? > 0)
-    }
-
-    /// Notes that nothing is in the WAL, so that nobody misses it if it is not taken along.
-    pub(in crate::buffer) fn leave_wal(&mut self) -> Result<(), redb::Error> {
-        self.checkpoint(u64::MAX)?;
-        self.totals.set(WAL_LAID, 0);
-        Ok(())
     }
 
     /// Puts operations, in the order of their places, at the ends of their lanes.

@@ -1,14 +1,15 @@
 //! The tables of the buffer file, open for writing, and the changes that others are made of.
 //!
-//! Each method leaves all tables consistent with one another within its transaction, but for the
-//! tail, and costs O(log n) in the number of pending operations. All but `append`, `place`, `lane_end`,
-//! `of_user` and `ahead` want an empty tail: they find operations by the indexes, and their records in
-//! `records`.
+//! A write transaction has two views. [`Intake`](intake::Intake) takes operations in, and knows the WAL and
+//! its tail. [`Tables`] can do everything else. They find operations by the indexes and their records in
+//! `records`, so they are only given by a checkpoint, which leaves no tail. Each method leaves all tables
+//! consistent with one another within its transaction, and costs O(log n) in the number of pending operations.
 
 pub(in crate::buffer) mod ahead;
 pub(in crate::buffer) mod audit;
 pub(in crate::buffer) mod checkpoint;
 pub(in crate::buffer) mod dead;
+pub(in crate::buffer) mod intake;
 pub(in crate::buffer) mod lane_end;
 pub(in crate::buffer) mod on_demand;
 pub(in crate::buffer) mod prepare;
@@ -17,23 +18,17 @@ pub(in crate::buffer) mod remove;
 pub(in crate::buffer) mod sorted;
 pub(in crate::buffer) mod totals;
 
-use std::sync::Arc;
-
 use redb::{ReadableTable, StorageError, Table, WriteTransaction};
 
-use self::lane_end::LaneEnd;
 use self::on_demand::OnDemand;
 use self::totals::Totals;
 use crate::buffer::error::unusable;
 use crate::buffer::format::layout::{
-    AHEAD, AUDIT, BYTES, Bytes, CHECKPOINT, DEAD, FORMAT, FORMAT_KEY, IDS, LANE_STATES, LANES,
-    LaneKey, LaneState, PENDING, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL, SCRUB, STATUS,
-    Slot, USERS, WAITING, WAL_GENERATION, Whereabouts,
+    AHEAD, AUDIT, BYTES, Bytes, DEAD, FORMAT, FORMAT_KEY, IDS, LANE_STATES, LANES, LaneKey,
+    LaneState, PENDING, QUARANTINE, READY, RECORDS, REVOKED, REVOKED_UNTIL, SCRUB, STATUS, Slot,
+    USERS, WAITING, Whereabouts,
 };
-use crate::buffer::format::record::{self, Header, Payload, Tries};
-use crate::buffer::wal::file::{Logged, Wal};
-use crate::buffer::wal::salvage::{State, look_through};
-use crate::buffer::wal::tail::{Mark, Tail};
+use crate::buffer::format::record::{self, Header, Tries};
 use crate::domain::Version;
 
 /// All tables, for writing in one transaction. Each needs `records` and the counters.
@@ -54,36 +49,19 @@ pub(in crate::buffer) struct Tables<'txn> {
     pub(in crate::buffer) status: OnDemand<'txn, &'static str, Bytes>,
     pub(in crate::buffer) ahead: OnDemand<'txn, LaneKey, u128>,
     pub(in crate::buffer) scrub: OnDemand<'txn, u64, Bytes>,
-    /// What the other tables do not tell of yet: nothing, but for appends.
-    pub(in crate::buffer) tail: Tail,
-    pub(in crate::buffer) wal: &'txn Wal,
-    /// What the WAL had when the transaction began.
-    pub(in crate::buffer) logged: Logged,
 }
 
 impl<'txn> Tables<'txn> {
-    /// Opens the tables, and brings `tail`, which is what is known of it from before, up to the WAL.
-    pub(in crate::buffer) fn open(
-        transaction: &'txn WriteTransaction,
-        wal: &'txn Wal,
-        mut tail: Tail,
-    ) -> Result<Self, redb::Error> {
+    /// Opens the tables as they are. Where there may be a tail, `Intake` does it.
+    ///
+    /// # Errors
+    /// If they are of another format.
+    pub(super) fn open(transaction: &'txn WriteTransaction) -> Result<Self, redb::Error> {
         let (records, totals) = (transaction.open_table(RECORDS)?, Totals::open(transaction)?);
         if totals.counter(FORMAT_KEY)? != FORMAT {
             // Another program has taken the file over while this one had it open.
             return Err(unusable("the tables are of another format"));
         }
-        let generation = totals.counter(WAL_GENERATION)?;
-        let mark = Mark { generation, from: totals.counter(CHECKPOINT)? };
-        if tail.mark() != mark || !tail.is_in(wal) || !tail.catch_up(wal, mark) {
-            let state;
-            (state, tail) = look_through(wal, mark);
-            if state == State::Foreign {
-                // It is put aside when the files are opened anew.
-                return Err(unusable("the write-ahead log is another file's"));
-            }
-        }
-        let logged = Logged { generation, end: tail.end(), next: tail.next() };
         Ok(Self {
             records,
             totals,
@@ -101,10 +79,14 @@ impl<'txn> Tables<'txn> {
             status: OnDemand::new(transaction, STATUS),
             ahead: OnDemand::new(transaction, AHEAD),
             scrub: OnDemand::new(transaction, SCRUB),
-            tail,
-            wal,
-            logged,
         })
+    }
+
+    /// Opens the tables of a file that is being made, and that has no WAL yet.
+    pub(in crate::buffer) fn of_new_file(
+        transaction: &'txn WriteTransaction,
+    ) -> Result<Self, redb::Error> {
+        Self::open(transaction)
     }
 
     /// Makes the tables that are missing: readers expect all of them.
@@ -127,16 +109,9 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
-    /// What was appended in this transaction and is in the tail.
-    pub(in crate::buffer) fn appended(&self) -> &[Arc<[u8]>] {
-        self.tail.records_from(self.logged.next)
-    }
-
-    /// Writes what is kept in memory until the end of the transaction. Returns what is known of the
-    /// tail, which is true once the transaction is committed.
-    pub(in crate::buffer) fn close(self) -> Result<Tail, redb::Error> {
-        self.totals.close()?;
-        Ok(self.tail)
+    /// Writes what is kept in memory until the end of the transaction.
+    pub(in crate::buffer) fn close(self) -> Result<(), redb::Error> {
+        self.totals.close()
     }
 
     /// Takes a record that the indexes told of out of the counters.
@@ -150,11 +125,8 @@ impl<'txn> Tables<'txn> {
         &mut self,
         id: Version,
     ) -> Result<Option<Whereabouts>, redb::Error> {
-        let id = id.as_uuid().as_u128();
-        if let Some(place) = self.tail.place(id) {
-            return Ok(Some(Whereabouts::Pending(place)));
-        }
-        Ok(self.ids.open()?.get(id)?.and_then(|place| Whereabouts::decode(place.value())))
+        let found = self.ids.open()?.get(id.as_uuid().as_u128())?;
+        Ok(found.and_then(|found| Whereabouts::decode(found.value())))
     }
 
     pub(in crate::buffer) fn lane_state(
@@ -162,27 +134,6 @@ impl<'txn> Tables<'txn> {
         lane: &[u8; 17],
     ) -> Result<Option<LaneState>, redb::Error> {
         Ok(self.lane_states.open()?.get(lane)?.map(|state| LaneState::decode(state.value())))
-    }
-
-    /// How far a lane goes.
-    pub(in crate::buffer) fn lane_end(&mut self, lane: &[u8; 17]) -> Result<LaneEnd, redb::Error> {
-        let indexed = self.lane_state(lane)?;
-        Ok(LaneEnd::of(indexed.as_ref(), self.tail.lane(lane)))
-    }
-
-    /// A user's pending operations, and their bytes.
-    pub(in crate::buffer) fn of_user(&mut self, user: u128) -> Result<(u64, u64), redb::Error> {
-        let (count, bytes) = self.totals.of_user(user)?;
-        Ok(match self.tail.user(user) {
-            Some(tail) => (count + tail.count(), bytes + tail.bytes),
-            None => (count, bytes),
-        })
-    }
-
-    /// Puts an operation at the end of its lane. It is in the tail.
-    pub(in crate::buffer) fn append(&mut self, header: &Header, payload: &Payload) {
-        let record = record::encode(self.tail.next(), header, payload);
-        self.tail.note(header, record.into());
     }
 
     /// Puts another record of the same operation, in other bytes, in the place of a pending one.

@@ -3,7 +3,7 @@
 
 use redb::{Database, ReadableDatabase, TableError};
 
-use super::Tables;
+use super::intake::Intake;
 use super::totals::Totals;
 use crate::buffer::disk::file::BufferFile;
 use crate::buffer::format::layout::{
@@ -78,12 +78,11 @@ pub(in crate::buffer) fn prepare(
             return Ok(Prepared::OtherFiles);
         }
     }
-    let mut tables = Tables::open(&transaction, wal, Tail::default())?;
-    tables.make()?;
-    tables.checkpoint(u64::MAX)?;
+    let mut intake = Intake::open(&transaction, wal, Tail::default())?;
+    intake.checkpoint()?.make()?;
     wal.lay(spare);
-    tables.begin_wal();
-    tables.close()?;
+    intake.begin_wal();
+    intake.close()?;
     transaction.commit()?;
     Ok(Prepared::Ready)
 }

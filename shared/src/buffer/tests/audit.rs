@@ -32,8 +32,8 @@ pub(super) fn tail<T>(buffer: &Buffer, ask: impl FnOnce(&Tail) -> T) -> T {
 pub(super) fn checkpoint(buffer: &Buffer, most: u64) {
     let opened = buffer.handle.read().unwrap().clone();
     let transaction = opened.database.begin_write().unwrap();
-    let mut tables = Tables::open(&transaction, &opened.wal, Tail::default()).unwrap();
-    tables.checkpoint(most).unwrap();
-    tables.close().unwrap();
+    let mut intake = Intake::open(&transaction, &opened.wal, Tail::default()).unwrap();
+    intake.checkpoint_some(most).unwrap();
+    intake.close().unwrap();
     transaction.commit().unwrap();
 }

@@ -31,10 +31,11 @@ async fn i2_a_commit_that_left_nothing_is_made_again() {
     let append = buffer.append(operation(&clock, 1, create(2)), Some(Arc::clone(&clock)));
     // Comes after it in the same commit, and fails it.
     let mut has_failed = false;
-    let fail = buffer.append_work(move |_, _| match std::mem::replace(&mut has_failed, true) {
+    let fail = move |_: &mut Intake<'_>, _: &Room| match std::mem::replace(&mut has_failed, true) {
         true => Ok(()),
         false => Err(redb::Error::from(StorageError::PreviousIo).into()),
-    });
+    };
+    let fail = buffer.take_in(fail, OnFullDisk::Refuse);
     let (appended, failed) = in_one_commit(&buffer, join(append, fail)).await;
     failed.unwrap();
     assert_eq!(pending(&buffer).await, HashSet::from([before, appended.unwrap()]));

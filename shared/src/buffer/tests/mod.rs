@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::commit::job::Room;
+use super::commit::job::{OnFullDisk, Room};
 use super::commit::open::{IfDamaged, open_file};
 use super::commit::snapshot::Snapshot;
 use super::disk::file::BufferFile;
@@ -34,6 +34,7 @@ use super::format::keys::Keys;
 use super::format::{layout, record};
 use super::repair::anew::Mode;
 use super::tables::Tables;
+use super::tables::intake::Intake;
 use super::wal::tail::Tail;
 use super::*;
 use crate::domain::{

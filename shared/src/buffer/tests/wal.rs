@@ -183,14 +183,14 @@ async fn i1_a_log_that_is_removed_during_a_commit_costs_nothing() {
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
     let mut ids = logged(&buffer, &clock, 1, 1).await;
     let wal = path_of_wal(&buffer);
-    let removed = buffer.append_work(move |tables, _| {
+    let remove = move |intake: &mut Intake<'_>, _: &Room| {
         let appended = operation(&Clock::default(), 1, create(7));
         let payload = record::encode_payload(&appended, &Keys::default())?;
-        tables.append(&record::Header::of(&appended, 5), &payload);
+        intake.append(&record::Header::of(&appended, 5), &payload);
         std::fs::remove_file(&wal).unwrap();
         Ok(appended.id)
-    });
-    ids.push(removed.await.unwrap());
+    };
+    ids.push(buffer.take_in(remove, OnFullDisk::Refuse).await.unwrap());
     ids.push(buffer.append(operation(&clock, 1, create(2)), None).await.unwrap());
     killed(buffer);
     let buffer = Buffer::open(&settings(folder.path())).unwrap();
