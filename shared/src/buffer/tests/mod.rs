@@ -16,6 +16,7 @@ mod power;
 mod readers;
 mod repair;
 mod tail;
+mod verify;
 mod versions;
 mod wal;
 
@@ -335,7 +336,7 @@ async fn a_damaged_record_is_set_aside_and_its_lane_goes_on() {
             ids.push(buffer.append(operation(&clock, 1, change), None).await.unwrap());
         }
         audit::flip(&buffer, 0, offset).await;
-        let wrong = buffer.verify().await.unwrap();
+        let wrong = buffer.verify(|_| ()).await.unwrap();
         assert!(wrong.problems[0].starts_with("record 0: "), "{wrong:?}");
         assert_eq!(set_damaged_aside(&buffer).await.len(), 1, "offset {offset}");
         assert_eq!(buffer.stats().await.unwrap().quarantined, 1);
