@@ -18,10 +18,10 @@ async fn go_on(buffer: &Buffer, clock: &Clock, task: u128) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writers_of_all_processes_go_on_while_the_pages_of_a_file_are_checked() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Arc::new(Buffer::open(&settings(folder.path())).unwrap());
-    let peer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = Arc::new(host.open());
+    let peer = host.open();
     let appends =
         (0..2500).map(|task| buffer.append(operation(&clock, task, described(task, 2000)), None));
     try_join_all(appends).await.unwrap();
