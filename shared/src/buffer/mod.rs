@@ -10,6 +10,60 @@
 //! writes at a time, to the tables or to the WAL. Each process writes from one thread of its own, by
 //! group commit, and holds no transaction across other I/O. Reads never wait for a writer. They see the
 //! last commit, and may see one to the WAL that is still on its way to the disk.
+//!
+//! # Example
+//!
+//! An operation comes in, is given to replay, and leaves once PostgreSQL has it.
+//!
+//! ```
+//! use std::collections::HashSet;
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use shared::buffer::{BatchLimits, Buffer, Settlement, Verdict, unix_millis};
+//! use shared::domain::{Actor, Change, Clock, Operation, Role};
+//! use shared::settings::BufferSettings;
+//! use uuid::Uuid;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let settings = BufferSettings {
+//!     buffer_path: folder.path().join("data/buffer.redb"),
+//!     buffer_min_free_bytes: 0,
+//!     ..BufferSettings::default()
+//! };
+//! let buffer = Buffer::open(&settings)?;
+//!
+//! let clock = Arc::new(Clock::default());
+//! let user_id = Uuid::new_v4();
+//! let delete = Operation {
+//!     id: clock.next(),
+//!     actor: Actor { user_id, role: Role::User, session_id: None },
+//!     change: Change::TaskDelete { task_id: Uuid::new_v4(), if_match: None },
+//!     accepted_at: chrono::Utc::now(),
+//!     request_id: Uuid::new_v4(),
+//!     traceparent: None,
+//! };
+//! // When this returns, the operation is on the disk.
+//! let id = buffer.append(delete, Some(clock)).await?;
+//!
+//! let limits = BatchLimits {
+//!     operations: 100,
+//!     bytes: 1 << 20,
+//!     aging: Duration::from_secs(60),
+//!     longest_wait: Duration::from_secs(3600),
+//! };
+//! let batch = buffer.next_batch(unix_millis(), limits, HashSet::new()).await?;
+//! assert_eq!(batch.entries[0].operation.id, id);
+//!
+//! // The operation has been applied to PostgreSQL.
+//! let settled = Settlement { place: batch.entries[0].place, verdict: Verdict::Done };
+//! buffer.settle(vec![settled]).await?;
+//! assert_eq!(buffer.stats().await?.pending, 0);
+//! # Ok(())
+//! # }
+//! ```
 
 mod ahead;
 mod append;

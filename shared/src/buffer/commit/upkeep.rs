@@ -1,8 +1,7 @@
 //! What the writer does besides its commits: it takes its turn in the files that the paths lead to, opens them
 //! anew, repairs what is damaged, makes room on a full disk, and brings the tables up to the WAL.
 
-use std::sync::Arc;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use redb::WriteTransaction;

@@ -118,15 +118,7 @@ impl Pages {
     /// Which trees of the state that the file has do not match their checksums, redb's own included.
     /// Whoever asks has the write turn, or pages are used again meanwhile.
     pub(in crate::buffer) fn damaged_trees(&self) -> Vec<String> {
-        let ([(mut trees, is_whole), _], mut damaged) = (self.states(), Vec::new());
-        let (own, is_own_whole) = self.own_trees();
-        trees.extend(own.into_iter().map(|(name, tree)| (format!("redb's {name}"), tree)));
-        if !is_whole {
-            damaged.push("the list of tables".to_owned());
-        }
-        if !is_own_whole {
-            damaged.push("redb's list of its own tables".to_owned());
-        }
+        let (trees, mut damaged) = self.damaged_books();
         for (name, tree) in trees {
             if self.walk(&tree, &mut |_| Ok::<(), Infallible>(())) != Ok(true) {
                 damaged.push(name);
@@ -134,6 +126,26 @@ impl Pages {
         }
         damaged.sort_unstable();
         damaged
+    }
+
+    /// The trees of the tables in the state that the file has, and what does not match its checksums of the
+    /// books that redb keeps, which are small. Whoever asks has the write turn: redb may use pages of
+    /// its books again although somebody reads the state that they belong to.
+    pub(in crate::buffer) fn damaged_books(&self) -> (Trees, Vec<String>) {
+        let ([(trees, is_whole), _], mut damaged) = (self.states(), Vec::new());
+        let (own, is_own_whole) = self.own_trees();
+        if !is_whole {
+            damaged.push("the list of tables".to_owned());
+        }
+        if !is_own_whole {
+            damaged.push("redb's list of its own tables".to_owned());
+        }
+        for (name, tree) in own {
+            if self.walk(&tree, &mut |_| Ok::<(), Infallible>(())) != Ok(true) {
+                damaged.push(format!("redb's {name}"));
+            }
+        }
+        (trees, damaged)
     }
 
     /// Visits the pairs of a tree in order, as far as its pages can be read. Returns whether all of

@@ -2,15 +2,20 @@
 //! the checksums of the pages, as the file has them: what redb keeps in memory may be as it was before
 //! they were damaged. Reads everything, and holds nothing in memory but what it found wrong.
 
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
 
-use redb::{ReadableTable, ReadableTableMetadata, StorageError};
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError};
 use uuid::Uuid;
 
 use crate::buffer::commit::buffer::Buffer;
 use crate::buffer::commit::snapshot::Snapshot;
+use crate::buffer::commit::writer::Handle;
 use crate::buffer::disk::pages::Pages;
 use crate::buffer::disk::private::open_private_existing;
+use crate::buffer::disk::walk::{Pair, Trees};
 use crate::buffer::error::BufferError;
 use crate::buffer::format::keys::Keys;
 use crate::buffer::format::layout::{
@@ -22,6 +27,8 @@ use crate::buffer::format::record::{self, Header};
 
 /// What is wrong is listed up to this number, and only counted beyond.
 const LISTED: usize = 100;
+/// After how many entries progress is told.
+const STEP: u64 = 1000;
 
 /// What a check came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,11 +61,19 @@ impl Verification {
 }
 
 impl Buffer {
-    /// Checks the whole file. Writers of all processes wait while the checksums of its pages are checked.
+    /// Checks the whole file, while others read and write. Tells `progress` how many entries of tables have
+    /// had their pages checked.
+    ///
+    /// Nothing is copied. Records and tables are checked in one state of redb's; then the checksums of pages
+    /// in one state that stays as it is on the disk (`Pinned`). Pages that are freed meanwhile are not
+    /// used again before the end, so the file may grow.
     ///
     /// # Errors
     /// If the file cannot be read at all.
-    pub async fn verify(&self) -> Result<Verification, BufferError> {
+    pub async fn verify(
+        &self,
+        progress: impl Fn(u64) + Send + 'static,
+    ) -> Result<Verification, BufferError> {
         let keys = Arc::clone(&self.keys);
         let checking = self.read_to_the_end(move |snapshot| check(snapshot, Some(&keys)));
         let checked = checking.await;
@@ -70,14 +85,11 @@ impl Buffer {
             }
             checked => checked?,
         };
-        let path = self.settings().buffer_path.clone();
-        let damaged = self.at_turn(move || {
-            let unavailable = |error: String| BufferError::Unavailable(error);
-            let file = open_private_existing(&path).map_err(|error| unavailable(error.to_string()));
-            let pages = Pages::new(file?).map_err(|error| unavailable(error.to_string()));
-            Ok(pages?.damaged_trees())
-        });
-        for tree in damaged.await? {
+        let (path, handle) = (self.settings().buffer_path.clone(), Arc::clone(&self.handle));
+        let pinned = self.at_turn(move || Pinned::take(&path, &handle)).await?;
+        let damaged = tokio::task::spawn_blocking(move || pinned.damaged_trees(progress)).await;
+        let unchecked = |_| BufferError::Unavailable("the pages were not checked".to_owned());
+        for tree in damaged.map_err(unchecked)? {
             found.wrong(format!("{tree}: a page cannot be read, or fails its integrity check"));
         }
         Ok(found)
@@ -89,6 +101,47 @@ impl Buffer {
     /// If the file cannot be read at all.
     pub async fn check_indexes(&self) -> Result<Verification, BufferError> {
         self.read_to_the_end(move |snapshot| check(snapshot, None)).await
+    }
+}
+
+/// A state of the file whose pages stay as they are: redb uses no page again that belonged to a state which
+/// a reader of any process may see, or to a later one.
+struct Pinned {
+    pages: Pages,
+    trees: Trees,
+    damaged: Vec<String>,
+    _reader: ReadTransaction,
+}
+
+impl Pinned {
+    /// The state that there is now, for who has the write turn. What redb keeps books of is checked at once.
+    fn take(path: &Path, handle: &Handle) -> Result<Self, BufferError> {
+        let unavailable = |error: &dyn Display| BufferError::Unavailable(error.to_string());
+        let opened = Arc::clone(&handle.read().unwrap_or_else(PoisonError::into_inner));
+        let reader = opened.database.begin_read().map_err(|error| unavailable(&error))?;
+        let file = open_private_existing(path).map_err(|error| unavailable(&error))?;
+        let pages = Pages::new(file).map_err(|error| unavailable(&error))?;
+        let (trees, damaged) = pages.damaged_books();
+        Ok(Self { pages, trees, damaged, _reader: reader })
+    }
+
+    /// Which trees do not match their checksums.
+    fn damaged_trees(self, progress: impl Fn(u64)) -> Vec<String> {
+        let (mut damaged, mut seen) = (self.damaged, 0_u64);
+        for (name, tree) in &self.trees {
+            let mut count = |_: Pair<'_>| {
+                seen += 1;
+                if seen.is_multiple_of(STEP) {
+                    progress(seen);
+                }
+                Ok::<(), Infallible>(())
+            };
+            if self.pages.walk(tree, &mut count) != Ok(true) {
+                damaged.push(name.clone());
+            }
+        }
+        damaged.sort_unstable();
+        damaged
     }
 }
 

@@ -6,7 +6,7 @@ use super::*;
 
 /// Fails if anything is wrong with the file.
 pub(super) async fn check(buffer: &Buffer) {
-    let found = buffer.verify().await.unwrap();
+    let found = buffer.verify(|_| ()).await.unwrap();
     assert_eq!(found.problems, Vec::<String>::new());
 }
 

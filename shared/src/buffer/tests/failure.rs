@@ -8,9 +8,9 @@ use super::*;
 
 #[tokio::test]
 async fn what_a_log_does_not_take_goes_into_the_tables() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let mut ids = logged(&buffer, &clock, 1, 2).await;
     let mut opened =
         Arc::into_inner(open_file(buffer.settings(), IfDamaged::Refuse).unwrap()).unwrap();
@@ -24,9 +24,9 @@ async fn what_a_log_does_not_take_goes_into_the_tables() {
 
 #[tokio::test]
 async fn i2_a_commit_that_left_nothing_is_made_again() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Arc::new(Clock::default());
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let before = logged(&buffer, &clock, 1, 1).await[0];
     let append = buffer.append(operation(&clock, 1, create(2)), Some(Arc::clone(&clock)));
     // Comes after it in the same commit, and fails it.

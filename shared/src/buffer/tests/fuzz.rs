@@ -36,8 +36,8 @@ impl Sample {
     /// Pending operations of several lanes, in the tables and in the WAL; one that waits, dead letters,
     /// one in quarantine, one that was discarded, and traces of some that were settled.
     async fn make() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let settings = settings(folder.path());
+        let host = Host::new();
+        let settings = host.settings();
         let (clock, mut operations) = (Clock::default(), HashMap::new());
         let buffer = Buffer::open(&settings).unwrap();
         let mut append = async |user: u128, change: Change| {

@@ -52,10 +52,10 @@ async fn view(buffer: &Buffer, ids: &[Version]) -> View {
 
 #[tokio::test]
 async fn what_no_index_tells_of_is_seen_as_if_they_did() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Arc::new(Clock::default());
-    let one = Buffer::open(&settings(folder.path())).unwrap();
-    let other = Buffer::open(&settings(folder.path())).unwrap();
+    let one = host.open();
+    let other = host.open();
     let mut ids = Vec::new();
     let history = [
         (1, create(1)),
@@ -93,9 +93,9 @@ async fn what_no_index_tells_of_is_seen_as_if_they_did() {
 
 #[tokio::test]
 async fn a_reader_of_an_old_state_sees_the_tail_of_that_state() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let first = buffer.append(operation(&clock, 1, create(1)), None).await.unwrap();
     let old = Snapshot::take(&buffer.handle.read().unwrap()).unwrap();
     assert_eq!(batch(&buffer).await.len(), 1);
@@ -108,9 +108,9 @@ async fn a_reader_of_an_old_state_sees_the_tail_of_that_state() {
 
 #[tokio::test]
 async fn limits_count_what_no_index_tells_of() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let limited = BufferSettings { buffer_user_share: 4, ..settings(folder.path()) };
+    let limited = BufferSettings { buffer_user_share: 4, ..host.settings() };
     let buffer = Buffer::open(&limited).unwrap();
     let peer = Buffer::open(&limited).unwrap();
     for number in 0..4 {
@@ -129,9 +129,9 @@ async fn limits_count_what_no_index_tells_of() {
 
 #[tokio::test]
 async fn a_long_tail_gets_its_indexes_without_being_asked() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     // Fewer at once than may wait for the writer.
     for thousand in 0..7 {
         let tasks = thousand * 1000..(thousand + 1) * 1000;
@@ -147,14 +147,14 @@ async fn a_long_tail_gets_its_indexes_without_being_asked() {
 
 fn reopened(buffer: Buffer, folder: &Path) -> Buffer {
     drop(buffer);
-    Buffer::open(&settings(folder)).unwrap()
+    open(folder)
 }
 
 #[tokio::test]
 async fn indexes_that_follow_bit_by_bit_agree_at_every_step() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let mut ids = Vec::new();
     for task in [1, 2, 1, 3, 1] {
         let change = if ids.len() == task as usize - 1 { create(task) } else { delete(task) };
@@ -173,24 +173,24 @@ async fn indexes_that_follow_bit_by_bit_agree_at_every_step() {
 /// The place after the last is kept when nothing is left to tell of it.
 #[tokio::test]
 async fn places_go_on_where_a_drained_file_left_off() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let mut buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let mut buffer = host.open();
     for expected in [0, 1, 2] {
         buffer.append(operation(&clock, 1, create(7)), None).await.unwrap();
         let [entry] = &batch(&buffer).await[..] else { panic!("one is pending") };
         assert_eq!(entry.place, expected);
         settle(&buffer, entry.place, Verdict::Done).await;
-        buffer = reopened(buffer, folder.path());
+        buffer = reopened(buffer, host.path());
     }
     audit::check(&buffer).await;
 }
 
 #[tokio::test]
 async fn a_file_that_a_newer_program_has_taken_over_is_not_written_to() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let handle = buffer.handle.read().unwrap().clone();
     let transaction = handle.database.begin_write().unwrap();
     transaction.open_table(COUNTERS).unwrap().insert(FORMAT_KEY, FORMAT + 1).unwrap();
@@ -203,8 +203,8 @@ async fn a_file_that_a_newer_program_has_taken_over_is_not_written_to() {
 #[tokio::test]
 async fn a_file_of_another_format_is_refused_and_left_as_it_is() {
     for format in [0, FORMAT + 1] {
-        let folder = tempfile::tempdir().unwrap();
-        let settings = settings(folder.path());
+        let host = Host::new();
+        let settings = host.settings();
         let buffer = Buffer::open(&settings).unwrap();
         buffer.append(operation(&Clock::default(), 1, create(1)), None).await.unwrap();
         let handle = buffer.handle.read().unwrap().clone();

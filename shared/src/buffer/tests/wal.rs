@@ -60,17 +60,17 @@ pub(super) async fn reopened_with(
     let mut bytes = std::fs::read(wal).unwrap();
     change(&mut bytes);
     std::fs::write(wal, bytes).unwrap();
-    Buffer::open(&settings(folder)).unwrap()
+    open(folder)
 }
 
 #[tokio::test]
 async fn i1_what_a_killed_process_has_left_in_the_log_is_there() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let mut ids = logged(&buffer, &clock, 1, 3).await;
     killed(buffer);
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     ids.extend(logged(&buffer, &clock, 4, 2).await);
     assert_eq!(audit::tail(&buffer, Tail::len), 5, "behind those that were there");
     assert_eq!(pending(&buffer).await, ids.iter().copied().collect());
@@ -81,22 +81,22 @@ async fn i1_what_a_killed_process_has_left_in_the_log_is_there() {
 
 #[tokio::test]
 async fn after_an_orderly_end_everything_is_in_the_buffer_file_alone() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let ids = logged(&buffer, &clock, 1, 3).await;
     let wal = path_of_wal(&buffer);
     drop(buffer);
     std::fs::remove_file(wal).unwrap();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     assert_eq!(pending(&buffer).await, ids.into_iter().collect());
 }
 
 #[tokio::test]
 async fn a_full_log_is_emptied_into_the_tables() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let frames = u128::from(LENGTH / PAGE) - 1;
     logged(&buffer, &clock, 0, frames).await;
     buffer.append(operation(&clock, 1, create(frames)), None).await.unwrap();
@@ -109,10 +109,10 @@ async fn a_full_log_is_emptied_into_the_tables() {
 
 #[tokio::test]
 async fn several_processes_share_a_log() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let one = Buffer::open(&settings(folder.path())).unwrap();
-    let other = Buffer::open(&settings(folder.path())).unwrap();
+    let one = host.open();
+    let other = host.open();
     let mut ids = logged(&one, &clock, 1, 1).await;
     assert_eq!(batch(&one).await.len(), 1);
     for task in 1..4 {
@@ -137,15 +137,15 @@ fn put_aside(buffer: &Buffer) -> Vec<PathBuf> {
 
 #[tokio::test]
 async fn the_log_of_another_file_is_put_aside_and_none_of_it_applied() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let path = buffer.settings().buffer_path.clone();
     logged(&buffer, &clock, 1, 2).await;
     killed(buffer);
     let logged_before = std::fs::read(sibling(&path, "log")).unwrap();
-    std::fs::rename(&path, folder.path().join("away")).unwrap();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    std::fs::rename(&path, host.path().join("away")).unwrap();
+    let buffer = host.open();
     assert_eq!(buffer.stats().await.unwrap(), Stats::default());
     let [aside] = &put_aside(&buffer)[..] else { panic!("one is put aside") };
     assert_eq!(std::fs::read(aside).unwrap(), logged_before);
@@ -155,10 +155,10 @@ async fn the_log_of_another_file_is_put_aside_and_none_of_it_applied() {
 #[tokio::test]
 async fn the_log_of_another_file_is_put_aside_however_often_either_was_emptied() {
     for (emptied, other_emptied) in [(0, 3), (3, 0)] {
-        let (folder, other_folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (host, other_host) = (Host::new(), Host::new());
         let clock = Clock::default();
-        let buffer = Buffer::open(&settings(folder.path())).unwrap();
-        let other = Buffer::open(&settings(other_folder.path())).unwrap();
+        let buffer = host.open();
+        let other = other_host.open();
         for (buffer, emptied) in [(&buffer, emptied), (&other, other_emptied)] {
             for task in 0..emptied {
                 logged(buffer, &clock, task, 1).await;
@@ -169,7 +169,7 @@ async fn the_log_of_another_file_is_put_aside_however_often_either_was_emptied()
         let of_other = std::fs::read(path_of_wal(&other)).unwrap();
         let (wal, before) = (path_of_wal(&buffer), pending(&buffer).await);
         killed(buffer);
-        let buffer = reopened_with(folder.path(), &wal, |bytes| *bytes = of_other).await;
+        let buffer = reopened_with(host.path(), &wal, |bytes| *bytes = of_other).await;
         assert_eq!(put_aside(&buffer).len(), 1);
         assert_eq!(pending(&buffer).await, before);
         logged(&buffer, &clock, 11, 1).await;
@@ -178,9 +178,9 @@ async fn the_log_of_another_file_is_put_aside_however_often_either_was_emptied()
 
 #[tokio::test]
 async fn i1_a_log_that_is_removed_during_a_commit_costs_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let mut ids = logged(&buffer, &clock, 1, 1).await;
     let wal = path_of_wal(&buffer);
     let remove = move |intake: &mut Intake<'_>, _: &Room| {
@@ -193,19 +193,19 @@ async fn i1_a_log_that_is_removed_during_a_commit_costs_nothing() {
     ids.push(buffer.take_in(remove, OnFullDisk::Refuse).await.unwrap());
     ids.push(buffer.append(operation(&clock, 1, create(2)), None).await.unwrap());
     killed(buffer);
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     assert_eq!(pending(&buffer).await, ids.into_iter().collect());
 }
 
 /// The WAL is removed while one process is idle, and another starts.
 #[tokio::test]
 async fn i1_what_goes_into_a_new_log_stays_when_who_had_the_old_one_wakes_up() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let idle = Buffer::open(&settings(folder.path())).unwrap();
+    let idle = host.open();
     logged(&idle, &clock, 1, 1).await;
     std::fs::remove_file(path_of_wal(&idle)).unwrap();
-    let fresh = Buffer::open(&settings(folder.path())).unwrap();
+    let fresh = host.open();
     let mut ids = Vec::new();
     for (by, task) in [(&fresh, 2), (&fresh, 3), (&idle, 4), (&fresh, 5), (&idle, 6)] {
         ids.push(by.append(operation(&clock, 1, create(task)), None).await.unwrap());
@@ -218,10 +218,10 @@ async fn i1_what_goes_into_a_new_log_stays_when_who_had_the_old_one_wakes_up() {
 
 #[tokio::test]
 async fn i1_a_log_that_is_replaced_while_a_process_waits_for_its_turn_is_noticed() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let one = Buffer::open(&settings(folder.path())).unwrap();
-    let other = Buffer::open(&settings(folder.path())).unwrap();
+    let one = host.open();
+    let other = host.open();
     let mut ids = logged(&one, &clock, 1, 2).await;
     let peer = BufferFile::open(&one.settings().buffer_path, 1 << 20).unwrap().1;
     let turn = peer.begin_write().unwrap();
@@ -235,16 +235,16 @@ async fn i1_a_log_that_is_replaced_while_a_process_waits_for_its_turn_is_noticed
     }
     killed(one);
     killed(other);
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     assert_eq!(pending(&buffer).await, ids.into_iter().collect());
     audit::check(&buffer).await;
 }
 
 #[tokio::test]
 async fn the_log_of_a_later_state_of_the_file_is_put_aside() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let path = buffer.settings().buffer_path.clone();
     let old = buffer.append(operation(&clock, 1, create(1)), None).await.unwrap();
     assert_eq!(batch(&buffer).await.len(), 1);
@@ -256,7 +256,7 @@ async fn the_log_of_a_later_state_of_the_file_is_put_aside() {
     std::fs::remove_file(&path).unwrap();
     drop(open_private(&path).unwrap());
     std::fs::write(&path, copy).unwrap();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     assert_eq!(pending(&buffer).await, HashSet::from([old]));
     assert_eq!(put_aside(&buffer).len(), 1);
     logged(&buffer, &clock, 5, 1).await;
@@ -265,15 +265,15 @@ async fn the_log_of_a_later_state_of_the_file_is_put_aside() {
 
 #[tokio::test]
 async fn i1_a_log_that_was_taken_away_is_noticed_and_what_it_had_goes_into_the_tables() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let mut ids = logged(&buffer, &clock, 1, 2).await;
     std::fs::remove_file(path_of_wal(&buffer)).unwrap();
     ids.push(buffer.append(operation(&clock, 1, create(3)), None).await.unwrap());
     ids.push(buffer.append(operation(&clock, 1, create(4)), None).await.unwrap());
     killed(buffer);
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     assert_eq!(pending(&buffer).await, ids.into_iter().collect());
     audit::check(&buffer).await;
 }
