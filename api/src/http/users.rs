@@ -240,7 +240,7 @@ impl UsersApi {
 
     /// Set a user's role, status, or both. For admins.
     ///
-    /// They count at once on this host, whatever role the user's token names.
+    /// They count within a few seconds, whatever role the user's token names.
     #[oai(path = "/:id", method = "patch", operation_id = "changeUser")]
     async fn change(
         &self,
