@@ -4,6 +4,7 @@
 pub mod connections;
 pub mod http;
 pub mod limits;
+pub mod metric;
 pub mod reads;
 pub mod settings;
 pub mod standings;

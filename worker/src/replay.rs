@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::cache;
 use crate::context::Context;
 use crate::erasure;
+use crate::metric;
 use crate::sessions;
 use crate::verdict::{Place, judge};
 
@@ -104,7 +105,7 @@ pub async fn replay(context: Arc<Context>, claimed: Claimed) -> Result<(), BoxDy
     let work = work_off(&context, batch);
     let rest = tokio::time::timeout(context.settings.replay_stall(), work).await;
     if rest.is_err() {
-        metrics::counter!("replay_stalls_total").increment(1);
+        metrics::counter!(metric::REPLAY_STALLS.name).increment(1);
         tracing::error!("a batch has stalled: it is let go and will come again");
     }
     context.progress.send_replace(Instant::now());
@@ -126,7 +127,7 @@ async fn work_off(context: &Context, batch: Batch) -> Duration {
         context.settled_at.store(unix_millis(), Ordering::Relaxed);
     }
     let took = started.elapsed();
-    metrics::histogram!("replay_batch_duration_seconds").record(took);
+    metrics::histogram!(metric::REPLAY_BATCH_DURATION.name).record(took);
     let path = context.buffer.settings().buffer_path.clone();
     let online = tokio::task::spawn_blocking(move || online(&path)).await.unwrap_or_default();
     if context.link.is_up() { context.pace.rest_after(size, took, online) } else { Duration::ZERO }
@@ -218,7 +219,7 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
 
 /// Counts what took effect, and how long it had waited.
 fn count(places: &[Place], effects: &[Effect]) {
-    let (now, lags) = (unix_millis(), metrics::histogram!("replay_lag_seconds"));
+    let (now, lags) = (unix_millis(), metrics::histogram!(metric::REPLAY_LAG.name));
     let mut outcomes: BTreeMap<&str, u64> = BTreeMap::new();
     for (place, effect) in places.iter().zip(effects) {
         if let Some(state) = effect.outcome.and_then(Outcome::ledger_state) {
@@ -228,6 +229,6 @@ fn count(places: &[Place], effects: &[Effect]) {
         }
     }
     for (outcome, number) in outcomes {
-        metrics::counter!("replay_operations_total", "outcome" => outcome).increment(number);
+        metrics::counter!(metric::REPLAY_OPERATIONS.name, "outcome" => outcome).increment(number);
     }
 }

@@ -9,6 +9,7 @@ use shared::store::Effect;
 
 use crate::context::Context;
 use crate::hosts;
+use crate::metric;
 use crate::settings::WorkerSettings;
 
 /// The greatest span of the wait for what another host may bring: once that is there, the change of it
@@ -53,11 +54,11 @@ pub(crate) fn judge(
     let tries = if is_fault { place.tries.failed() } else { place.tries };
     let may_retry = !is_fault || tries.attempts < settings.max_retry_attempts;
     if refusal.is_retried() && may_retry {
-        metrics::counter!("replay_operations_total", "outcome" => "retried").increment(1);
+        metrics::counter!(metric::REPLAY_OPERATIONS.name, "outcome" => "retried").increment(1);
         let not_before = later(settings, tries.attempts.max(1), settings.retry_max_ms);
         return Some(Verdict::Retry { tries, not_before });
     }
-    metrics::counter!("replay_operations_total", "outcome" => "rejected").increment(1);
+    metrics::counter!(metric::REPLAY_OPERATIONS.name, "outcome" => "rejected").increment(1);
     Some(give_up(operation, refusal, tries))
 }
 
@@ -72,11 +73,11 @@ fn wait_or_give_up(
     let (settings, tries) = (&context.settings, place.tries.waited());
     if hosts::is_given_up(context, operation, place.queued_at) {
         context.hosts.goes_on(operation.lane());
-        metrics::counter!("replay_operations_total", "outcome" => "rejected").increment(1);
+        metrics::counter!(metric::REPLAY_OPERATIONS.name, "outcome" => "rejected").increment(1);
         return give_up(operation, refusal, tries);
     }
     context.hosts.waits(operation.lane());
-    metrics::counter!("replay_operations_total", "outcome" => "retried").increment(1);
+    metrics::counter!(metric::REPLAY_OPERATIONS.name, "outcome" => "retried").increment(1);
     let not_before =
         later(settings, u32::from(tries.waits), settings.retry_max_ms.min(MISSING_MAX_MS));
     Verdict::Retry { tries, not_before }
@@ -88,7 +89,7 @@ pub(crate) fn give_up(operation: &Operation, refusal: Refusal, tries: Tries) -> 
         operation_id = %operation.id, lane = %operation.lane(), request_id = %operation.request_id,
         reason, "an operation was given up: it is a dead letter now"
     );
-    metrics::counter!("dead_letters", "reason" => reason.clone()).increment(1);
+    metrics::counter!(metric::DEAD_LETTERS.name, "reason" => reason.clone()).increment(1);
     Verdict::Dead { tries, reason }
 }
 

@@ -9,6 +9,7 @@ use shared::domain::{Actor, Role, Standing};
 use uuid::Uuid;
 
 use super::error::ApiError;
+use crate::metric;
 use crate::state::State;
 
 /// A request by a known user who may make it.
@@ -60,6 +61,6 @@ async fn goes_on(state: &State, user_id: Uuid, session_id: Uuid) -> Result<bool,
 
 /// Counts a refusal.
 pub(super) fn refused(reason: &'static str, error: ApiError) -> ApiError {
-    metrics::counter!("auth_failures_total", "reason" => reason).increment(1);
+    metrics::counter!(metric::AUTH_FAILURES.name, "reason" => reason).increment(1);
     error
 }

@@ -337,7 +337,10 @@ fn view(operation: &Operation, attempts: u32, with_payload: bool) -> BufferedOpe
 fn pending_view(entry: &Entry, with_payload: bool) -> BufferedOperation {
     let waits = Some(entry.not_before).filter(|at| *at > 0);
     let next_attempt_at = waits.and_then(DateTime::from_timestamp_millis).into();
-    BufferedOperation { next_attempt_at, ..view(&entry.operation, entry.tries.in_all(), with_payload) }
+    BufferedOperation {
+        next_attempt_at,
+        ..view(&entry.operation, entry.tries.in_all(), with_payload)
+    }
 }
 
 fn dead_view(letter: &DeadEntry, with_payload: bool) -> BufferedOperation {

@@ -15,6 +15,7 @@ use super::record::{Header, lane_bytes};
 use super::tables::{Tables, signed};
 use super::{Buffer, BufferError};
 use crate::domain::{HybridTime, Lane, Version};
+use crate::metric;
 
 /// Entities at the most. What comes when there are as many is not remembered.
 const MOST: u64 = 100_000;
@@ -84,7 +85,7 @@ impl Tables<'_> {
         }
         if before.is_none() {
             if self.totals.counter(AHEAD_COUNT)? >= MOST {
-                metrics::counter!("clock_ahead_forgotten_total").increment(1);
+                metrics::counter!(metric::CLOCK_AHEAD_FORGOTTEN.name).increment(1);
                 return Ok(());
             }
             self.totals.add(AHEAD_COUNT, 1)?;

@@ -11,6 +11,7 @@ use super::tables::Tables;
 use super::tail::Group;
 use super::{Buffer, BufferError, unix_millis};
 use crate::domain::{Clock, Lane, MAX_PRIORITY, Operation, Version};
+use crate::metric;
 use crate::settings::BufferSettings;
 
 /// By how many operations (of at most a KiB each) the limits are higher for what is most urgent: what
@@ -118,7 +119,8 @@ impl Buffer {
             Ok(Some(_)) => self.appended.increment(1),
             Ok(None) => {}
             Err(error) => {
-                metrics::counter!("buffer_refused_total", "reason" => reason(error)).increment(1);
+                metrics::counter!(metric::BUFFER_REFUSED.name, "reason" => reason(error))
+                    .increment(1);
             }
         }
         appended

@@ -84,6 +84,7 @@ pub use repair::{RepairError, Repaired, Salvaged, salvage};
 pub use verify::Verification;
 
 use crate::guard;
+use crate::metric;
 use crate::settings::BufferSettings;
 use job::{Job, Purpose, Request, Room};
 use keys::Keys;
@@ -310,7 +311,7 @@ impl Buffer {
             handle,
             queue: Some(queue),
             readers,
-            appended: metrics::counter!("buffer_appends_total"),
+            appended: metrics::counter!(metric::BUFFER_APPENDS.name),
             decoding: Semaphore::new(DECODING),
             orders,
             scrubbing: tokio::sync::Mutex::new(()),

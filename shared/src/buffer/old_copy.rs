@@ -14,6 +14,8 @@ use super::log::is_of_same_file;
 use super::marks::Marks;
 use super::snapshot::Opened;
 
+use crate::metric;
+
 /// Whether an opened file has been further than it is; tells so.
 pub(super) fn look(path: &Path, opened: &Opened, marks: &Marks) -> bool {
     // In this order: others note what is in the file by then.
@@ -29,7 +31,7 @@ pub(super) fn look(path: &Path, opened: &Opened, marks: &Marks) -> bool {
 
 /// Tells that the file is an older copy of itself.
 fn tell(path: &Path) {
-    metrics::counter!("buffer_rollbacks_total").increment(1);
+    metrics::counter!(metric::BUFFER_ROLLBACKS.name).increment(1);
     tracing::error!(
         path = %path.display(),
         "the buffer file is an older copy of itself: what was accepted after the copy was made and not \

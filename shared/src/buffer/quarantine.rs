@@ -8,6 +8,8 @@ use super::layout::{BY_PRIORITY, LaneState, Place, QUARANTINED};
 use super::record::{self, Damage, Header};
 use super::tables::{Tables, header_at, signed};
 
+use crate::metric;
+
 impl Tables<'_> {
     /// Sets a record aside that cannot be read, with all its bytes.
     pub(super) fn quarantine(&mut self, seq: u64, damage: Damage) -> Result<(), redb::Error> {
@@ -29,7 +31,7 @@ impl Tables<'_> {
         self.quarantine.open()?.insert(seq, bytes)?;
         let key = record::key_id(bytes).unwrap_or("none");
         tracing::error!(place = seq, %damage, key, "a buffered record cannot be read: quarantined");
-        metrics::counter!("quarantined_total").increment(1);
+        metrics::counter!(metric::QUARANTINED.name).increment(1);
         self.totals.add(QUARANTINED, 1)
     }
 

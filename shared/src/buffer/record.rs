@@ -421,7 +421,8 @@ mod tests {
             let operation = sample();
             let header = Header::of(&operation, 5);
             let record = encode(9, &header, &encode_payload(&operation, &keys).unwrap());
-            let retried = Header { tries: Tries { attempts: 2, waits: 9 }, not_before: 77, ..header };
+            let retried =
+                Header { tries: Tries { attempts: 2, waits: 9 }, not_before: 77, ..header };
             let again = retried.replace_in(9, &record);
             assert_eq!(decode(9, &again, &keys).unwrap(), (retried, operation));
         }

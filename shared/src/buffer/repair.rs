@@ -36,6 +36,7 @@ use super::pages::Pages;
 use super::recover::{Recovered, Recovery};
 use super::{BufferError, OpenError, unix_millis};
 use crate::guard::guarded;
+use crate::metric;
 use crate::settings::BufferSettings;
 
 /// Damaged files that are kept.
@@ -218,7 +219,7 @@ fn try_repair(
     };
     if swaps {
         let aside = put_in_place(path, target)?;
-        metrics::counter!("buffer_repairs_total").increment(1);
+        metrics::counter!(metric::BUFFER_REPAIRS.name).increment(1);
         tracing::error!(
             path = %aside.display(), tables = ?repaired.damaged_tables, by,
             wrong_entries = repaired.wrong_entries, pending = repaired.pending,

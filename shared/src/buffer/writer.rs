@@ -23,6 +23,7 @@ use super::snapshot::Opened;
 use super::tables::Tables;
 use super::tail::Tail;
 use super::{guarded, is_damage, unusable};
+use crate::metric;
 use crate::settings::BufferSettings;
 
 /// Requests that share one commit at the most.
@@ -104,7 +105,7 @@ impl Writer {
             Ok(()) => guarded(|| self.rescue()).map_err(|error| Failed::Unknown(error.to_string())),
             Err(error) => Err(self.failed(error.to_string())),
         };
-        metrics::histogram!("buffer_append_duration_seconds").record(started.elapsed());
+        metrics::histogram!(metric::BUFFER_APPEND_DURATION.name).record(started.elapsed());
         jobs.extend(first);
         answer(jobs, outcome);
     }

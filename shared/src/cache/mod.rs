@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use crate::buffer::{Buffer, BufferError, Waiting};
 use crate::domain::{Actor, Change, Clock, EntityKind, Lane, Operation, Role};
+use crate::metric;
 use crate::redis::{Redis, RedisAway};
 use crate::settings::{RedisSettings, SettingsError};
 use crate::store::Store;
@@ -121,7 +122,7 @@ impl EntityCache {
     /// # Errors
     /// If the address cannot be read.
     pub fn new(settings: &RedisSettings, store: &Store) -> Result<Self, SettingsError> {
-        let counter = |result| metrics::counter!("cache_requests_total", "result" => result);
+        let counter = |result| metrics::counter!(metric::CACHE_REQUESTS.name, "result" => result);
         let redis = Redis::with_timeout(settings, TIMEOUT)?;
         Ok(Self {
             epochs: Epochs::new(redis.clone(), store.lineage()),
@@ -247,7 +248,7 @@ impl EntityCache {
     pub async fn distrust(&self, buffer: &Buffer) -> bool {
         let kept = tokio::time::timeout(KEEPING, self.keep_in_mind(buffer)).await;
         let Err(error) = kept.unwrap_or(Err(BufferError::Timeout)) else { return true };
-        metrics::counter!("cache_invalidations_lost_total").increment(1);
+        metrics::counter!(metric::CACHE_INVALIDATIONS_LOST.name).increment(1);
         tracing::error!(
             %error,
             "the buffer does not keep in mind that the cache has to be emptied: other processes may read \

@@ -21,6 +21,7 @@ use crate::domain::{
     Change, Clock, EntityKind, Lane, Operation, Outcome, Profile, ProfileVersions, Refusal,
     Standing, Task, TaskVersions, Version, apply_to_profile, apply_to_task,
 };
+use crate::metric;
 
 /// How often lanes that met another writer, and batches that met a transient error, are tried.
 const ROUNDS: usize = 4;
@@ -74,7 +75,7 @@ impl Store {
     /// concerns more than single operations.
     pub async fn apply(&self, operations: &mut [Operation], source: Source<'_>) -> Applied {
         let started = std::time::Instant::now();
-        metrics::histogram!("db_batch_size").record(operations.len() as f64);
+        metrics::histogram!(metric::DB_BATCH_SIZE.name).record(operations.len() as f64);
         let mut run = Run {
             store: self,
             source,
@@ -84,7 +85,7 @@ impl Store {
             operations,
         };
         let error = within(self.write_timeout, run.all()).await.err();
-        metrics::histogram!("db_apply_duration_seconds").record(started.elapsed());
+        metrics::histogram!(metric::DB_APPLY_DURATION.name).record(started.elapsed());
         // What was folded and not written is no effect.
         let folded = run.effects.into_iter().zip(run.settled);
         let effects =

@@ -31,6 +31,8 @@ mod limits;
 mod lists;
 mod load;
 mod lost_ack;
+
+mod metrics;
 mod migration;
 mod neighbours;
 mod node;

@@ -40,7 +40,8 @@ async fn dead_letter(buffer: &Buffer) -> Version {
     };
     let batch = buffer.next_batch(unix_millis(), limits, Default::default()).await.unwrap();
     let entry = batch.entries.iter().find(|entry| entry.operation.id == id).unwrap();
-    let verdict = Verdict::Dead { tries: Tries::default().failed(), reason: "of the test".to_owned() };
+    let verdict =
+        Verdict::Dead { tries: Tries::default().failed(), reason: "of the test".to_owned() };
     buffer.settle(vec![Settlement { place: entry.place, verdict }]).await.unwrap();
     id
 }
