@@ -2,11 +2,15 @@
 //! the buffer.
 
 pub mod connections;
+pub mod cors;
 pub mod http;
 pub mod limits;
+mod memo;
 pub mod metric;
+pub mod permission;
 pub mod reads;
 pub mod settings;
+pub mod shapes;
 pub mod standings;
 pub mod state;
 pub mod tokens;
@@ -35,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connections::{Connections, serve};
+use crate::cors::Cors;
 use crate::http::Site;
 use crate::limits::Limits;
 use crate::reads::{Reader, TaskReader, Totals};
@@ -62,7 +67,7 @@ pub async fn open(metrics: PrometheusHandle) -> anyhow::Result<(State, StoreSett
     let server: ServerSettings = load()?;
     server.check()?;
     let limits = Limits::new(&load::<LimitSettings>()?)?;
-    let cors = http::Cors::new(&server.cors_origins)?;
+    let cors = Cors::new(&server.cors_origins)?;
     let buffer_settings: BufferSettings = load()?;
     let store_settings: StoreSettings = load()?;
     let redis_settings: RedisSettings = load()?;

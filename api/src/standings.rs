@@ -10,13 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
-use shared::buffer::Buffer;
+use shared::buffer::{Buffer, BufferError};
 use shared::domain::{EntityKind, Lane, Preferences, Profile, Role, Standing, apply_to_profile};
 use shared::host_clock::{HostClock, version_of_profile};
 use shared::store::{Link, Store};
+use thiserror::Error;
 use uuid::Uuid;
-
-use crate::http::ApiError;
 
 /// For how long an answer is good.
 const FRESH: Duration = Duration::from_secs(2);
@@ -25,6 +24,11 @@ const FRESH: Duration = Duration::from_secs(2);
 const USERS: u64 = 20_000;
 /// Users of whom it is kept what PostgreSQL had last, for an outage: some 400 bytes each, 20 MB in all.
 const LAST_USERS: u64 = 50_000;
+
+/// What is pending for a user cannot be read, so it is not known whether they are suspended.
+#[derive(Clone, Debug, Error)]
+#[error("what is pending for a user cannot be read")]
+pub struct StandingUnknown(#[source] pub Arc<BufferError>);
 
 /// What counts for a user now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,13 +81,13 @@ impl Standings {
     ///
     /// # Errors
     /// If the buffer cannot be read: what is pending there may be a suspension.
-    pub async fn of(&self, user_id: Uuid, claimed: Role) -> Result<Rights, ApiError> {
+    pub async fn of(&self, user_id: Uuid, claimed: Role) -> Result<Rights, StandingUnknown> {
         let known = match self.fresh.get(&user_id).await {
             Some(known) => known,
             // Of many requests of one user at once, one asks.
             None => Box::pin(self.fresh.try_get_with(user_id, self.ask(user_id)))
                 .await
-                .map_err(|error| ApiError::clone(&error))?,
+                .map_err(|error| StandingUnknown::clone(&error))?,
         };
         Ok(Rights { standing: known.standing, role: known.role.unwrap_or(claimed) })
     }
@@ -98,9 +102,10 @@ impl Standings {
         self.fresh.invalidate(&user_id).await;
     }
 
-    async fn ask(&self, user_id: Uuid) -> Result<Known, ApiError> {
+    async fn ask(&self, user_id: Uuid) -> Result<Known, StandingUnknown> {
         let lane = Lane { kind: EntityKind::Profile, id: user_id };
-        let pending = self.buffer.lane(lane).await?;
+        let pending = self.buffer.lane(lane).await;
+        let pending = pending.map_err(|error| StandingUnknown(Arc::new(error)))?;
         let mut profile = Profile::clone(&*self.stored(user_id).await);
         for operation in &pending {
             apply_to_profile(&mut profile, operation);

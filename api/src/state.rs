@@ -14,8 +14,9 @@ use shared::writes::Writes;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use crate::http::{Cors, Routes};
+use crate::cors::Cors;
 use crate::limits::Limits;
+use crate::permission::Routes;
 use crate::reads::{TaskReader, Totals};
 use crate::settings::ServerSettings;
 use crate::standings::Standings;

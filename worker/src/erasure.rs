@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
-use shared::domain::{Change, Operation, Outcome, Refusal};
+use shared::domain::{Change, Operation, Outcome, Refusal, UserChange};
 use shared::store::Effect;
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ pub fn of(operations: &[Operation], effects: &[Effect]) -> BTreeSet<Uuid> {
         .filter_map(|(operation, effect)| match (&operation.change, effect.outcome?) {
             (_, Outcome::Refused(Refusal::Erased)) => Some(operation.actor.user_id),
             (
-                Change::UserErase { user_id },
+                Change::User(UserChange::Erase { user_id }),
                 Outcome::Applied | Outcome::Duplicate | Outcome::Gone | Outcome::Superseded,
             ) => Some(*user_id),
             _ => None,

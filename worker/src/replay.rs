@@ -23,7 +23,7 @@ use crate::context::Context;
 use crate::erasure;
 use crate::metric;
 use crate::sessions;
-use crate::verdict::{Place, judge};
+use crate::verdict::{Place, verdict};
 
 /// Bytes in a batch at the most.
 const BATCH_BYTES: usize = 4 << 20;
@@ -202,7 +202,7 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
         return settlements;
     }
     for ((place, operation), effect) in places.iter().zip(&operations).zip(&effects) {
-        if let Some(verdict) = judge(context, place, operation, effect) {
+        if let Some(verdict) = verdict(context, place, operation, effect) {
             settlements.push(Settlement { place: place.seq, verdict });
         }
     }

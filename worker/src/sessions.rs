@@ -34,9 +34,11 @@ pub async fn end(context: &Context, entries: Vec<Entry>) -> (Vec<Entry>, Vec<Set
         let verdict = match away {
             false => match context.sessions.revoke(user_id, lane.id).await {
                 Ok(Revocation::Revoked | Revocation::Absent) => None,
-                Ok(Revocation::Foreign) => {
-                    Some(give_up(&entry.operation, Refusal::NotOwner, entry.tries.failed()))
-                }
+                Ok(Revocation::Foreign) => Some(give_up(
+                    &entry.operation,
+                    Refusal::NotOwner(lane.kind),
+                    entry.tries.failed(),
+                )),
                 Err(_) => {
                     away = true;
                     Some(wait_for_redis(&entry))

@@ -8,6 +8,7 @@ use poem_openapi::auth::Bearer;
 use shared::domain::{Actor, Role, Standing};
 use uuid::Uuid;
 
+use super::code::Code;
 use super::error::ApiError;
 use crate::metric;
 use crate::state::State;
@@ -18,25 +19,25 @@ use crate::state::State;
 pub struct Authenticated(pub Actor);
 
 async fn check(request: &Request, bearer: Bearer) -> poem::Result<Actor> {
-    let state = request.data::<Arc<State>>().ok_or(ApiError::INTERNAL)?;
+    let state = request.data::<Arc<State>>().ok_or(ApiError::from(Code::Internal))?;
     Ok(admit(state, request, &bearer.token).await?)
 }
 
 async fn admit(state: &State, request: &Request, token: &str) -> Result<Actor, ApiError> {
     let actor = state.tokens.verify(token).map_err(|denied| {
         tracing::debug!(%denied, "a bearer token was refused");
-        refused("token", ApiError::UNAUTHORIZED)
+        refused("token", Code::Unauthorized)
     })?;
     state.limits.check_user(actor.user_id)?;
     if let Some(session_id) = actor.session_id
         && !goes_on(state, actor.user_id, session_id).await?
     {
-        return Err(refused("session", ApiError::UNAUTHORIZED));
+        return Err(refused("session", Code::Unauthorized));
     }
     let role = welcome(state, actor).await?;
     let needed = state.routes.needed_for(request);
     if !needed.is_some_and(|permission| permission.is_given_to(role)) {
-        return Err(refused("role", ApiError::FORBIDDEN));
+        return Err(refused("role", Code::Forbidden));
     }
     Ok(Actor { role, ..actor })
 }
@@ -45,7 +46,7 @@ async fn admit(state: &State, request: &Request, token: &str) -> Result<Actor, A
 pub(super) async fn welcome(state: &State, actor: Actor) -> Result<Role, ApiError> {
     let rights = state.standings.of(actor.user_id, actor.role).await?;
     match rights.standing {
-        Standing::Suspended => Err(refused("suspended", ApiError::USER_SUSPENDED)),
+        Standing::Suspended => Err(refused("suspended", Code::UserSuspended)),
         Standing::Active | Standing::Inactive => Ok(rights.role),
     }
 }
@@ -60,7 +61,7 @@ async fn goes_on(state: &State, user_id: Uuid, session_id: Uuid) -> Result<bool,
 }
 
 /// Counts a refusal.
-pub(super) fn refused(reason: &'static str, error: ApiError) -> ApiError {
+pub(super) fn refused(reason: &'static str, code: Code) -> ApiError {
     metrics::counter!(metric::AUTH_FAILURES.name, "reason" => reason).increment(1);
-    error
+    code.into()
 }

@@ -1,25 +1,20 @@
-//! Bodies, in and out: JSON straight to and from types, without a tree in between.
+//! Bodies of requests: JSON straight into types, without a tree in between.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use futures::StreamExt;
 use poem::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use poem::{IntoResponse, Request, RequestBody, Response};
-use poem_openapi::payload::Payload;
-use poem_openapi::registry::{
-    MetaMediaType, MetaRequest, MetaResponse, MetaResponses, MetaSchemaRef, Registry,
-};
+use poem::{Request, RequestBody};
+use poem_openapi::registry::{MetaMediaType, MetaRequest, Registry};
 use poem_openapi::types::Type;
-use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOptions};
-use serde::Serialize;
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde::de::DeserializeOwned;
 
+use super::code::Code;
 use super::error::{ApiError, FieldProblem};
+use super::ready::JSON;
 use super::shell::BodyDeadline;
 use crate::state::State;
-
-const JSON: &str = "application/json";
 
 /// How much of an over-long body is read and thrown away, so that the client gets to read the
 /// answer instead of a reset connection (bytes).
@@ -60,7 +55,7 @@ fn check_headers(request: &Request) -> Result<(), ApiError> {
     let essence = header(CONTENT_TYPE).and_then(|value| value.split(';').next());
     let is_json = essence.is_some_and(|value| value.trim().eq_ignore_ascii_case(JSON));
     let plain = request.headers().get(CONTENT_ENCODING).is_none();
-    if is_json && plain { Ok(()) } else { Err(ApiError::UNSUPPORTED_MEDIA_TYPE) }
+    if is_json && plain { Ok(()) } else { Err(Code::UnsupportedMediaType.into()) }
 }
 
 /// Reads a body of any transfer coding, up to `limit` bytes, until `deadline`.
@@ -69,16 +64,16 @@ async fn read(
     limit: usize,
     deadline: BodyDeadline,
 ) -> Result<Vec<u8>, ApiError> {
-    let mut stream = body.take().map_err(|_| ApiError::UNREADABLE)?.into_bytes_stream();
+    let mut stream = body.take().map_err(|_| Code::UnreadableBody)?.into_bytes_stream();
     let (mut bytes, mut dropped) = (Vec::new(), 0);
     loop {
         let chunk = match tokio::time::timeout_at(deadline.0, stream.next()).await {
             Ok(Some(chunk)) => chunk,
             Ok(None) => break,
-            Err(_) if dropped == 0 => return Err(ApiError::REQUEST_TIMEOUT),
+            Err(_) if dropped == 0 => return Err(Code::RequestTimeout.into()),
             Err(_) => break,
         };
-        let chunk = chunk.map_err(|_| ApiError::UNREADABLE)?;
+        let chunk = chunk.map_err(|_| Code::UnreadableBody)?;
         if dropped == 0 && bytes.len() + chunk.len() <= limit {
             bytes.extend_from_slice(&chunk);
         } else {
@@ -88,7 +83,7 @@ async fn read(
             break;
         }
     }
-    if dropped == 0 { Ok(bytes) } else { Err(ApiError::TOO_LARGE) }
+    if dropped == 0 { Ok(bytes) } else { Err(Code::BodyTooLarge.into()) }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
@@ -141,62 +136,6 @@ fn without_value(message: &str) -> String {
             format!("expected {expected}")
         }
         Some(_) | None => message.to_owned(),
-    }
-}
-
-/// Bytes that most answers do not exceed.
-const USUAL: usize = 1024;
-
-/// An answer's body, written as JSON when it is made.
-pub struct Ready<T> {
-    bytes: Vec<u8>,
-    of: PhantomData<T>,
-}
-
-impl<T: Serialize> From<T> for Ready<T> {
-    fn from(value: T) -> Self {
-        let mut bytes = Vec::with_capacity(USUAL);
-        // Envelopes are structs of strings, numbers, lists and JSON values, which always serialize.
-        if serde_json::to_writer(&mut bytes, &value).is_err() {
-            bytes.clear();
-        }
-        Self { bytes, of: PhantomData }
-    }
-}
-
-impl<T: Send> IntoResponse for Ready<T> {
-    fn into_response(self) -> Response {
-        Response::builder().content_type(JSON).body(self.bytes)
-    }
-}
-
-impl<T: Type> Payload for Ready<T> {
-    const CONTENT_TYPE: &'static str = JSON;
-
-    fn schema_ref() -> MetaSchemaRef {
-        T::schema_ref()
-    }
-
-    fn register(registry: &mut Registry) {
-        T::register(registry);
-    }
-}
-
-impl<T: Type> ApiResponse for Ready<T> {
-    fn meta() -> MetaResponses {
-        let content = vec![MetaMediaType { content_type: JSON, schema: T::schema_ref() }];
-        let ok = MetaResponse {
-            description: "Here it is",
-            status: Some(200),
-            status_range: None,
-            content,
-            headers: Vec::new(),
-        };
-        MetaResponses { responses: vec![ok] }
-    }
-
-    fn register(registry: &mut Registry) {
-        T::register(registry);
     }
 }
 

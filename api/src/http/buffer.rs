@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
-use poem_openapi::{Object, OpenApi};
+use poem_openapi::{Enum, Object, OpenApi};
 use serde::Serialize;
 use serde_json::Value;
 use shared::buffer::{DeadEntry, DeadFilter, Entry, Paused, PendingFilter, Stats, unix_millis};
@@ -16,12 +16,13 @@ use shared::status::{WORKER, WorkerStatus};
 use uuid::Uuid;
 
 use super::auth::Authenticated;
-use super::body::Ready;
 use super::envelope::{Meta, PartMeta};
 use super::error::ApiError;
-use super::permission::Permission;
-use super::schema::{JsonObject, Nullable};
+use super::parameters::in_range;
+use super::ready::Ready;
 use super::shell::RequestId;
+use crate::permission::Permission;
+use crate::shapes::{self, ActionName, EntityName, JsonObject, Nullable};
 use crate::state::State;
 
 const DEFAULT_LIMIT: u64 = 50;
@@ -72,16 +73,16 @@ pub struct BufferRead {
 pub struct BufferedOperation {
     /// The operation's id.
     id: Uuid,
-    /// `pending`, `rejected` or `expired`.
-    state: String,
+    /// `pending`, or `rejected` or `expired` for a dead letter.
+    state: shapes::OperationState,
     /// Whose it is.
     user_id: Uuid,
-    /// `task`, `profile`, `session` or `cache`.
-    entity: String,
+    /// What it changes.
+    entity: EntityName,
     /// Of which entity.
     entity_id: Uuid,
-    /// `create`, `replace`, `patch` or `delete`.
-    action: String,
+    /// What it does.
+    action: ActionName,
     /// From 1 (low) to 5 (high).
     priority: u8,
     /// Attempts at replay that were used up.
@@ -109,11 +110,27 @@ pub struct BufferedOperations {
     meta: PartMeta,
 }
 
+/// What an operator's command led to: the operation is `pending` or `discarded`, replay is `paused` or
+/// `resumed`.
+#[derive(Clone, Copy, Debug, Serialize, Enum)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case")]
+pub enum DoneStatus {
+    /// The operation waits for replay again.
+    Pending,
+    /// The operation is dropped.
+    Discarded,
+    /// Replay is stopped.
+    Paused,
+    /// Replay goes on.
+    Resumed,
+}
+
 /// What was done.
 #[derive(Serialize, Object)]
 pub struct Done {
-    /// In one word.
-    status: String,
+    /// The state that it led to.
+    status: DoneStatus,
 }
 
 /// What was done, in the envelope.
@@ -172,7 +189,7 @@ impl BufferApi {
         #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
         limit: Query<Option<u64>>,
     ) -> Result<Ready<BufferedOperations>, ApiError> {
-        let limit = super::in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
+        let limit = in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
         let filter = PendingFilter {
             user_id: user_id.0,
             lane: task_id.0.map(|id| Lane { kind: EntityKind::Task, id }),
@@ -210,7 +227,7 @@ impl BufferApi {
         #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
         limit: Query<Option<u64>>,
     ) -> Result<Ready<BufferedOperations>, ApiError> {
-        let limit = super::in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
+        let limit = in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
         let filter = DeadFilter {
             user_id: user_id.0,
             state: in_state.0.as_deref().map(state_of_death).transpose()?,
@@ -235,7 +252,7 @@ impl BufferApi {
     ) -> Result<Ready<DoneRead>, ApiError> {
         let by = user.0.user_id.to_string();
         state.buffer.retry_dead(Version::from_uuid(id.0), &by).await?;
-        Ok(done(request, "pending"))
+        Ok(done(request, DoneStatus::Pending))
     }
 
     /// Drop a dead letter for good. For operators.
@@ -249,7 +266,7 @@ impl BufferApi {
     ) -> Result<Ready<DoneRead>, ApiError> {
         let by = user.0.user_id.to_string();
         state.buffer.discard_dead(Version::from_uuid(id.0), &by).await?;
-        Ok(done(request, "discarded"))
+        Ok(done(request, DoneStatus::Discarded))
     }
 
     /// Stop replay until it is resumed. For operators.
@@ -262,7 +279,7 @@ impl BufferApi {
     ) -> Result<Ready<DoneRead>, ApiError> {
         let by = user.0.user_id.to_string();
         state.buffer.pause(&by).await?;
-        Ok(done(request, "paused"))
+        Ok(done(request, DoneStatus::Paused))
     }
 
     /// Let replay go on. For operators.
@@ -275,7 +292,7 @@ impl BufferApi {
     ) -> Result<Ready<DoneRead>, ApiError> {
         let by = user.0.user_id.to_string();
         state.buffer.resume(&by).await?;
-        Ok(done(request, "resumed"))
+        Ok(done(request, DoneStatus::Resumed))
     }
 }
 
@@ -318,11 +335,11 @@ fn view(operation: &Operation, attempts: u32, with_payload: bool) -> BufferedOpe
         });
     BufferedOperation {
         id: operation.id.as_uuid(),
-        state: OperationState::Pending.as_str().to_owned(),
+        state: OperationState::Pending.into(),
         user_id: operation.actor.user_id,
-        entity: lane.kind.as_str().to_owned(),
+        entity: lane.kind.into(),
         entity_id: lane.id,
-        action: operation.action().as_str().to_owned(),
+        action: operation.action().into(),
         priority: operation.priority(),
         attempts,
         accepted_at: operation.accepted_at,
@@ -345,15 +362,15 @@ fn pending_view(entry: &Entry, with_payload: bool) -> BufferedOperation {
 
 fn dead_view(letter: &DeadEntry, with_payload: bool) -> BufferedOperation {
     BufferedOperation {
-        state: letter.state.as_str().to_owned(),
+        state: letter.state.into(),
         died_at: DateTime::from_timestamp_millis(letter.died_at).into(),
         reason: Some(letter.reason.clone()).into(),
         ..view(&letter.operation, letter.attempts, with_payload)
     }
 }
 
-fn done(request: RequestId, status: &str) -> Ready<DoneRead> {
-    DoneRead { data: Done { status: status.to_owned() }, meta: Meta::now(request.0) }.into()
+fn done(request: RequestId, status: DoneStatus) -> Ready<DoneRead> {
+    DoneRead { data: Done { status }, meta: Meta::now(request.0) }.into()
 }
 
 fn fits(limit: u64) -> usize {

@@ -1,33 +1,45 @@
 //! The OpenAPI document: what poem-openapi makes of the code, completed with what it cannot express.
-//! Bodies take no other fields than theirs, names come from closed sets, texts have patterns, and each
-//! operation tells its permission.
+//!
+//! - Each operation says which permission it needs and lists the codes it can fail with (`failures.rs`).
+//! - Bodies take no other fields than theirs; texts have patterns, and words come from closed sets.
+//! - A field that is another schema refers to it directly. poem-openapi wraps such a reference in an
+//!   `allOf` to give the field a description of its own, and some generators of clients drop those.
+//!
+//! What is named here has to be in the document: a test fails for a name that is not.
+
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
-use shared::domain::{Action, Role, Standing, TaskStatus};
+
+use super::code::Code;
+use super::error::has_retry_after;
+use super::failures::codes_of;
 
 /// A title: not blank, without NUL.
 const TITLE: &str = r"^[^\u0000]*[^\s\u0000][^\u0000]*$";
 const NO_NUL: &str = r"^[^\u0000]*$";
 const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
 
+const TASK_BODIES: &[&str] = &["NewTask", "WholeTask", "TaskChange"];
+/// The set of all codes.
+const CODES: &str = "ErrorCode";
+/// Bodies that have to name a field.
+const CHANGES: &[&str] = &["TaskChange", "UserChange"];
+
 /// Completes a document.
 pub(super) fn complete(document: &str) -> Value {
     // poem-openapi has just written it, so it is JSON.
     let mut document: Value = serde_json::from_str(document).unwrap_or_default();
-    let schemas = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut);
-    if let Some(schemas) = schemas {
+    if let Some(schemas) =
+        document.pointer_mut("/components/schemas").and_then(Value::as_object_mut)
+    {
+        refer_directly(schemas);
         complete_schemas(schemas);
     }
     let mut bodies = Vec::new();
-    for (_, methods) in document["paths"].as_object_mut().into_iter().flatten() {
+    for (path, methods) in document["paths"].as_object_mut().into_iter().flatten() {
         for (_, operation) in methods.as_object_mut().into_iter().flatten() {
-            complete_operation(operation);
-            if operation["operationId"] == "health" {
-                // It has two answers with this status: degraded, or not even that can be told.
-                let told = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
-                operation["responses"]["503"]["content"]["application/json"]["schema"] =
-                    json!({ "oneOf": [told("HealthRead"), told("ErrorEnvelope")] });
-            }
+            complete_operation(path, operation);
             let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
             bodies.extend(schema["$ref"].as_str().map(str::to_owned));
         }
@@ -40,64 +52,220 @@ pub(super) fn complete(document: &str) -> Value {
     document
 }
 
+/// What the fields of these schemas have beside what poem-openapi knows.
+fn fields() -> Vec<(&'static [&'static str], &'static str, Value)> {
+    vec![
+        (TASK_BODIES, "title", json!({ "pattern": TITLE })),
+        (TASK_BODIES, "description", json!({ "pattern": NO_NUL, "maxLength": 10_000 })),
+        (&["TaskChange"], "description", json!({ "nullable": true })),
+        (TASK_BODIES, "status", reference("TaskStatus")),
+        (&["UserChange"], "role", reference("Role")),
+        (&["UserChange"], "status", reference("UserStatus")),
+    ]
+}
+
+/// What these parameters of these operations have.
+fn parameters() -> Vec<(&'static [&'static str], &'static str, Value)> {
+    let etag = format!("^(\\*|\"{UUID}\")$");
+    let text = json!({ "pattern": TITLE, "minLength": 1, "maxLength": 255 });
+    let task_cursor = format!("^[0-9]{{1,17}}_{UUID}$");
+    let dead_cursor = format!("^[0-9]{{1,18}}_{UUID}$");
+    vec![
+        (&["listTasks"], "status", reference("TaskStatus")),
+        (&["listTasks"], "order", json!({ "enum": ["asc", "desc"] })),
+        (&["listTasks"], "q", text),
+        (&["listTasks"], "cursor", json!({ "pattern": task_cursor })),
+        (&["listUsers"], "role", reference("Role")),
+        (&["listUsers"], "status", reference("UserStatus")),
+        (&["listPending"], "action", json!({ "enum": ["create", "replace", "patch", "delete"] })),
+        (&["listPending"], "cursor", json!({ "pattern": "^[0-9]{1,19}$" })),
+        (&["listDead"], "state", json!({ "enum": ["rejected", "expired"] })),
+        (&["listDead"], "cursor", json!({ "pattern": dead_cursor })),
+        (&["replaceTask", "changeTask", "deleteTask"], "If-Match", json!({ "pattern": etag })),
+        (&["createTask"], "Idempotency-Key", json!({ "pattern": "^[!-~]{1,255}$" })),
+    ]
+}
+
+fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
+}
+
 fn complete_schemas(schemas: &mut Map<String, Value>) {
-    let statuses = || names(TaskStatus::ALL.map(TaskStatus::as_str));
-    for body in ["NewTask", "WholeTask", "TaskChange"] {
-        let Some(schema) = schemas.get_mut(body) else { continue };
-        let fields = &mut schema["properties"];
-        fields["title"]["pattern"] = TITLE.into();
-        fields["description"]["pattern"] = NO_NUL.into();
-        fields["description"]["maxLength"] = 10_000.into();
-        fields["status"]["enum"] = statuses();
+    for (bodies, field, more) in fields() {
+        for body in bodies {
+            if let Some(schema) = schemas.get_mut(*body) {
+                complete_schema(&mut schema["properties"][field], &more);
+            }
+        }
     }
-    if let Some(change) = schemas.get_mut("UserChange") {
-        change["properties"]["role"]["enum"] = names(Role::ALL.map(Role::as_str));
-        change["properties"]["status"]["enum"] = names(Standing::ALL.map(Standing::as_str));
-    }
-    for change in ["TaskChange", "UserChange"] {
-        if let Some(schema) = schemas.get_mut(change) {
+    for change in CHANGES {
+        if let Some(schema) = schemas.get_mut(*change) {
             schema["minProperties"] = 1.into();
+        }
+    }
+    if let Some(schema) = schemas.get_mut(CODES) {
+        let first =
+            "Why a request failed, for programs. Later versions may add codes.\n".to_owned();
+        let lines = Code::ALL
+            .iter()
+            .map(|code| format!("- `{code}` ({}): {}", code.status().as_u16(), code.meaning()));
+        let lines: Vec<_> = std::iter::once(first).chain(lines).collect();
+        schema["description"] = lines.join("\n").into();
+    }
+}
+
+/// Gives a schema more; one that refers to another is nothing beside the reference.
+fn complete_schema(schema: &mut Value, more: &Value) {
+    if more.get("$ref").is_some() {
+        *schema = more.clone();
+        return;
+    }
+    for (key, value) in more.as_object().into_iter().flatten() {
+        schema[key] = value.clone();
+    }
+}
+
+/// Takes the fields of all schemas out of the `allOf` in which poem-openapi has wrapped them. A field that
+/// may be null as well cannot be a mere reference: it gets the words of the set it refers to.
+fn refer_directly(schemas: &mut Map<String, Value>) {
+    let named = schemas.clone();
+    for (_, schema) in schemas {
+        let fields = schema.get_mut("properties").and_then(Value::as_object_mut);
+        for (_, field) in fields.into_iter().flatten() {
+            let Some(to) = field["allOf"][0]["$ref"].as_str().map(str::to_owned) else { continue };
+            if field["nullable"] != true {
+                *field = json!({ "$ref": to });
+                continue;
+            }
+            let target = to.rsplit('/').next().and_then(|name| named.get(name));
+            let Some(words) = target.and_then(|target| target["enum"].as_array()) else { continue };
+            let words: Vec<_> = words.iter().cloned().chain([Value::Null]).collect();
+            let description = field["description"].take();
+            *field = json!({ "type": "string", "nullable": true, "enum": words });
+            if description.is_string() {
+                field["description"] = description;
+            }
         }
     }
 }
 
-fn complete_operation(operation: &mut Value) {
+fn complete_operation(path: &str, operation: &mut Value) {
     let permission = operation["security"][0]["bearer"][0].as_str();
     if let Some(permission) = permission.map(str::to_owned) {
         operation["description"] = format!("Needs the permission `{permission}`.").into();
     }
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
-    let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
-    for parameter in parameters.into_iter().flatten() {
+    let listed = operation.get_mut("parameters").and_then(Value::as_array_mut);
+    for parameter in listed.into_iter().flatten() {
         let name = parameter["name"].as_str().unwrap_or_default().to_owned();
-        for (key, value) in constraints(&id, &name) {
-            parameter["schema"][key] = value;
+        for (operations, named, more) in parameters() {
+            if named == name && operations.contains(&id.as_str()) {
+                complete_schema(&mut parameter["schema"], &more);
+            }
         }
+    }
+    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    for code in codes_of(path, operation) {
+        by_status.entry(code.status().as_u16()).or_default().push(code);
+    }
+    for codes in by_status.into_values() {
+        add_failures(&mut operation["responses"], &codes);
     }
 }
 
-/// What a parameter's schema lacks.
-fn constraints(operation: &str, parameter: &str) -> Vec<(&'static str, Value)> {
-    let one = |key: &'static str, value: Value| vec![(key, value)];
-    match (operation, parameter) {
-        ("listTasks", "status") => one("enum", names(TaskStatus::ALL.map(TaskStatus::as_str))),
-        ("listTasks", "order") => one("enum", json!(["asc", "desc"])),
-        ("listTasks", "q") => {
-            vec![("pattern", TITLE.into()), ("minLength", 1.into()), ("maxLength", 255.into())]
-        }
-        ("listTasks", "cursor") => one("pattern", format!("^[0-9]{{1,17}}_{UUID}$").into()),
-        ("listUsers", "role") => one("enum", names(Role::ALL.map(Role::as_str))),
-        ("listUsers", "status") => one("enum", names(Standing::ALL.map(Standing::as_str))),
-        ("listPending", "action") => one("enum", names(Action::ALL.map(Action::as_str))),
-        ("listPending", "cursor") => one("pattern", "^[0-9]{1,19}$".into()),
-        ("listDead", "state") => one("enum", json!(["rejected", "expired"])),
-        ("listDead", "cursor") => one("pattern", format!("^[0-9]{{1,18}}_{UUID}$").into()),
-        (_, "If-Match") => one("pattern", format!("^(\\*|\"{UUID}\")$").into()),
-        (_, "Idempotency-Key") => one("pattern", "^[!-~]{1,255}$".into()),
-        _ => Vec::new(),
+/// Adds the answer with these codes, which have one status. An operation may have another answer with it.
+fn add_failures(responses: &mut Value, codes: &[Code]) {
+    let Some(status) = codes.first().map(|code| code.status()) else { return };
+    let response = &mut responses[status.as_str()];
+    let envelope = reference("ErrorEnvelope");
+    let schema = response.pointer("/content/application~1json/schema").cloned();
+    let other = schema.filter(|schema| *schema != envelope);
+    let listed = codes.iter().map(|code| format!("- `{code}`: {}", code.meaning()));
+    let mut lines: Vec<String> = listed.collect();
+    if other.is_some() {
+        let description = response["description"].as_str().unwrap_or_default();
+        lines.insert(0, format!("{description}, or\n"));
+    }
+    let schema = match other {
+        Some(other) => json!({ "oneOf": [other, envelope] }),
+        None => envelope,
+    };
+    let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+    *response = json!({
+        "description": lines.join("\n"),
+        "content": { "application/json": { "schema": schema } },
+        "x-error-codes": names,
+    });
+    if has_retry_after(status) {
+        response["headers"]["Retry-After"] = json!({
+            "description": "Seconds after which to try again.",
+            "schema": { "type": "integer", "minimum": 1 },
+        });
     }
 }
 
-fn names<const N: usize>(names: [&str; N]) -> Value {
-    json!(names.as_slice())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document before it is completed.
+    fn made() -> Value {
+        serde_json::from_str(&super::super::interface::service().spec()).unwrap()
+    }
+
+    #[test]
+    fn every_schema_and_field_that_is_completed_is_in_the_document() {
+        let document = made();
+        let schemas = &document["components"]["schemas"];
+        for (bodies, field, more) in fields() {
+            for body in bodies {
+                assert!(schemas[body]["properties"][field].is_object(), "{body}.{field}");
+            }
+            assert!(leads_somewhere(&more, &document), "{field}: {more}");
+        }
+        for named in CHANGES.iter().chain([&CODES]) {
+            assert!(schemas[named].is_object(), "{named}");
+        }
+        assert!(leads_somewhere(&reference("ErrorEnvelope"), &document));
+    }
+
+    #[test]
+    fn every_parameter_that_is_completed_is_in_the_document() {
+        let document = made();
+        let has = |id: &str, name: &str| {
+            let paths = document["paths"].as_object().unwrap().values();
+            let mut operations = paths.flat_map(|methods| methods.as_object().unwrap().values());
+            let operation = operations.find(|operation| operation["operationId"] == id);
+            let parameters = operation.and_then(|operation| operation["parameters"].as_array());
+            parameters.is_some_and(|listed| listed.iter().any(|listed| listed["name"] == name))
+        };
+        for (operations, name, more) in parameters() {
+            for operation in operations {
+                assert!(has(operation, name), "{operation}: {name}");
+            }
+            assert!(leads_somewhere(&more, &document), "{name}: {more}");
+        }
+    }
+
+    #[test]
+    fn every_schema_is_sound_none_is_wrapped_and_every_reference_leads_somewhere() {
+        let document = super::super::interface::document();
+        let mut waiting = vec![&document];
+        while let Some(value) = waiting.pop() {
+            assert!(value.get("allOf").is_none(), "{value}");
+            assert!(value.get("properties").is_none_or(Value::is_object), "{value}");
+            assert!(leads_somewhere(value, &document), "{value}");
+            match value {
+                Value::Object(map) => waiting.extend(map.values()),
+                Value::Array(items) => waiting.extend(items),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
+        }
+    }
+
+    /// Whether a reference, if the value is one, is to something in the document.
+    fn leads_somewhere(value: &Value, document: &Value) -> bool {
+        let target = value.get("$ref").and_then(Value::as_str);
+        target.is_none_or(|to| document.pointer(to.trim_start_matches('#')).is_some())
+    }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use shared::domain::{Version, time_as_text};
 use uuid::Uuid;
 
-use super::schema::Nullable;
+use crate::shapes::{Nullable, Source};
 
 /// About an answer.
 #[derive(Clone, Debug, Serialize, Object)]
@@ -64,31 +64,6 @@ impl WriteMeta {
     pub fn now(request_id: Uuid, state: SyncState, operation: Version) -> Self {
         let sync = Sync { state, operation_id: operation.as_uuid() };
         Self { request_id, timestamp: Utc::now(), sync }
-    }
-}
-
-/// Where what was read comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
-#[serde(rename_all = "snake_case")]
-#[oai(rename_all = "snake_case")]
-pub enum Source {
-    /// PostgreSQL alone.
-    Database,
-    /// What Redis keeps of PostgreSQL.
-    Cache,
-    /// Pending operations, laid over PostgreSQL or the cache if they could be asked.
-    Overlay,
-}
-
-impl Source {
-    /// The value of the header `X-Data-Source`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Database => "database",
-            Self::Cache => "cache",
-            Self::Overlay => "overlay",
-        }
     }
 }
 

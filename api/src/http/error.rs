@@ -1,5 +1,5 @@
-//! The one place where errors become HTTP: a status, a code, a message, and the field if there is
-//! one. Nothing internal is told: no SQL, paths or versions.
+//! The one place where errors become HTTP: each becomes a code (`code.rs` has its status and message),
+//! with the fields at fault if there are any. Nothing internal is told: no SQL, paths or versions.
 
 use poem::error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError};
 use poem::http::StatusCode;
@@ -11,16 +11,19 @@ use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registr
 use poem_openapi::{ApiResponse, Object};
 use serde::Serialize;
 use shared::buffer::{BufferError, OperatorError};
-use shared::domain::Refusal;
+use shared::domain::{EntityKind, Refusal};
 use shared::redis::RedisAway;
 use shared::store::StoreError;
 use shared::writes::WriteError;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::body::Ready;
+use super::code::Code;
 use super::envelope::Meta;
+use super::ready::Ready;
 use crate::limits::Limited;
+use crate::reads::ReadError;
+use crate::standings::StandingUnknown;
 
 /// Seconds after which a client that was turned away may come back.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -34,21 +37,21 @@ pub struct FieldProblem {
     pub message: String,
 }
 
-/// What is wrong.
+/// What went wrong.
 #[derive(Debug, Serialize, Object)]
 pub struct ErrorBody {
-    /// For programs, for example `TASK_NOT_FOUND`.
-    pub code: String,
-    /// For people.
+    /// Why it failed, for programs.
+    pub code: Code,
+    /// Why it failed and what to do next, for people. The text may change.
     pub message: String,
-    /// The fields at fault, if any.
+    /// The fields, parameters or headers at fault; empty for most codes.
     pub details: Vec<FieldProblem>,
 }
 
-/// The envelope of every failure.
+/// The body of every answer that tells of a failure.
 #[derive(Debug, Serialize, Object)]
 pub struct ErrorEnvelope {
-    /// What is wrong.
+    /// What went wrong.
     pub error: ErrorBody,
     /// About the answer.
     pub meta: Meta,
@@ -58,29 +61,22 @@ pub struct ErrorEnvelope {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{code}")]
 pub struct ApiError {
-    status: StatusCode,
-    code: &'static str,
-    message: &'static str,
+    code: Code,
     details: Vec<FieldProblem>,
     retry_after_seconds: u64,
 }
 
-impl ApiError {
-    const fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
-        Self {
-            status,
-            code,
-            message,
-            details: Vec::new(),
-            retry_after_seconds: RETRY_AFTER_SECONDS,
-        }
+impl From<Code> for ApiError {
+    fn from(code: Code) -> Self {
+        Self { code, details: Vec::new(), retry_after_seconds: RETRY_AFTER_SECONDS }
     }
+}
 
+impl ApiError {
     /// Fields that cannot be accepted.
     #[must_use]
     pub fn fields(details: Vec<FieldProblem>) -> Self {
-        let message = "the request has fields that cannot be accepted";
-        Self { details, ..Self::new(StatusCode::BAD_REQUEST, "INVALID_FIELD", message) }
+        Self { details, ..Code::InvalidField.into() }
     }
 
     /// One field that cannot be accepted.
@@ -93,153 +89,31 @@ impl ApiError {
     #[must_use]
     pub fn parameter(name: &str, message: impl Into<String>) -> Self {
         let details = vec![FieldProblem { field: name.to_owned(), message: message.into() }];
-        let what = "the request has a parameter that cannot be accepted";
-        Self { details, ..Self::new(StatusCode::BAD_REQUEST, "INVALID_PARAMETER", what) }
+        Self { details, ..Code::InvalidParameter.into() }
     }
 
     /// A body that is no JSON.
     #[must_use]
     pub fn malformed(message: String) -> Self {
         let details = vec![FieldProblem { field: "body".to_owned(), message }];
-        let what = "the body is not valid JSON";
-        Self { details, ..Self::new(StatusCode::BAD_REQUEST, "MALFORMED_JSON", what) }
-    }
-
-    /// A body over the limit.
-    pub const TOO_LARGE: Self =
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", "the body is too large");
-
-    /// A body that did not come in time.
-    pub const REQUEST_TIMEOUT: Self =
-        Self::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "the body did not come in time");
-
-    /// A body that could not be read.
-    pub const UNREADABLE: Self =
-        Self::new(StatusCode::BAD_REQUEST, "UNREADABLE_BODY", "the body could not be read");
-
-    /// A body that is not JSON by its own word, or is compressed.
-    pub const UNSUPPORTED_MEDIA_TYPE: Self = Self::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "UNSUPPORTED_MEDIA_TYPE",
-        "send application/json, not compressed",
-    );
-
-    /// No token, or one that is not accepted.
-    pub const UNAUTHORIZED: Self =
-        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "a valid bearer token is needed");
-
-    /// A user who has been suspended.
-    pub const USER_SUSPENDED: Self =
-        Self::new(StatusCode::FORBIDDEN, "USER_SUSPENDED", "this user has been suspended");
-
-    /// A token that belongs to no session, where one is to be ended.
-    pub const NO_SESSION: Self =
-        Self::new(StatusCode::CONFLICT, "NO_SESSION", "this token belongs to no session of ours");
-
-    /// A session that is not there, or is somebody else's.
-    pub const SESSION_NOT_FOUND: Self =
-        Self::new(StatusCode::NOT_FOUND, "SESSION_NOT_FOUND", "there is no such session");
-
-    /// Sessions cannot be opened, renewed or listed while Redis is away.
-    pub const SESSION_STORE_UNAVAILABLE: Self = Self::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "SESSION_STORE_UNAVAILABLE",
-        "sessions cannot be reached now",
-    );
-
-    /// A user that has not been seen, or has been erased.
-    pub const USER_NOT_FOUND: Self =
-        Self::new(StatusCode::NOT_FOUND, "USER_NOT_FOUND", "there is no such user");
-
-    /// Admins cannot erase themselves, nor set their own role or standing.
-    pub const OWN_ACCOUNT: Self =
-        Self::new(StatusCode::CONFLICT, "OWN_ACCOUNT", "another admin must do this");
-
-    /// A user whose role does not allow it.
-    pub const FORBIDDEN: Self =
-        Self::new(StatusCode::FORBIDDEN, "FORBIDDEN", "this is not allowed for this role");
-
-    /// A page that is not listed in `CORS_ORIGINS`.
-    pub const ORIGIN_NOT_ALLOWED: Self = Self::new(
-        StatusCode::FORBIDDEN,
-        "ORIGIN_NOT_ALLOWED",
-        "pages of this origin may not call this service",
-    );
-
-    /// A connection over the limit.
-    pub const TOO_MANY_CONNECTIONS: Self = Self::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "TOO_MANY_CONNECTIONS",
-        "too many connections are open",
-    );
-
-    /// A task that is not there, deleted, or somebody else's.
-    pub const TASK_NOT_FOUND: Self =
-        Self::new(StatusCode::NOT_FOUND, "TASK_NOT_FOUND", "there is no such task");
-
-    /// An operation that is not known, or is somebody else's.
-    pub const OPERATION_NOT_FOUND: Self =
-        Self::new(StatusCode::NOT_FOUND, "OPERATION_NOT_FOUND", "there is no such operation");
-
-    /// An idempotency key whose task has been deleted.
-    pub const TASK_DELETED: Self = Self::new(
-        StatusCode::CONFLICT,
-        "TASK_DELETED",
-        "the task made with this Idempotency-Key has been deleted",
-    );
-
-    /// What is asked for can be told only by a database that is away.
-    pub const DATABASE_UNAVAILABLE: Self = Self::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "DATABASE_UNAVAILABLE",
-        "this cannot be told while the database is away",
-    );
-
-    /// More waits than this process takes on.
-    pub const OVERLOADED: Self =
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", "too many requests are waiting");
-
-    /// No answer could be given within the deadline.
-    pub const DEADLINE_EXCEEDED: Self = Self::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "DEADLINE_EXCEEDED",
-        "no answer could be given in time; the request may or may not have been carried out",
-    );
-
-    /// What the write was sent to failed in the middle of it.
-    pub const OUTCOME_UNKNOWN: Self = Self::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "OUTCOME_UNKNOWN",
-        "it is not known whether this was carried out; look before you repeat it",
-    );
-
-    /// A mistake of this program.
-    pub const INTERNAL: Self =
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "this should not have happened");
-
-    /// The status it is answered with.
-    #[must_use]
-    pub const fn status(&self) -> StatusCode {
-        self.status
+        Self { details, ..Code::MalformedJson.into() }
     }
 
     /// The answer to the request with this id.
     #[must_use]
     pub fn into_answer(self, request_id: Uuid) -> Response {
-        let retry = self.status == StatusCode::SERVICE_UNAVAILABLE
-            || self.status == StatusCode::TOO_MANY_REQUESTS;
-        let status = self.status;
+        let status = self.code.status();
         let body = ErrorEnvelope {
             error: ErrorBody {
-                code: self.code.to_owned(),
-                message: self.message.to_owned(),
+                code: self.code,
+                message: self.code.message().to_owned(),
                 details: self.details,
             },
             meta: Meta::now(request_id),
         };
         let mut response = Ready::from(body).into_response();
         response.set_status(status);
-        if retry {
+        if has_retry_after(status) {
             response.headers_mut().insert(RETRY_AFTER, self.retry_after_seconds.into());
         }
         if status == StatusCode::REQUEST_TIMEOUT {
@@ -254,19 +128,21 @@ impl ApiError {
     }
 }
 
+/// Whether a failure with this status says when to come back.
+pub(super) fn has_retry_after(status: StatusCode) -> bool {
+    status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS
+}
+
 impl ResponseError for ApiError {
     fn status(&self) -> StatusCode {
-        self.status
+        self.code.status()
     }
 }
 
 impl From<Limited> for ApiError {
     fn from(limited: Limited) -> Self {
-        let message = "too many requests; Retry-After says when to come back";
-        Self {
-            retry_after_seconds: limited.retry_after_seconds,
-            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", message)
-        }
+        let retry_after_seconds = limited.retry_after_seconds;
+        Self { retry_after_seconds, ..Code::RateLimited.into() }
     }
 }
 
@@ -277,58 +153,49 @@ impl From<WriteError> for ApiError {
             WriteError::Buffer(error) => error.into(),
             WriteError::Unknown(error) => {
                 tracing::error!(%error, "a write of unknown outcome could not be buffered");
-                Self::OUTCOME_UNKNOWN
+                Code::OutcomeUnknown.into()
             }
-            WriteError::Overloaded => Self::OVERLOADED,
+            WriteError::Overloaded => Code::Overloaded.into(),
         }
     }
 }
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::NotFound | Refusal::NotOwner => Self::TASK_NOT_FOUND,
-            Refusal::Suspended | Refusal::Erased => Self::USER_SUSPENDED,
-            Refusal::NotAllowed => Self::FORBIDDEN,
-            Refusal::PreconditionFailed | Refusal::VersionNotFound => Self::new(
-                StatusCode::PRECONDITION_FAILED,
-                "PRECONDITION_FAILED",
-                "the task has another version than If-Match names",
-            ),
-            Refusal::Data(_) => Self::new(
-                StatusCode::CONFLICT,
-                "DATA_REFUSED",
-                "the database does not accept this data",
-            ),
-            Refusal::Internal(_) | Refusal::Busy => Self::INTERNAL,
-        }
+        let code = match refusal {
+            Refusal::NotFound(kind) | Refusal::NotOwner(kind) => not_found(kind),
+            Refusal::Suspended | Refusal::Erased => Code::UserSuspended,
+            Refusal::NotAllowed => Code::Forbidden,
+            Refusal::PreconditionFailed(_) | Refusal::VersionNotFound(_) => {
+                Code::PreconditionFailed
+            }
+            Refusal::Data(_) => Code::DataRefused,
+            Refusal::Internal(_) | Refusal::Busy => Code::Internal,
+        };
+        code.into()
     }
 }
 
-impl ApiError {
-    /// What the buffer's refusal comes to.
-    #[must_use]
-    pub fn buffer(error: &BufferError) -> Self {
-        const BUSY: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
-        match error {
-            BufferError::Full => Self::new(
-                BUSY,
-                "BUFFER_FULL",
-                "the database is away and the buffer is full; nothing was kept",
-            ),
-            BufferError::UserShare => Self::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "USER_BUFFER_QUOTA",
-                "the database is away and this user's share of the buffer is used up",
-            ),
-            BufferError::LaneFull => Self::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "LANE_BUFFER_QUOTA",
-                "the database is away and too many changes of this task are waiting",
-            ),
+/// That an entity of this kind is not there.
+fn not_found(kind: EntityKind) -> Code {
+    match kind {
+        EntityKind::Task => Code::TaskNotFound,
+        EntityKind::Profile => Code::UserNotFound,
+        EntityKind::Session => Code::SessionNotFound,
+        // It is one, and always there.
+        EntityKind::Cache => Code::Internal,
+    }
+}
+
+impl From<&BufferError> for ApiError {
+    fn from(error: &BufferError) -> Self {
+        let code = match error {
+            BufferError::Full => Code::BufferFull,
+            BufferError::UserShare => Code::UserBufferQuota,
+            BufferError::LaneFull => Code::LaneBufferQuota,
             BufferError::OutcomeUnknown(_) => {
                 tracing::error!(%error, "the buffer failed in mid-write");
-                Self::OUTCOME_UNKNOWN
+                Code::OutcomeUnknown
             }
             BufferError::LowDisk
             | BufferError::Timeout
@@ -336,48 +203,62 @@ impl ApiError {
             | BufferError::Damaged(_)
             | BufferError::Redb(_) => {
                 tracing::error!(%error, "the buffer cannot be used");
-                Self::new(BUSY, "BUFFER_UNAVAILABLE", "the buffer cannot take this now")
+                Code::BufferUnavailable
             }
-        }
+        };
+        code.into()
     }
 }
 
 impl From<BufferError> for ApiError {
     fn from(error: BufferError) -> Self {
-        Self::buffer(&error)
+        Self::from(&error)
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        let code = match error {
+            ReadError::NotFound => Code::TaskNotFound,
+            ReadError::Deleted => Code::TaskDeleted,
+            ReadError::Unknown => Code::DatabaseUnavailable,
+            ReadError::Overloaded => Code::Overloaded,
+            ReadError::Buffer(error) => return Self::from(&*error),
+        };
+        code.into()
+    }
+}
+
+impl From<StandingUnknown> for ApiError {
+    fn from(StandingUnknown(error): StandingUnknown) -> Self {
+        Self::from(&*error)
     }
 }
 
 impl From<OperatorError> for ApiError {
     fn from(error: OperatorError) -> Self {
-        let conflict = |code, message| Self::new(StatusCode::CONFLICT, code, message);
-        match error {
-            OperatorError::NotFound => Self::OPERATION_NOT_FOUND,
-            OperatorError::Pending => {
-                conflict("OPERATION_PENDING", "the operation is pending, and no dead letter")
-            }
-            OperatorError::Quarantined => {
-                conflict("OPERATION_QUARANTINED", "the operation's record is damaged")
-            }
-            OperatorError::AlreadyDiscarded => {
-                conflict("ALREADY_DISCARDED", "the operation has been discarded already")
-            }
-            OperatorError::AlreadyPaused => conflict("ALREADY_PAUSED", "replay is paused already"),
-            OperatorError::NotPaused => conflict("NOT_PAUSED", "replay is not paused"),
-            OperatorError::Buffer(error) => error.into(),
-        }
+        let code = match error {
+            OperatorError::NotFound => Code::OperationNotFound,
+            OperatorError::Pending => Code::OperationPending,
+            OperatorError::Quarantined => Code::OperationQuarantined,
+            OperatorError::AlreadyDiscarded => Code::AlreadyDiscarded,
+            OperatorError::AlreadyPaused => Code::AlreadyPaused,
+            OperatorError::NotPaused => Code::NotPaused,
+            OperatorError::Buffer(error) => return error.into(),
+        };
+        code.into()
     }
 }
 
 impl From<RedisAway> for ApiError {
     fn from(_: RedisAway) -> Self {
-        Self::SESSION_STORE_UNAVAILABLE
+        Code::SessionStoreUnavailable.into()
     }
 }
 
 impl From<StoreError> for ApiError {
     fn from(_: StoreError) -> Self {
-        Self::DATABASE_UNAVAILABLE
+        Code::DatabaseUnavailable.into()
     }
 }
 
@@ -387,78 +268,91 @@ pub fn classify(error: &poem::Error) -> ApiError {
     if let Some(error) = error.downcast_ref::<ApiError>() {
         return error.clone();
     }
-    if error.is::<NotFoundError>() {
-        return ApiError::new(StatusCode::NOT_FOUND, "ROUTE_NOT_FOUND", "there is no such route");
-    }
-    if error.is::<MethodNotAllowedError>() {
-        return ApiError::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "METHOD_NOT_ALLOWED",
-            "this route does not have this method",
-        );
-    }
-    if error.is::<AuthorizationError>() {
-        return ApiError::UNAUTHORIZED;
-    }
+    let parameter = |name| ApiError::parameter(name, "does not have the form that is documented");
     if let Some(error) = error.downcast_ref::<ParseParamError>() {
-        return ApiError::parameter(error.name, "does not have the form that is documented");
+        return parameter(error.name);
     }
     if let Some(error) = error.downcast_ref::<ParsePathError>() {
-        return ApiError::parameter(error.name, "does not have the form that is documented");
+        return parameter(error.name);
     }
-    if error.is::<ContentTypeError>() {
-        return ApiError::UNSUPPORTED_MEDIA_TYPE;
-    }
-    if error.is::<ReadBodyError>() {
-        return ApiError::UNREADABLE;
-    }
-    if error.status().is_client_error() {
-        let message = "the request cannot be accepted";
-        return ApiError::new(error.status(), "BAD_REQUEST", message);
-    }
-    tracing::error!(status = error.status().as_u16(), "an error of the framework without a code");
-    ApiError::INTERNAL
+    let code = if error.is::<NotFoundError>() {
+        Code::RouteNotFound
+    } else if error.is::<MethodNotAllowedError>() {
+        Code::MethodNotAllowed
+    } else if error.is::<AuthorizationError>() {
+        Code::Unauthorized
+    } else if error.is::<ContentTypeError>() {
+        Code::UnsupportedMediaType
+    } else if error.is::<ReadBodyError>() {
+        Code::UnreadableBody
+    } else if error.status().is_client_error() {
+        Code::BadRequest
+    } else {
+        let status = error.status().as_u16();
+        tracing::error!(status, "an error of the framework without a code");
+        Code::Internal
+    };
+    code.into()
 }
 
-/// The failures that any route may answer with, for OpenAPI.
-const DOCUMENTED: [(u16, &str); 12] = [
-    (400, "Something in the request cannot be accepted; `details` names the field"),
-    (401, "No token, or one that is not accepted"),
-    (403, "Not allowed for this user, or from a page of this origin"),
-    (404, "Not there, deleted, or somebody else's"),
-    (408, "The body did not come in time"),
-    (409, "In conflict with what is stored"),
-    (412, "The task has another version than `If-Match` names"),
-    (413, "The body is over the limit"),
-    (415, "The body is not `application/json`, or is compressed"),
-    (
-        429,
-        "Too many requests, or the user's share of the buffer, or the task's, is used up; \
-         `Retry-After` says when to come back",
-    ),
-    (500, "A mistake of this program"),
-    (503, "Neither the database nor the buffer can answer; `Retry-After` says when to come back"),
-];
-
+/// One failure that every route may answer with; `failures.rs` lists all of them, for each route.
 impl ApiResponse for ApiError {
     fn meta() -> MetaResponses {
-        let responses = DOCUMENTED
-            .into_iter()
-            .map(|(status, description)| MetaResponse {
-                description,
-                status: Some(status),
-                status_range: None,
-                content: vec![MetaMediaType {
-                    content_type: Ready::<ErrorEnvelope>::CONTENT_TYPE,
-                    schema: Ready::<ErrorEnvelope>::schema_ref(),
-                }],
-                headers: Vec::new(),
-            })
-            .collect();
-        MetaResponses { responses }
+        let internal = MetaResponse {
+            description: "A defect of Holdfast",
+            status: Some(StatusCode::INTERNAL_SERVER_ERROR.as_u16()),
+            status_range: None,
+            content: vec![MetaMediaType {
+                content_type: Ready::<ErrorEnvelope>::CONTENT_TYPE,
+                schema: Ready::<ErrorEnvelope>::schema_ref(),
+            }],
+            headers: Vec::new(),
+        };
+        MetaResponses { responses: vec![internal] }
     }
 
     fn register(registry: &mut Registry) {
         <Ready<ErrorEnvelope> as Payload>::register(registry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::domain::{
+        Actor, Change, Clock, Operation, Outcome, Preferences, Profile, ProfileChange, Role,
+        TaskChange, apply_to_profile, apply_to_task,
+    };
+
+    use super::*;
+
+    fn operation(change: Change) -> Operation {
+        Operation {
+            id: Clock::default().next(),
+            actor: Actor { user_id: Uuid::from_u128(1), role: Role::User, session_id: None },
+            change,
+            accepted_at: chrono::DateTime::UNIX_EPOCH,
+            request_id: Uuid::nil(),
+            traceparent: None,
+        }
+    }
+
+    fn answer(outcome: Outcome) -> ApiError {
+        match outcome {
+            Outcome::Refused(refusal) => refusal.into(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_called_what_it_is() {
+        let delete = TaskChange::Delete { task_id: Uuid::from_u128(2), if_match: None };
+        let delete = operation(Change::Task(delete));
+        assert_eq!(answer(apply_to_task(&mut None, &delete)), Code::TaskNotFound.into());
+        let put =
+            operation(Change::Profile(ProfileChange::Put { preferences: Preferences::default() }));
+        let mut of_another = Profile::first_seen(Uuid::from_u128(3), put.accepted_at);
+        assert_eq!(answer(apply_to_profile(&mut of_another, &put)), Code::UserNotFound.into());
+        let of_session = ApiError::from(Refusal::NotFound(EntityKind::Session));
+        assert_eq!(of_session, Code::SessionNotFound.into());
     }
 }

@@ -4,54 +4,126 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use poem::web::Data;
-use poem_openapi::{ApiResponse, Object, OpenApi};
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use serde::Serialize;
 use shared::attention::{Attention, Signs};
 use shared::status::{WORKER, WorkerStatus};
 
-use super::body::Ready;
 use super::envelope::Meta;
 use super::error::ApiError;
-use super::schema::Nullable;
+use super::ready::Ready;
 use super::shell::RequestId;
+use crate::shapes::Nullable;
 use crate::state::State;
 
-/// That something is so.
-#[derive(Serialize, Object)]
-pub struct Answer {
-    /// In one word.
-    status: String,
+/// What a probe found: `live` or `ready`.
+#[derive(Clone, Copy, Debug, Serialize, Enum)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case")]
+pub enum ProbeStatus {
+    /// The process answers.
+    Live,
+    /// The process takes writes.
+    Ready,
 }
 
-/// That something is so, in the envelope.
+/// What a probe found.
 #[derive(Serialize, Object)]
-pub struct Told {
-    /// What is so.
-    data: Answer,
+pub struct Probe {
+    /// The state of this process.
+    status: ProbeStatus,
+}
+
+/// The answer to a probe.
+#[derive(Serialize, Object)]
+pub struct ProbeRead {
+    /// What the probe found.
+    data: Probe,
     /// About the answer.
     meta: Meta,
 }
 
-/// The whole truth about this node.
+/// Whether this node is as it should be: `degraded` if PostgreSQL, Redis or the worker is not up, or
+/// something needs attention that cannot wait. A degraded node may still serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case")]
+pub enum HealthStatus {
+    /// All is as it should be.
+    Healthy,
+    /// Something is not.
+    Degraded,
+}
+
+/// Whether a server can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case")]
+pub enum ServerStatus {
+    /// It can.
+    Up,
+    /// It cannot. Without PostgreSQL, writes go to the buffer; without Redis, everything is slower.
+    Down,
+}
+
+impl ServerStatus {
+    fn of(is_up: bool) -> Self {
+        if is_up { Self::Up } else { Self::Down }
+    }
+}
+
+/// Whether the worker of this host replays: `absent` if none runs, `paused` if an operator has stopped
+/// replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case")]
+pub enum ReplayStatus {
+    /// It replays.
+    Up,
+    /// An operator has stopped replay.
+    Paused,
+    /// No worker runs.
+    Absent,
+}
+
+/// What an operator should look at: `dead_letters` (replay has given operations up), `quarantine` (records
+/// cannot be read), `buffer_stuck` (replay cannot reach some pending operations), `paused` (an operator has
+/// stopped replay), `clock_skew` (the clocks of PostgreSQL and this host are more than a second apart),
+/// `old_copy` (the buffer file is an older copy of itself).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename = "Attention", rename_all = "snake_case", remote = "Attention")]
+pub enum AttentionName {
+    /// Replay has given operations up.
+    DeadLetters,
+    /// Records cannot be read.
+    Quarantine,
+    /// Replay cannot reach some pending operations.
+    BufferStuck,
+    /// An operator has stopped replay.
+    Paused,
+    /// The clocks of PostgreSQL and this host are more than a second apart.
+    ClockSkew,
+    /// The buffer file is an older copy of itself.
+    OldCopy,
+}
+
+/// The state of this node.
 #[derive(Serialize, Object)]
 pub struct Health {
-    /// `healthy`, or `degraded` if PostgreSQL, Redis or the worker is not up, or what needs attention
-    /// cannot wait.
-    status: String,
-    /// `up`, or `down`: writes go to the buffer.
-    postgres: String,
-    /// `up`, or `down`: everything is slower.
-    redis: String,
-    /// `up`; or `absent`, or `paused` by an operator: nothing is replayed.
-    worker: String,
+    /// Whether the node is as it should be.
+    status: HealthStatus,
+    /// Whether PostgreSQL takes writes.
+    postgres: ServerStatus,
+    /// Whether Redis answers.
+    redis: ServerStatus,
+    /// Whether the worker replays.
+    worker: ReplayStatus,
     /// The buffer.
     buffer: BufferHealth,
-    /// What somebody should look at: `dead_letters` (replay has given operations up), `quarantine`
-    /// (records cannot be read), `buffer_stuck` (replay never comes to what is pending), `paused`,
-    /// `clock_skew` (the clocks of PostgreSQL and this host are more than a second apart), `old_copy` (the
-    /// buffer file is an older copy of itself). The first two leave `status` as it is, and so does a
-    /// `clock_skew` of up to a minute.
-    attention: Vec<String>,
+    /// What an operator should look at. `dead_letters`, `quarantine` and a `clock_skew` of up to a minute
+    /// can wait, and leave `status` as it is.
+    attention: Vec<AttentionName>,
 }
 
 /// How full the buffer is.
@@ -96,8 +168,8 @@ pub struct HealthApi;
 impl HealthApi {
     /// The process is there.
     #[oai(path = "/live", method = "get", operation_id = "live")]
-    async fn live(&self, request: RequestId) -> Ready<Told> {
-        told(request, "live")
+    async fn live(&self, request: RequestId) -> Ready<ProbeRead> {
+        probed(request, ProbeStatus::Live)
     }
 
     /// It can take writes, be it to the buffer.
@@ -106,13 +178,13 @@ impl HealthApi {
         &self,
         state: Data<&Arc<State>>,
         request: RequestId,
-    ) -> Result<Ready<Told>, ApiError> {
+    ) -> Result<Ready<ProbeRead>, ApiError> {
         if !state.link.is_up() {
             // Asked for by anybody, as often as they like: looked at twice a second.
             let room = state.room.try_get_with((), async { state.buffer.has_room().await });
-            room.await.map_err(|error| ApiError::buffer(&error))?;
+            room.await.map_err(|error| ApiError::from(&*error))?;
         }
-        Ok(told(request, "ready"))
+        Ok(probed(request, ProbeStatus::Ready))
     }
 
     /// The whole truth.
@@ -139,32 +211,29 @@ impl HealthApi {
             is_buffer_stuck: status.is_some_and(|status| status.is_buffer_stuck),
         };
         let worker = match (heard, signs.is_paused) {
-            (true, false) => UP,
-            (true, true) => "paused",
-            (false, _) => "absent",
+            (true, false) => ReplayStatus::Up,
+            (true, true) => ReplayStatus::Paused,
+            (false, _) => ReplayStatus::Absent,
         };
         let data = health(state.link.is_up(), redis, worker, &signs);
-        let healthy = data.status == HEALTHY;
+        let healthy = data.status == HealthStatus::Healthy;
         let body = Ready::from(HealthRead { data, meta: Meta::now(request.0) });
         Ok(if healthy { HealthAnswer::Healthy(body) } else { HealthAnswer::Degraded(body) })
     }
 }
 
-const HEALTHY: &str = "healthy";
-const UP: &str = "up";
-
-fn told(request: RequestId, status: &str) -> Ready<Told> {
-    Told { data: Answer { status: status.to_owned() }, meta: Meta::now(request.0) }.into()
+fn probed(request: RequestId, status: ProbeStatus) -> Ready<ProbeRead> {
+    ProbeRead { data: Probe { status }, meta: Meta::now(request.0) }.into()
 }
 
-fn health(postgres: bool, redis: bool, worker: &str, signs: &Signs) -> Health {
-    let up = |is_up: bool| if is_up { UP } else { "down" }.to_owned();
-    let (healthy, stats) = (postgres && redis && worker == UP && !signs.are_grave(), &signs.stats);
+fn health(postgres: bool, redis: bool, worker: ReplayStatus, signs: &Signs) -> Health {
+    let healthy = postgres && redis && worker == ReplayStatus::Up && !signs.are_grave();
+    let stats = &signs.stats;
     Health {
-        status: if healthy { HEALTHY } else { "degraded" }.to_owned(),
-        postgres: up(postgres),
-        redis: up(redis),
-        worker: worker.to_owned(),
+        status: if healthy { HealthStatus::Healthy } else { HealthStatus::Degraded },
+        postgres: ServerStatus::of(postgres),
+        redis: ServerStatus::of(redis),
+        worker,
         buffer: BufferHealth {
             pending: stats.pending,
             bytes: stats.bytes,
@@ -175,11 +244,6 @@ fn health(postgres: bool, redis: bool, worker: &str, signs: &Signs) -> Health {
                 .and_then(DateTime::from_timestamp_millis)
                 .into(),
         },
-        attention: signs
-            .attention()
-            .into_iter()
-            .map(Attention::as_str)
-            .map(str::to_owned)
-            .collect(),
+        attention: signs.attention().into_iter().map(AttentionName::from).collect(),
     }
 }

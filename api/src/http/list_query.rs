@@ -6,7 +6,7 @@ use shared::store::{PageStart, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
 use uuid::Uuid;
 
 use super::error::ApiError;
-use super::in_range;
+use super::parameters::in_range;
 
 /// Entries of a page if the client does not say.
 const DEFAULT_LIMIT: u64 = 20;

@@ -8,7 +8,7 @@ use metrics::{Counter, Histogram};
 use poem::http::Method;
 use poem::{PathPattern, Response};
 
-use super::memo::Memo;
+use crate::memo::Memo;
 
 use crate::metric;
 

@@ -8,17 +8,18 @@ use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 use serde::Serialize;
 use shared::buffer::{Act, Found};
-use shared::domain::{Actor, Lane, Operation, OperationState, Version};
+use shared::domain::{self, Actor, Lane, Operation, Version};
 use shared::store::LedgerEntry;
 use uuid::Uuid;
 
 use super::auth::Authenticated;
-use super::body::Ready;
+use super::code::Code;
 use super::envelope::Meta;
 use super::error::ApiError;
-use super::permission::Permission;
-use super::schema::Nullable;
+use super::ready::Ready;
 use super::shell::RequestId;
+use crate::permission::Permission;
+use crate::shapes::{ActionName, EntityName, Nullable, OperationState};
 use crate::state::State;
 
 /// An accepted operation.
@@ -26,15 +27,14 @@ use crate::state::State;
 pub struct OperationView {
     /// The operation's id.
     id: Uuid,
-    /// `pending`, `applied`, `merged`, `superseded`, `duplicate`, `rejected`, `expired` or
-    /// `discarded`.
-    state: String,
-    /// `task`, `profile`, `session` or `cache`.
-    entity: String,
+    /// What became of it.
+    state: OperationState,
+    /// What it changes.
+    entity: EntityName,
     /// Of which entity.
     entity_id: Uuid,
-    /// `create`, `replace`, `patch` or `delete`.
-    action: String,
+    /// What it does.
+    action: ActionName,
     /// From 1 (low) to 5 (high), while it is in the buffer.
     priority: Nullable<u8>,
     /// Attempts at replay that were used up, while it is in the buffer.
@@ -59,14 +59,14 @@ pub struct OperationRead {
 }
 
 impl OperationView {
-    fn buffered(operation: &Operation, state: OperationState, attempts: u32) -> Self {
+    fn buffered(operation: &Operation, state: domain::OperationState, attempts: u32) -> Self {
         let lane = operation.lane();
         Self {
             id: operation.id.as_uuid(),
-            state: state.as_str().to_owned(),
-            entity: lane.kind.as_str().to_owned(),
+            state: state.into(),
+            entity: lane.kind.into(),
             entity_id: lane.id,
-            action: operation.action().as_str().to_owned(),
+            action: operation.action().into(),
             priority: Some(operation.priority()).into(),
             attempts: Some(attempts).into(),
             accepted_at: operation.accepted_at,
@@ -82,10 +82,10 @@ impl OperationView {
         let (owner, lane) = of.unzip();
         let view = Self {
             id: id.as_uuid(),
-            state: OperationState::Rejected.as_str().to_owned(),
-            entity: lane.map_or("unknown", |lane: Lane| lane.kind.as_str()).to_owned(),
+            state: OperationState::Rejected,
+            entity: lane.map_or(EntityName::Unknown, |lane: Lane| lane.kind.into()),
             entity_id: lane.map_or(Uuid::nil(), |lane| lane.id),
-            action: "unknown".to_owned(),
+            action: ActionName::Unknown,
             priority: None.into(),
             attempts: None.into(),
             accepted_at: id.timestamp(),
@@ -100,10 +100,10 @@ impl OperationView {
         let operation = act.operation.unwrap_or_default();
         let view = Self {
             id: id.as_uuid(),
-            state: OperationState::Discarded.as_str().to_owned(),
-            entity: operation.entity,
+            state: OperationState::Discarded,
+            entity: EntityName::read(&operation.entity),
             entity_id: operation.entity_id,
-            action: operation.action,
+            action: ActionName::read(&operation.action),
             priority: None.into(),
             attempts: None.into(),
             accepted_at: operation.accepted_at,
@@ -117,10 +117,10 @@ impl OperationView {
     fn settled(id: Version, entry: LedgerEntry) -> Self {
         Self {
             id: id.as_uuid(),
-            state: entry.state.as_str().to_owned(),
-            entity: entry.entity,
+            state: entry.state.into(),
+            entity: EntityName::read(&entry.entity),
             entity_id: entry.entity_id,
-            action: entry.action,
+            action: ActionName::read(&entry.action),
             priority: None.into(),
             attempts: None.into(),
             accepted_at: entry.accepted_at,
@@ -153,7 +153,8 @@ impl OperationsApi {
 async fn find(state: &State, actor: Actor, id: Version) -> Result<OperationView, ApiError> {
     let (owner, view) = match state.buffer.find(id).await? {
         Some(Found::Pending { operation, attempts, not_before }) => {
-            let mut view = OperationView::buffered(&operation, OperationState::Pending, attempts);
+            let mut view =
+                OperationView::buffered(&operation, domain::OperationState::Pending, attempts);
             view.next_attempt_at = not_before.and_then(DateTime::from_timestamp_millis).into();
             (operation.actor.user_id, view)
         }
@@ -168,17 +169,17 @@ async fn find(state: &State, actor: Actor, id: Version) -> Result<OperationView,
         None => settled(state, id).await?,
     };
     let may_see = owner == actor.user_id || Permission::BufferRead.is_given_to(actor.role);
-    if may_see { Ok(view) } else { Err(ApiError::OPERATION_NOT_FOUND) }
+    if may_see { Ok(view) } else { Err(Code::OperationNotFound.into()) }
 }
 
 /// What the ledger knows. An operation leaves the buffer only after its ledger row was committed,
 /// so one that neither has was never accepted.
 async fn settled(state: &State, id: Version) -> Result<(Uuid, OperationView), ApiError> {
     if !state.link.is_up() {
-        return Err(ApiError::DATABASE_UNAVAILABLE);
+        return Err(Code::DatabaseUnavailable.into());
     }
     let entry =
         state.store.ledger_entry(id).await.inspect_err(|error| state.link.report(*error))?;
-    let entry = entry.ok_or(ApiError::OPERATION_NOT_FOUND)?;
+    let entry = entry.ok_or(Code::OperationNotFound)?;
     Ok((entry.user_id, OperationView::settled(id, entry)))
 }

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use poem::web::Data;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::{Deserialize, Serialize};
-use shared::domain::{Actor, Change, Preferences};
+use shared::domain::{self, Actor, Change, Preferences};
 use shared::store::Entity;
-use shared::writes::Written;
 
 use super::auth::Authenticated;
-use super::body::{JsonBody, Ready};
-use super::envelope::{ReadMeta, SyncState, WriteMeta};
+use super::body::JsonBody;
+use super::envelope::{ReadMeta, WriteMeta};
 use super::error::ApiError;
-use super::permission::Permission;
-use super::schema::JsonObject;
+use super::ready::Ready;
 use super::shell::{RequestId, Traceparent};
-use crate::reads::{self, ProfileView};
+use super::written::{Accepted, Buffered, Changed, operation, submit};
+use crate::permission::Permission;
+use crate::reads;
+use crate::shapes::{JsonObject, ProfileView};
 use crate::state::State;
 
 /// The writable fields of a profile.
@@ -51,17 +52,6 @@ pub struct ProfileRead {
     data: ProfileView,
     /// About the answer.
     meta: ReadMeta,
-}
-
-/// What a change is answered with.
-#[derive(ApiResponse)]
-pub enum Changed {
-    /// Committed in PostgreSQL
-    #[oai(status = 200)]
-    Committed(Ready<ProfileWritten>),
-    /// Durable in the buffer
-    #[oai(status = 202)]
-    Buffered(Ready<ProfileWritten>, #[oai(header = "Location")] String),
 }
 
 /// What a read is answered with.
@@ -100,8 +90,8 @@ impl ProfileApi {
         request: RequestId,
         trace: Traceparent,
         body: JsonBody<ProfileChange>,
-    ) -> Result<Changed, ApiError> {
-        let change = Change::ProfilePut { preferences: body.0.parse()? };
+    ) -> Result<Changed<ProfileWritten>, ApiError> {
+        let change = Change::Profile(domain::ProfileChange::Put { preferences: body.0.parse()? });
         write(&state, user.0, change, request, trace).await
     }
 
@@ -114,8 +104,8 @@ impl ProfileApi {
         request: RequestId,
         trace: Traceparent,
         body: JsonBody<ProfileChange>,
-    ) -> Result<Changed, ApiError> {
-        let change = Change::ProfilePatch { preferences: body.0.parse()? };
+    ) -> Result<Changed<ProfileWritten>, ApiError> {
+        let change = Change::Profile(domain::ProfileChange::Patch { preferences: body.0.parse()? });
         write(&state, user.0, change, request, trace).await
     }
 }
@@ -126,22 +116,19 @@ async fn write(
     change: Change,
     request: RequestId,
     trace: Traceparent,
-) -> Result<Changed, ApiError> {
-    let operation = super::operation(state, actor, change, request, trace);
+) -> Result<Changed<ProfileWritten>, ApiError> {
+    let operation = operation(state, actor, change, request, trace);
     let asked = ProfileView::asked(&operation);
-    match state.writes.submit(operation).await? {
-        Written::Committed { operation_id, entity, .. } => {
+    Ok(match submit(state, operation).await? {
+        Accepted::Committed { entity, meta } | Accepted::Repeated { entity, meta } => {
             let data = match &entity {
                 Some(Entity::Profile(profile)) => ProfileView::of(profile),
                 Some(Entity::Task(_)) | None => asked,
             };
-            let meta = WriteMeta::now(request.0, SyncState::Committed, operation_id);
-            Ok(Changed::Committed(ProfileWritten { data, meta }.into()))
+            Changed::Committed(ProfileWritten { data, meta }.into())
         }
-        Written::Buffered { operation_id } => {
-            let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
-            let body = ProfileWritten { data: asked, meta };
-            Ok(Changed::Buffered(body.into(), super::location(operation_id)))
+        Accepted::Buffered(Buffered { location, meta, .. }) => {
+            Changed::Buffered(ProfileWritten { data: asked, meta }.into(), location)
         }
-    }
+    })
 }

@@ -8,16 +8,19 @@ use poem_openapi::param::Path;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::{Deserialize, Serialize};
 use shared::buffer::unix_millis;
-use shared::domain::{Actor, Change, EntityKind, Lane, Version};
+use shared::domain::{Actor, Change, EntityKind, Lane, SessionChange};
 use shared::sessions::{Opened, RefreshToken, Renewal, Revocation, SessionTimes};
 use uuid::Uuid;
 
 use super::auth::{Authenticated, refused, welcome};
-use super::body::{JsonBody, Ready};
-use super::envelope::{Meta, SyncState, WriteMeta};
+use super::body::JsonBody;
+use super::code::Code;
+use super::envelope::{Meta, WriteMeta};
 use super::error::ApiError;
-use super::permission::Permission;
+use super::ready::Ready;
 use super::shell::{RequestId, Traceparent};
+use super::written::{self, operation};
+use crate::permission::Permission;
 use crate::state::State;
 use crate::tokens::ACCESS_SECONDS;
 
@@ -133,7 +136,7 @@ impl SessionsApi {
         let actor = state
             .tokens
             .verify_assertion(&body.0.assertion)
-            .map_err(|_| refused("assertion", ApiError::UNAUTHORIZED))?;
+            .map_err(|_| refused("assertion", Code::Unauthorized))?;
         welcome(&state, actor).await?;
         let lifetime = state.server.session_lifetime();
         let opened = state.sessions.open(actor.user_id, actor.role, lifetime).await?;
@@ -151,7 +154,7 @@ impl SessionsApi {
         body: JsonBody<Refresh>,
     ) -> Result<Ready<SessionGranted>, ApiError> {
         state.limits.check_login(peer)?;
-        let unknown = || refused("refresh", ApiError::UNAUTHORIZED);
+        let unknown = || refused("refresh", Code::Unauthorized);
         let token = RefreshToken::parse(&body.0.refresh_token).ok_or_else(unknown)?;
         let session_id = token.session_id();
         // Before it is renewed: of many requests with one token, those that come second end the session,
@@ -168,7 +171,7 @@ impl SessionsApi {
             Renewal::Reused(user_id) => {
                 tracing::warn!(%session_id, "a refresh token was used twice: its session has ended");
                 keep_in_mind(&state, user_id, session_id).await?;
-                Err(refused("reuse", ApiError::UNAUTHORIZED))
+                Err(refused("reuse", Code::Unauthorized))
             }
             Renewal::Renewed(opened) => {
                 welcome(&state, opened.actor).await?;
@@ -186,7 +189,7 @@ impl SessionsApi {
         request: RequestId,
         trace: Traceparent,
     ) -> Result<Ended, ApiError> {
-        let session_id = user.0.session_id.ok_or(ApiError::NO_SESSION)?;
+        let session_id = user.0.session_id.ok_or(Code::NoSession)?;
         end(&state, user.0, session_id, request, trace).await
     }
 
@@ -230,7 +233,7 @@ fn granted(
 ) -> Result<Ready<SessionGranted>, ApiError> {
     let access_token = state.tokens.access(opened.actor).map_err(|error| {
         tracing::error!(%error, "an access token cannot be signed");
-        ApiError::INTERNAL
+        Code::Internal
     })?;
     let data = SessionTokens {
         access_token,
@@ -255,7 +258,7 @@ async fn end(
         false => Ok(()),
     };
     match state.sessions.revoke(actor.user_id, session_id).await {
-        Ok(Revocation::Absent | Revocation::Foreign) if !own => Err(ApiError::SESSION_NOT_FOUND),
+        Ok(Revocation::Absent | Revocation::Foreign) if !own => Err(Code::SessionNotFound.into()),
         Ok(Revocation::Revoked | Revocation::Absent | Revocation::Foreign) => {
             let kept = match own {
                 true => kept,
@@ -269,16 +272,15 @@ async fn end(
         Err(away) => {
             kept?;
             tracing::warn!(%away, %session_id, "a session is ended by way of the buffer");
-            let change = Change::SessionRevoke { session_id };
-            let operation = super::operation(state, actor, change, request, trace);
+            let change = Change::Session(SessionChange::Revoke { session_id });
+            let operation = operation(state, actor, change, request, trace);
             // First, since the user's share of the buffer bounds what is kept in mind.
-            let id: Version = state.writes.keep(operation).await?;
+            let kept = written::keep(state, operation).await?;
             if !own {
                 keep_in_mind(state, actor.user_id, session_id).await?;
             }
-            let meta = WriteMeta::now(request.0, SyncState::Buffered, id);
-            let body = SessionEnding { data: EndingSession { id: session_id }, meta };
-            Ok(Ended::Here(body.into(), super::location(id)))
+            let body = SessionEnding { data: EndingSession { id: session_id }, meta: kept.meta };
+            Ok(Ended::Here(body.into(), kept.location))
         }
     }
 }

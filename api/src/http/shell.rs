@@ -13,10 +13,11 @@ use poem::http::{HeaderName, HeaderValue, Method, StatusCode};
 use poem::{FromRequest, PathPattern, Request, RequestBody, Response};
 use uuid::Uuid;
 
-use super::cors::{Caller, preflight};
+use super::code::Code;
 use super::error::{ApiError, classify};
 use super::headers::{is_https, protect};
 use super::metered::Metered;
+use crate::cors::{Caller, preflight};
 use crate::state::State;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -24,7 +25,7 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT_BYTES: usize = 128;
 
 /// Routes that watch this process, and must not be kept from it.
-const UNLIMITED: [&str; 4] = ["/live", "/ready", "/health", "/metrics"];
+pub(super) const UNLIMITED: [&str; 4] = ["/live", "/ready", "/health", "/metrics"];
 
 /// The id of a request: the client's, if it sent a UUID in `X-Request-ID`, else a new one.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +37,7 @@ pub struct Traceparent(pub Option<String>);
 
 impl<'a> FromRequest<'a> for RequestId {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
-        Ok(request.data::<Self>().copied().ok_or(ApiError::INTERNAL)?)
+        Ok(request.data::<Self>().copied().ok_or(ApiError::from(Code::Internal))?)
     }
 }
 
@@ -125,7 +126,7 @@ impl Shell {
         }
         match caller {
             Caller::Unremarkable | Caller::Allowed(_) => Ok(()),
-            Caller::Refused => Err(ApiError::ORIGIN_NOT_ALLOWED),
+            Caller::Refused => Err(Code::OriginNotAllowed.into()),
         }
     }
 
@@ -133,7 +134,7 @@ impl Shell {
     async fn finish(&self, answering: Answering<'_>, request_id: Uuid) -> Response {
         let answering = AssertUnwindSafe(answering).catch_unwind();
         let limit = self.state.server.request_timeout();
-        let failure = match tokio::time::timeout(limit, answering).await {
+        let code = match tokio::time::timeout(limit, answering).await {
             Ok(Ok(Ok(response))) => return response,
             Ok(Ok(Err(error))) if error.is_from_response() => return error.into_response(),
             Ok(Ok(Err(error))) => {
@@ -150,17 +151,17 @@ impl Shell {
                 return response;
             }
             // The panic itself has been logged by its hook.
-            Ok(Err(_)) => ApiError::INTERNAL,
-            Err(_) => ApiError::DEADLINE_EXCEEDED,
+            Ok(Err(_)) => Code::Internal,
+            Err(_) => Code::DeadlineExceeded,
         };
-        failure.into_answer(request_id)
+        ApiError::from(code).into_answer(request_id)
     }
 }
 
 /// What a client is told that makes one connection too many, as it goes over the line.
 pub async fn connection_refusal() -> Vec<u8> {
     let request_id = Uuid::new_v4();
-    let mut response = ApiError::TOO_MANY_CONNECTIONS.into_answer(request_id);
+    let mut response = ApiError::from(Code::TooManyConnections).into_answer(request_id);
     name_and_protect(&mut response, request_id, false);
     let (parts, body) = response.into_parts();
     // It is a vector of bytes, which always can be read.

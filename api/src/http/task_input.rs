@@ -6,7 +6,7 @@ use serde::Deserialize;
 use shared::domain::{Description, Invalid, TaskFields, TaskPatch, TaskStatus, Title};
 
 use super::error::{ApiError, FieldProblem};
-use super::schema::Nullable;
+use crate::shapes::Nullable;
 
 /// A new task.
 #[derive(Debug, Deserialize, Object)]

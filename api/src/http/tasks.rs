@@ -6,20 +6,23 @@ use poem::web::Data;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Serialize;
-use shared::domain::{Change, Operation, Outcome, Refusal, Version};
+use shared::domain::{self, Change, EntityKind, Operation, Refusal, Version};
 use shared::store::Entity;
-use shared::writes::Written;
 use uuid::Uuid;
 
 use super::auth::Authenticated;
-use super::body::{JsonBody, Ready};
-use super::envelope::{ListMeta, ReadMeta, SyncState, WriteMeta};
+use super::body::JsonBody;
+use super::code::Code;
+use super::envelope::{ListMeta, ReadMeta, WriteMeta};
 use super::error::ApiError;
 use super::list_query;
-use super::permission::Permission;
+use super::ready::Ready;
 use super::shell::{RequestId, Traceparent};
 use super::task_input::{NewTask, TaskChange, WholeTask};
-use crate::reads::{self, TaskView};
+use super::written::{Accepted, Buffered, operation, submit};
+use crate::permission::Permission;
+use crate::reads;
+use crate::shapes::TaskView;
 use crate::state::State;
 
 /// Characters of an idempotency key at the most.
@@ -165,36 +168,28 @@ impl TasksApi {
             && let Some((operation, view)) =
                 reads::pending_create(&state, user.0.user_id, task_id).await?
         {
-            let (etag, location) = (etag(&view), super::location(operation));
-            let meta = WriteMeta::now(request.0, SyncState::Buffered, operation);
-            let body = Ready::from(TaskWritten { data: view, meta });
+            let etag = etag(&view);
+            let Buffered { location, meta, .. } = Buffered::new(request.0, operation);
+            let body = TaskWritten { data: view, meta }.into();
             return Ok(Created::Buffered(body, location, Some("true".to_owned()), etag));
         }
         if !state.link.is_up() && state.writes.known().is_deleted(task_id) {
-            return Err(ApiError::TASK_DELETED);
+            return Err(Code::TaskDeleted.into());
         }
-        let change = Change::TaskCreate { task_id, fields };
-        let operation = super::operation(&state, user.0, change, request, trace);
-        let (written, view) = write(&state, operation).await?;
-        let etag = etag(&view);
-        let body = |state, id| {
-            Ready::from(TaskWritten { data: view, meta: WriteMeta::now(request.0, state, id) })
-        };
-        Ok(match written {
-            Written::Committed { outcome: Outcome::Gone, .. } => {
-                return Err(ApiError::TASK_DELETED);
-            }
-            Written::Committed { operation_id, outcome: Outcome::Duplicate, .. } => {
-                let body = body(SyncState::Committed, operation_id);
-                Created::Replayed(body, "true".to_owned(), etag)
-            }
-            Written::Committed { operation_id, .. } => {
+        let change = Change::Task(domain::TaskChange::Create { task_id, fields });
+        let operation = operation(&state, user.0, change, request, trace);
+        let (accepted, data) = write(&state, operation).await?;
+        let etag = etag(&data);
+        Ok(match accepted {
+            Accepted::Committed { meta, .. } => {
                 let location = format!("/api/v1/tasks/{task_id}");
-                Created::Committed(body(SyncState::Committed, operation_id), location, etag)
+                Created::Committed(TaskWritten { data, meta }.into(), location, etag)
             }
-            Written::Buffered { operation_id } => {
-                let location = super::location(operation_id);
-                Created::Buffered(body(SyncState::Buffered, operation_id), location, None, etag)
+            Accepted::Repeated { meta, .. } => {
+                Created::Replayed(TaskWritten { data, meta }.into(), "true".to_owned(), etag)
+            }
+            Accepted::Buffered(Buffered { location, meta, .. }) => {
+                Created::Buffered(TaskWritten { data, meta }.into(), location, None, etag)
             }
         })
     }
@@ -280,9 +275,13 @@ impl TasksApi {
         body: JsonBody<WholeTask>,
     ) -> Result<Changed, ApiError> {
         let if_match = asserted(if_match.0.as_deref())?;
-        let change = Change::TaskReplace { task_id: id.0, fields: body.0.parse()?, if_match };
-        let operation = super::operation(&state, user.0, change, request, trace);
-        change_task(&state, operation, request).await
+        let change = Change::Task(domain::TaskChange::Replace {
+            task_id: id.0,
+            fields: body.0.parse()?,
+            if_match,
+        });
+        let operation = operation(&state, user.0, change, request, trace);
+        change_task(&state, operation).await
     }
 
     /// Change some fields of a task.
@@ -301,9 +300,13 @@ impl TasksApi {
         body: JsonBody<TaskChange>,
     ) -> Result<Changed, ApiError> {
         let if_match = asserted(if_match.0.as_deref())?;
-        let change = Change::TaskPatch { task_id: id.0, patch: body.0.parse()?, if_match };
-        let operation = super::operation(&state, user.0, change, request, trace);
-        change_task(&state, operation, request).await
+        let change = Change::Task(domain::TaskChange::Patch {
+            task_id: id.0,
+            patch: body.0.parse()?,
+            if_match,
+        });
+        let operation = operation(&state, user.0, change, request, trace);
+        change_task(&state, operation).await
     }
 
     /// Delete a task, for good.
@@ -320,54 +323,45 @@ impl TasksApi {
         if_match: Header<Option<String>>,
     ) -> Result<Deleted, ApiError> {
         let if_match = asserted(if_match.0.as_deref())?;
-        let change = Change::TaskDelete { task_id: id.0, if_match };
-        let operation = super::operation(&state, user.0, change, request, trace);
-        match state.writes.submit(operation).await? {
-            Written::Committed { outcome: Outcome::Gone, .. } => Err(ApiError::TASK_NOT_FOUND),
-            Written::Committed { .. } => Ok(Deleted::Committed),
-            Written::Buffered { operation_id } => {
-                let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
+        let change = Change::Task(domain::TaskChange::Delete { task_id: id.0, if_match });
+        let operation = operation(&state, user.0, change, request, trace);
+        Ok(match submit(&state, operation).await? {
+            Accepted::Committed { .. } | Accepted::Repeated { .. } => Deleted::Committed,
+            Accepted::Buffered(Buffered { location, meta, .. }) => {
                 let body = TaskDeleted { data: DeletedTask { id: id.0 }, meta };
-                Ok(Deleted::Buffered(body.into(), super::location(operation_id)))
+                Deleted::Buffered(body.into(), location)
             }
-        }
+        })
     }
 }
 
-async fn change_task(
-    state: &State,
-    operation: Operation,
-    request: RequestId,
-) -> Result<Changed, ApiError> {
-    let (written, view) = write(state, operation).await?;
-    let etag = etag(&view);
-    let body = |state, id| {
-        Ready::from(TaskWritten { data: view, meta: WriteMeta::now(request.0, state, id) })
-    };
-    match written {
-        Written::Committed { outcome: Outcome::Gone, .. } => Err(ApiError::TASK_NOT_FOUND),
-        Written::Committed { operation_id, .. } => {
-            Ok(Changed::Committed(body(SyncState::Committed, operation_id), etag))
+async fn change_task(state: &State, operation: Operation) -> Result<Changed, ApiError> {
+    let (accepted, data) = write(state, operation).await?;
+    let etag = etag(&data);
+    Ok(match accepted {
+        Accepted::Committed { meta, .. } | Accepted::Repeated { meta, .. } => {
+            Changed::Committed(TaskWritten { data, meta }.into(), etag)
         }
-        Written::Buffered { operation_id } => {
-            let location = super::location(operation_id);
-            Ok(Changed::Buffered(body(SyncState::Buffered, operation_id), location, etag))
+        Accepted::Buffered(Buffered { location, meta, .. }) => {
+            Changed::Buffered(TaskWritten { data, meta }.into(), location, etag)
         }
-    }
+    })
 }
 
 /// Submits an operation on a task and tells how the task looks after it.
-async fn write(state: &State, operation: Operation) -> Result<(Written, TaskView), ApiError> {
+async fn write(state: &State, operation: Operation) -> Result<(Accepted, TaskView), ApiError> {
     let asked = operation.clone();
-    let written = state.writes.submit(operation).await?;
-    let view = match &written {
-        Written::Committed { entity: Some(Entity::Task(task)), .. } => TaskView::of(task.clone()),
-        Written::Committed { .. } => TaskView::asked(&asked),
-        Written::Buffered { operation_id } => {
+    let accepted = submit(state, operation).await?;
+    let view = match &accepted {
+        Accepted::Committed { entity, .. } | Accepted::Repeated { entity, .. } => match entity {
+            Some(Entity::Task(task)) => TaskView::of(task.clone()),
+            Some(Entity::Profile(_)) | None => TaskView::asked(&asked),
+        },
+        Accepted::Buffered(Buffered { operation_id, .. }) => {
             reads::after(state, &Operation { id: *operation_id, ..asked }).await
         }
     };
-    Ok((written, view))
+    Ok((accepted, view))
 }
 
 fn etag(view: &TaskView) -> String {
@@ -380,7 +374,7 @@ fn asserted(header: Option<&str>) -> Result<Option<Version>, ApiError> {
     let Some(text) = header.map(str::trim).filter(|text| *text != "*") else { return Ok(None) };
     if text.is_empty() {
         // A list without any ETag: no task has one of them.
-        return Err(Refusal::PreconditionFailed.into());
+        return Err(Refusal::PreconditionFailed(EntityKind::Task).into());
     }
     text.strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'))

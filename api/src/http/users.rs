@@ -8,22 +8,25 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::{Deserialize, Serialize};
 use shared::domain::{
-    Actor, Change, EntityKind, Invalid, Lane, Operation, Outcome, Profile, ProfileVersions, Role,
+    self, Actor, Change, EntityKind, Invalid, Lane, Operation, Profile, ProfileVersions, Role,
     Standing, Version, apply_to_profile,
 };
 use shared::host_clock::version_of_profile;
 use shared::store::Entity;
-use shared::writes::Written;
 use uuid::Uuid;
 
 use super::auth::Authenticated;
-use super::body::{JsonBody, Ready};
-use super::envelope::{Meta, PartMeta, SyncState, WriteMeta};
+use super::body::JsonBody;
+use super::code::Code;
+use super::envelope::{Meta, PartMeta, WriteMeta};
 use super::error::ApiError;
-use super::permission::Permission;
-use super::schema::Nullable;
+use super::parameters::in_range;
+use super::ready::Ready;
 use super::shell::{RequestId, Traceparent};
 use super::task_input::present;
+use super::written::{Accepted, Buffered, Changed, operation, submit};
+use crate::permission::Permission;
+use crate::shapes::{self, Nullable, UserStatus};
 use crate::state::State;
 
 const DEFAULT_LIMIT: u64 = 50;
@@ -53,7 +56,7 @@ impl UserChange {
         if role.is_none() && standing.is_none() {
             return Err(ApiError::field("body", "must name role or status"));
         }
-        Ok(Change::UserSetStanding { user_id, role, standing })
+        Ok(Change::User(domain::UserChange::SetStanding { user_id, role, standing }))
     }
 }
 
@@ -62,10 +65,10 @@ impl UserChange {
 pub struct UserView {
     /// The user's id, the `sub` of their tokens.
     id: Uuid,
-    /// `user`, `operator` or `admin`: as an admin has set it, else as it is at first.
-    role: Nullable<String>,
-    /// `active`, `inactive` or `suspended`.
-    status: Nullable<String>,
+    /// What the user may do: as an admin has set it, else as it is at first.
+    role: Nullable<shapes::Role>,
+    /// Whether the user is let in.
+    status: Nullable<UserStatus>,
     /// When the user was first seen.
     created_at: Nullable<DateTime<Utc>>,
     /// When the newest change was accepted.
@@ -76,8 +79,8 @@ impl UserView {
     fn of(profile: &Profile) -> Self {
         Self {
             id: profile.user_id,
-            role: Some(profile.role.as_str().to_owned()).into(),
-            status: Some(profile.standing.as_str().to_owned()).into(),
+            role: Some(profile.role.into()).into(),
+            status: Some(profile.standing.into()).into(),
             created_at: Some(profile.created_at).into(),
             updated_at: Some(profile.updated_at).into(),
         }
@@ -88,8 +91,8 @@ impl UserView {
         let ProfileVersions { role, standing, .. } = profile.versions;
         let set = |version: Version| version != Version::NONE;
         Self {
-            role: set(role).then(|| profile.role.as_str().to_owned()).into(),
-            status: set(standing).then(|| profile.standing.as_str().to_owned()).into(),
+            role: set(role).then(|| profile.role.into()).into(),
+            status: set(standing).then(|| profile.standing.into()).into(),
             created_at: None.into(),
             ..Self::of(profile)
         }
@@ -98,21 +101,19 @@ impl UserView {
     /// A user of whom just what an operation sets is known.
     fn asked(user_id: Uuid, operation: &Operation) -> Self {
         let (role, standing) = match &operation.change {
-            Change::UserSetStanding { role, standing, .. } => (*role, *standing),
-            Change::TaskCreate { .. }
-            | Change::TaskReplace { .. }
-            | Change::TaskPatch { .. }
-            | Change::TaskDelete { .. }
-            | Change::ProfilePut { .. }
-            | Change::ProfilePatch { .. }
-            | Change::UserErase { .. }
-            | Change::SessionRevoke { .. }
-            | Change::CacheInvalidate => (None, None),
+            Change::User(domain::UserChange::SetStanding { role, standing, .. }) => {
+                (*role, *standing)
+            }
+            Change::User(domain::UserChange::Erase { .. })
+            | Change::Task(_)
+            | Change::Profile(_)
+            | Change::Session(_)
+            | Change::Cache(_) => (None, None),
         };
         Self {
             id: user_id,
-            role: role.map(|role| role.as_str().to_owned()).into(),
-            status: standing.map(|standing| standing.as_str().to_owned()).into(),
+            role: role.map(shapes::Role::from).into(),
+            status: standing.map(UserStatus::from).into(),
             created_at: None.into(),
             updated_at: Some(operation.accepted_at).into(),
         }
@@ -162,17 +163,6 @@ pub struct UserErasing {
     meta: WriteMeta,
 }
 
-/// What a change is answered with.
-#[derive(ApiResponse)]
-pub enum Changed {
-    /// Committed in PostgreSQL
-    #[oai(status = 200)]
-    Committed(Ready<UserWritten>),
-    /// Durable in the buffer
-    #[oai(status = 202)]
-    Buffered(Ready<UserWritten>, #[oai(header = "Location")] String),
-}
-
 /// What an erasure is answered with.
 #[derive(ApiResponse)]
 pub enum Erased {
@@ -207,7 +197,7 @@ impl UsersApi {
         #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
         limit: Query<Option<u64>>,
     ) -> Result<Ready<UserList>, ApiError> {
-        let limit = super::in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
+        let limit = in_range("limit", limit.0.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;
         let invalid = |name: &'static str| {
             move |invalid: Invalid| ApiError::parameter(name, invalid.to_string())
         };
@@ -215,7 +205,7 @@ impl UsersApi {
         let standing = status.0.as_deref().map(Standing::parse).transpose();
         let standing = standing.map_err(invalid("status"))?;
         if !state.link.is_up() {
-            return Err(ApiError::DATABASE_UNAVAILABLE);
+            return Err(Code::DatabaseUnavailable.into());
         }
         let after = cursor.0.unwrap_or(Uuid::nil());
         let found = state.store.profiles(after, role, standing, limit + 1).await;
@@ -253,32 +243,28 @@ impl UsersApi {
         trace: Traceparent,
         id: Path<Uuid>,
         body: JsonBody<UserChange>,
-    ) -> Result<Changed, ApiError> {
+    ) -> Result<Changed<UserWritten>, ApiError> {
         let change = body.0.parse(id.0)?;
         if admin.0.user_id == id.0 {
-            return Err(ApiError::OWN_ACCOUNT);
+            return Err(Code::OwnAccount.into());
         }
         tracing::warn!(by = %admin.0.user_id, request_id = %request.0, ?change, "an admin sets a role or standing");
-        let operation = super::operation(&state, admin.0, change, request, trace);
+        let operation = operation(&state, admin.0, change, request, trace);
         let asked = UserView::asked(id.0, &operation);
-        let written = state.writes.submit(operation).await;
+        let accepted = submit(&state, operation).await;
         state.standings.forget(id.0).await;
-        match written? {
-            Written::Committed { outcome: Outcome::Gone, .. } => Err(ApiError::USER_NOT_FOUND),
-            Written::Committed { operation_id, entity, .. } => {
+        Ok(match accepted? {
+            Accepted::Committed { entity, meta } | Accepted::Repeated { entity, meta } => {
                 let data = match &entity {
                     Some(Entity::Profile(profile)) => UserView::of(profile),
                     Some(Entity::Task(_)) | None => asked,
                 };
-                let meta = WriteMeta::now(request.0, SyncState::Committed, operation_id);
-                Ok(Changed::Committed(UserWritten { data, meta }.into()))
+                Changed::Committed(UserWritten { data, meta }.into())
             }
-            Written::Buffered { operation_id } => {
-                let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
-                let body = UserWritten { data: asked, meta };
-                Ok(Changed::Buffered(body.into(), super::location(operation_id)))
+            Accepted::Buffered(Buffered { location, meta, .. }) => {
+                Changed::Buffered(UserWritten { data: asked, meta }.into(), location)
             }
-        }
+        })
     }
 
     /// Erase a user: tasks, preferences, sessions, and what this host's buffer holds. For admins.
@@ -292,29 +278,30 @@ impl UsersApi {
         id: Path<Uuid>,
     ) -> Result<Erased, ApiError> {
         if admin.0.user_id == id.0 {
-            return Err(ApiError::OWN_ACCOUNT);
+            return Err(Code::OwnAccount.into());
         }
         tracing::warn!(by = %admin.0.user_id, request_id = %request.0, user_id = %id.0, "an admin erases a user");
-        let change = Change::UserErase { user_id: id.0 };
-        let operation = super::operation(&state, admin.0, change, request, trace);
-        let written = state.writes.submit(operation).await;
+        let change = Change::User(domain::UserChange::Erase { user_id: id.0 });
+        let operation = operation(&state, admin.0, change, request, trace);
+        let accepted = submit(&state, operation).await;
         state.standings.forget(id.0).await;
-        let written = written?;
+        let accepted = accepted?;
         // An admin of whom this process has read nothing may be none any more: replay will tell, and
         // the worker empties the buffer then.
-        let believed =
-            matches!(written, Written::Committed { .. }) || state.standings.knows(admin.0.user_id);
+        let believed = match accepted {
+            Accepted::Committed { .. } | Accepted::Repeated { .. } => true,
+            Accepted::Buffered(_) => state.standings.knows(admin.0.user_id),
+        };
         if believed {
             empty(&state, admin.0, id.0).await?;
         }
-        match written {
-            Written::Committed { .. } => Ok(Erased::Everywhere),
-            Written::Buffered { operation_id } => {
-                let meta = WriteMeta::now(request.0, SyncState::Buffered, operation_id);
+        Ok(match accepted {
+            Accepted::Committed { .. } | Accepted::Repeated { .. } => Erased::Everywhere,
+            Accepted::Buffered(Buffered { location, meta, .. }) => {
                 let body = UserErasing { data: ErasedUser { id: id.0 }, meta };
-                Ok(Erased::Here(body.into(), super::location(operation_id)))
+                Erased::Here(body.into(), location)
             }
-        }
+        })
     }
 }
 
@@ -333,13 +320,14 @@ async fn find(state: &State, user_id: Uuid) -> Result<UserView, ApiError> {
     let first_seen =
         || pending.first().map(|first| Profile::first_seen(user_id, first.accepted_at));
     let Some(mut profile) = stored.flatten().or_else(first_seen) else {
-        return Err(if known { ApiError::USER_NOT_FOUND } else { ApiError::DATABASE_UNAVAILABLE });
+        let code = if known { Code::UserNotFound } else { Code::DatabaseUnavailable };
+        return Err(code.into());
     };
     for operation in &pending {
         apply_to_profile(&mut profile, operation);
     }
     if profile.erased_at.is_some() {
-        return Err(ApiError::USER_NOT_FOUND);
+        return Err(Code::UserNotFound.into());
     }
     Ok(if known { UserView::of(&profile) } else { UserView::as_set(&profile) })
 }
@@ -360,5 +348,5 @@ async fn empty(state: &State, admin: Actor, user_id: Uuid) -> Result<(), ApiErro
         tracing::warn!(%user_id, ?erased, "what the buffer held of a user was erased");
         Ok::<(), ApiError>(())
     });
-    emptied.await.map_err(|_| ApiError::INTERNAL)?
+    emptied.await.map_err(|_| Code::Internal)?
 }

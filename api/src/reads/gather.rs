@@ -15,8 +15,8 @@ use shared::writes::KnownTasks;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::error::ReadError;
 use super::pending_and_cached;
-use crate::http::ApiError;
 
 /// Looks on their way at once.
 const READERS: usize = 2;
@@ -38,7 +38,7 @@ pub struct Known {
 #[derive(Debug)]
 struct Ask {
     id: Uuid,
-    reply: oneshot::Sender<Result<Known, ApiError>>,
+    reply: oneshot::Sender<Result<Known, ReadError>>,
 }
 
 /// The tasks that read.
@@ -63,10 +63,10 @@ impl TaskReader {
     ///
     /// # Errors
     /// If the buffer cannot be read, or too many reads are waiting.
-    pub async fn known(&self, id: Uuid) -> Result<Known, ApiError> {
+    pub async fn known(&self, id: Uuid) -> Result<Known, ReadError> {
         let (reply, known) = oneshot::channel();
-        self.asks.send(id, Ask { id, reply }).ok_or(ApiError::OVERLOADED)?;
-        known.await.unwrap_or(Err(ApiError::OVERLOADED))
+        self.asks.send(id, Ask { id, reply }).ok_or(ReadError::Overloaded)?;
+        known.await.unwrap_or(Err(ReadError::Overloaded))
     }
 
     /// Takes no more reads, answers those that wait, and ends the tasks.
@@ -107,7 +107,7 @@ impl Reader {
         let (pending, look) = match read {
             Ok(found) => found,
             Err(error) => {
-                let error = ApiError::from(error);
+                let error = ReadError::from(error);
                 for ask in batch {
                     answer(ask.reply, Err(error.clone()));
                 }
@@ -177,7 +177,7 @@ pub(super) fn last_known(known: &KnownTasks, id: Uuid) -> Base {
     known.get(id).map_or(Base::Unknown, |task| Base::Read(Some(task)))
 }
 
-fn answer(reply: oneshot::Sender<Result<Known, ApiError>>, known: Result<Known, ApiError>) {
+fn answer(reply: oneshot::Sender<Result<Known, ReadError>>, known: Result<Known, ReadError>) {
     // A client that hung up needs no answer.
     let _ = reply.send(known);
 }

@@ -17,9 +17,9 @@ use shared::host_clock::version_of_task;
 use shared::store::{PageStart, StoreError, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
 use uuid::Uuid;
 
+use super::error::ReadError;
 use super::gather::last_known;
-use super::view::TaskView;
-use crate::http::{ApiError, Source};
+use crate::shapes::{Source, TaskView};
 use crate::state::State;
 
 /// A page of tasks.
@@ -41,7 +41,7 @@ pub struct Listed {
 ///
 /// # Errors
 /// If the buffer cannot be read.
-pub async fn task_list(state: &State, query: &TaskQuery) -> Result<Listed, ApiError> {
+pub async fn task_list(state: &State, query: &TaskQuery) -> Result<Listed, ReadError> {
     // Before the buffer is looked into: what leaves it from now on makes another generation.
     let generation = state.writes.generation(query.user_id);
     let mut pending: HashMap<Uuid, Vec<Operation>> = HashMap::new();
@@ -180,9 +180,8 @@ async fn total(
 
 /// Whether a task is one that is asked for, as far as is known.
 fn matches(view: &TaskView, filter: &TaskFilter) -> bool {
-    let status = filter
-        .status
-        .is_none_or(|status| view.status.0.as_deref().is_none_or(|is| is == status.as_str()));
+    let status =
+        filter.status.is_none_or(|status| view.status.0.is_none_or(|is| is == status.into()));
     let title = filter.title.as_ref().is_none_or(|text| {
         let within = |title: &String| title.to_lowercase().contains(&text.to_lowercase());
         view.title.0.as_ref().is_none_or(within)

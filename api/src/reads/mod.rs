@@ -3,19 +3,19 @@
 //!
 //! With PostgreSQL away, what pending operations and the cache tell is answered and marked stale.
 
+mod error;
 mod gather;
 mod list;
 mod profile;
 mod task;
 mod totals;
-mod view;
 
+pub use error::ReadError;
 pub use gather::{Known, Reader, TaskReader};
 pub use list::{Listed, task_list};
 pub use profile::profile;
 pub use task::{after, pending_create, task};
 pub use totals::Totals;
-pub use view::{Found, ProfileView, TaskView};
 
 use serde::de::DeserializeOwned;
 use shared::buffer::{Buffer, BufferError};
@@ -23,7 +23,18 @@ use shared::cache::{EntityCache, Look};
 use shared::domain::{EntityKind, Lane, Operation};
 use uuid::Uuid;
 
-use crate::http::Source;
+use crate::shapes::Source;
+
+/// Something that was read, and where from.
+#[derive(Clone, Debug)]
+pub struct Found<V> {
+    /// What was read.
+    pub view: V,
+    /// Where it comes from.
+    pub source: Source,
+    /// True if PostgreSQL could not be asked.
+    pub stale: bool,
+}
 
 /// The pending operations of each of some entities, and what is cached of them, looked at in this order:
 /// nothing is read from the cache while an operation waits that says that it is to be emptied.

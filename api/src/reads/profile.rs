@@ -7,16 +7,16 @@ use shared::domain::{Change, EntityKind, Operation, Profile, apply_to_profile};
 use shared::host_clock::version_of_profile;
 use uuid::Uuid;
 
-use super::view::{Found, ProfileView};
-use super::{pending_and_cached, source};
-use crate::http::ApiError;
+use super::error::ReadError;
+use super::{Found, pending_and_cached, source};
+use crate::shapes::ProfileView;
 use crate::state::State;
 
 /// A user's own profile. A user who has not been seen before has the profile of a new one.
 ///
 /// # Errors
 /// If none of PostgreSQL, the cache and the buffer can tell.
-pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>, ApiError> {
+pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>, ReadError> {
     let kind = EntityKind::Profile;
     let was_up = state.link.is_up();
     let (mut pending, look) =
@@ -41,7 +41,7 @@ pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>,
             Ok(Found { view: ProfileView::of(&profile), source, stale })
         }
         (None, Some(newest)) => Ok(Found { view: ProfileView::asked(newest), source, stale: true }),
-        (None, None) => Err(ApiError::DATABASE_UNAVAILABLE),
+        (None, None) => Err(ReadError::Unknown),
     }
 }
 
@@ -49,8 +49,7 @@ pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>,
 /// preferences, whatever the order, or one that sets none.
 fn newest(pending: &[Operation]) -> Option<&Operation> {
     pending.iter().max_by_key(|operation| {
-        let sets_preferences =
-            matches!(operation.change, Change::ProfilePut { .. } | Change::ProfilePatch { .. });
+        let sets_preferences = matches!(operation.change, Change::Profile(_));
         (sets_preferences, operation.id)
     })
 }

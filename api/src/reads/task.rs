@@ -1,12 +1,12 @@
 //! One task, as one user sees it.
 
-use shared::domain::{Change, EntityKind, Lane, Operation, Seen, Version, see_task};
+use shared::domain::{EntityKind, Lane, Operation, Seen, Version, see_task};
 use uuid::Uuid;
 
+use super::error::ReadError;
 use super::gather::{Known, last_known};
-use super::source;
-use super::view::{Found, TaskView};
-use crate::http::ApiError;
+use super::{Found, source};
+use crate::shapes::TaskView;
 use crate::state::State;
 
 fn lane(id: Uuid) -> Lane {
@@ -17,14 +17,14 @@ fn lane(id: Uuid) -> Lane {
 ///
 /// # Errors
 /// If it is not there, deleted or somebody else's; if neither PostgreSQL nor the buffer can tell.
-pub async fn task(state: &State, viewer: Uuid, id: Uuid) -> Result<Found<TaskView>, ApiError> {
+pub async fn task(state: &State, viewer: Uuid, id: Uuid) -> Result<Found<TaskView>, ReadError> {
     let Known { pending, base, cached, stale } = state.reader.known(id).await?;
     let source = source(&pending, cached);
     let view = match see_task(base, &pending, viewer) {
         Seen::Whole(task) => TaskView::of(task),
         Seen::Part(part) => TaskView::part(part),
-        Seen::Absent => return Err(ApiError::TASK_NOT_FOUND),
-        Seen::Unknown => return Err(ApiError::DATABASE_UNAVAILABLE),
+        Seen::Absent => return Err(ReadError::NotFound),
+        Seen::Unknown => return Err(ReadError::Unknown),
     };
     Ok(Found { view, source, stale })
 }
@@ -57,16 +57,16 @@ pub async fn pending_create(
     state: &State,
     viewer: Uuid,
     id: Uuid,
-) -> Result<Option<(Version, TaskView)>, ApiError> {
+) -> Result<Option<(Version, TaskView)>, ReadError> {
     let pending = state.buffer.lane(lane(id)).await?;
-    let create = pending.iter().find(|operation| {
-        matches!(operation.change, Change::TaskCreate { .. }) && operation.actor.user_id == viewer
-    });
+    let create = pending
+        .iter()
+        .find(|operation| operation.creates().is_some() && operation.actor.user_id == viewer);
     let Some(create) = create else { return Ok(None) };
     let view = match see_task(last_known(state.writes.known(), id), &pending, viewer) {
         Seen::Whole(task) => TaskView::of(task),
         Seen::Part(part) => TaskView::part(part),
-        Seen::Absent => return Err(ApiError::TASK_DELETED),
+        Seen::Absent => return Err(ReadError::Deleted),
         Seen::Unknown => return Ok(None),
     };
     // What was read may be on its way to the disk only, and the answer says that it is there.

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::BufferError;
 use super::keys::{self, Keys, Nonce};
+pub use crate::domain::Tries;
 use crate::domain::{EntityKind, Lane, Operation, Priority, Version};
 
 /// The format this program writes.
@@ -87,35 +88,6 @@ impl Payload {
     /// Its length in the file.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
-    }
-}
-
-/// How often an operation was tried in vain.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tries {
-    /// By its own fault: these count against `MAX_RETRY_ATTEMPTS`.
-    pub attempts: u32,
-    /// For what another host had yet to bring; no more than 255 are counted.
-    pub waits: u8,
-}
-
-impl Tries {
-    /// One more by its own fault.
-    #[must_use]
-    pub fn failed(self) -> Self {
-        Self { attempts: self.attempts.saturating_add(1), ..self }
-    }
-
-    /// One more for what another host has yet to bring.
-    #[must_use]
-    pub fn waited(self) -> Self {
-        Self { waits: self.waits.saturating_add(1), ..self }
-    }
-
-    /// All of them.
-    #[must_use]
-    pub fn in_all(self) -> u32 {
-        self.attempts.saturating_add(u32::from(self.waits))
     }
 }
 
@@ -278,24 +250,13 @@ fn context(header: &Header) -> [u8; CONTEXT] {
 /// A lane as a key of fixed width.
 pub(super) fn lane_bytes(lane: Lane) -> [u8; 17] {
     let mut bytes = [0; 17];
-    bytes[0] = match lane.kind {
-        EntityKind::Task => 1,
-        EntityKind::Profile => 2,
-        EntityKind::Session => 3,
-        EntityKind::Cache => 4,
-    };
+    bytes[0] = lane.kind.byte();
     bytes[1..].copy_from_slice(lane.id.as_bytes());
     bytes
 }
 
 pub(super) fn lane_from_bytes(bytes: &[u8; 17]) -> Option<Lane> {
-    let kind = match bytes[0] {
-        1 => EntityKind::Task,
-        2 => EntityKind::Profile,
-        3 => EntityKind::Session,
-        4 => EntityKind::Cache,
-        _ => return None,
-    };
+    let kind = EntityKind::of_byte(bytes[0])?;
     Some(Lane { kind, id: Uuid::from_bytes(array(&bytes[1..])) })
 }
 
@@ -324,7 +285,7 @@ fn array<const N: usize>(slice: &[u8]) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Actor, Change, Clock, Role};
+    use crate::domain::{Actor, Change, Clock, Role, TaskChange};
 
     /// A newer key and an older one.
     fn keys() -> Keys {
@@ -343,7 +304,10 @@ mod tests {
         Operation {
             id: Clock::default().next(),
             actor: Actor { user_id, role: Role::User, session_id: None },
-            change: Change::TaskDelete { task_id: Uuid::from_u128(0xB), if_match: None },
+            change: Change::Task(TaskChange::Delete {
+                task_id: Uuid::from_u128(0xB),
+                if_match: None,
+            }),
             accepted_at: chrono::DateTime::UNIX_EPOCH,
             request_id: Uuid::from_u128(0xC),
             traceparent: None,

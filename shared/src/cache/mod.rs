@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::buffer::{Buffer, BufferError, Waiting};
-use crate::domain::{Actor, Change, Clock, EntityKind, Lane, Operation, Role};
+use crate::domain::{Actor, CacheChange, Change, Clock, EntityKind, Lane, Operation, Role};
 use crate::metric;
 use crate::redis::{Redis, RedisAway};
 use crate::settings::{RedisSettings, SettingsError};
@@ -291,7 +291,7 @@ impl EntityCache {
             id: self.clock.next(),
             // Nobody's.
             actor: Actor { user_id: Uuid::nil(), role: Role::User, session_id: None },
-            change: Change::CacheInvalidate,
+            change: Change::Cache(CacheChange::Invalidate),
             accepted_at: Utc::now(),
             request_id: Uuid::now_v7(),
             traceparent: None,
@@ -312,15 +312,22 @@ impl EntityCache {
     }
 }
 
+/// Whether entities of a kind are cached.
+fn is_cached(kind: EntityKind) -> bool {
+    match kind {
+        EntityKind::Task | EntityKind::Profile => true,
+        EntityKind::Session | EntityKind::Cache => false,
+    }
+}
+
 /// The cached entities that operations may change.
 fn changing(operations: &[Operation]) -> Vec<Lane> {
-    let may_be_cached = |lane: &Lane| matches!(lane.kind, EntityKind::Task | EntityKind::Profile);
     let mut lanes: Vec<Lane> = operations
         .iter()
         // What a create makes has not been there.
-        .filter(|operation| !matches!(operation.change, Change::TaskCreate { .. }))
+        .filter(|operation| operation.creates().is_none())
         .map(Operation::lane)
-        .filter(may_be_cached)
+        .filter(|lane| is_cached(lane.kind))
         .collect();
     lanes.sort_unstable();
     lanes.dedup();

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    Change, Description, Operation, Task, TaskPatch, TaskStatus, TaskVersions, Title, Version,
-    apply_to_task,
+    Change, Description, Operation, Task, TaskChange, TaskPatch, TaskStatus, TaskVersions, Title,
+    Version, apply_to_task,
 };
 
 /// What is known of a task apart from pending operations.
@@ -142,55 +142,43 @@ fn whole(task: Option<Task>, operation: &Operation) -> Known {
 /// What the first pending operation tells of a task of which nothing else is known, or that is not
 /// there: an edit of it then waits for a create that another node still holds.
 fn first_word(before: Known, operation: &Operation, viewer: Uuid) -> Known {
+    let Change::Task(change) = &operation.change else { return before };
     let is_own = operation.actor.user_id == viewer;
-    match &operation.change {
+    match change {
         // It may repeat one that was committed before, and then changes nothing.
-        Change::TaskCreate { task_id, .. }
+        TaskChange::Create { task_id, .. }
             if is_own && matches!(before, Known::Unknown) && !operation.opens_its_lane() =>
         {
             more(TaskPart::of_nothing(*task_id, operation), operation, viewer)
         }
-        Change::TaskCreate { .. } => whole(None, operation),
-        Change::TaskReplace { task_id, .. }
-        | Change::TaskPatch { task_id, .. }
-        | Change::TaskDelete { task_id, .. }
+        TaskChange::Create { .. } => whole(None, operation),
+        TaskChange::Replace { task_id, .. }
+        | TaskChange::Patch { task_id, .. }
+        | TaskChange::Delete { task_id, .. }
             if is_own =>
         {
             more(TaskPart::of_nothing(*task_id, operation), operation, viewer)
         }
-        Change::TaskReplace { .. }
-        | Change::TaskPatch { .. }
-        | Change::TaskDelete { .. }
-        | Change::ProfilePut { .. }
-        | Change::ProfilePatch { .. }
-        | Change::UserSetStanding { .. }
-        | Change::UserErase { .. }
-        | Change::SessionRevoke { .. }
-        | Change::CacheInvalidate => before,
+        TaskChange::Replace { .. } | TaskChange::Patch { .. } | TaskChange::Delete { .. } => before,
     }
 }
 
 fn more(part: TaskPart, operation: &Operation, viewer: Uuid) -> Known {
+    let Change::Task(change) = &operation.change else { return Known::Part(part) };
     if operation.actor.user_id != viewer {
         return Known::Part(part);
     }
-    Known::Part(match &operation.change {
-        Change::TaskCreate { task_id, fields } => {
+    Known::Part(match change {
+        TaskChange::Create { task_id, fields } => {
             let created_at = part.created_at.or(Some(operation.accepted_at));
             let version = Version::of_create(*task_id);
             TaskPart { created_at, ..part.set(fields.clone().into(), version, operation) }
         }
-        Change::TaskReplace { fields, .. } => {
+        TaskChange::Replace { fields, .. } => {
             part.set(fields.clone().into(), operation.id, operation)
         }
-        Change::TaskPatch { patch, .. } => part.set(patch.clone(), operation.id, operation),
-        Change::TaskDelete { .. } => return Known::Deleted,
-        Change::ProfilePut { .. }
-        | Change::ProfilePatch { .. }
-        | Change::UserSetStanding { .. }
-        | Change::UserErase { .. }
-        | Change::SessionRevoke { .. }
-        | Change::CacheInvalidate => part,
+        TaskChange::Patch { patch, .. } => part.set(patch.clone(), operation.id, operation),
+        TaskChange::Delete { .. } => return Known::Deleted,
     })
 }
 
@@ -219,17 +207,17 @@ mod tests {
     fn create() -> Change {
         let title = Title::stored("first".to_owned());
         let fields = TaskFields { title, description: None, status: TaskStatus::Pending };
-        Change::TaskCreate { task_id: TASK, fields }
+        Change::Task(TaskChange::Create { task_id: TASK, fields })
     }
 
     fn rename(title: &str) -> Change {
         let patch =
             TaskPatch { title: Some(Title::stored(title.to_owned())), ..TaskPatch::default() };
-        Change::TaskPatch { task_id: TASK, patch, if_match: None }
+        Change::Task(TaskChange::Patch { task_id: TASK, patch, if_match: None })
     }
 
     fn delete() -> Change {
-        Change::TaskDelete { task_id: TASK, if_match: None }
+        Change::Task(TaskChange::Delete { task_id: TASK, if_match: None })
     }
 
     #[test]
@@ -250,13 +238,17 @@ mod tests {
     fn edit(clock: &Clock, title: &str) -> Operation {
         let patch =
             TaskPatch { title: Some(Title::stored(title.to_owned())), ..TaskPatch::default() };
-        operation(clock, OWNER, Change::TaskPatch { task_id: KEYED, patch, if_match: None })
+        operation(
+            clock,
+            OWNER,
+            Change::Task(TaskChange::Patch { task_id: KEYED, patch, if_match: None }),
+        )
     }
 
     fn keyed_create(clock: &Clock) -> Operation {
         let title = Title::stored("of the create".to_owned());
         let fields = TaskFields { title, description: None, status: TaskStatus::Pending };
-        operation(clock, OWNER, Change::TaskCreate { task_id: KEYED, fields })
+        operation(clock, OWNER, Change::Task(TaskChange::Create { task_id: KEYED, fields }))
     }
 
     fn part(base: Base, pending: &[Operation]) -> TaskPart {

@@ -6,6 +6,7 @@
 //! PostgreSQL is away; every wait has a limit.
 
 mod apply;
+mod columns;
 mod creates;
 mod error;
 mod held;
@@ -17,6 +18,7 @@ mod lookup;
 mod page;
 mod probe;
 mod purge;
+mod rows;
 mod skew;
 mod statements;
 

@@ -2,18 +2,21 @@
 //!
 //! The text of a statement is put together of fixed parts; everything from outside is a parameter.
 
+use std::sync::LazyLock;
+
 use chrono::{DateTime, Utc};
 use sea_orm::Value;
 use uuid::Uuid;
 
+use super::columns::TASK_COLUMNS;
 use super::lookup::task_of;
 use super::{Store, StoreError, column};
 use crate::domain::{Task, TaskStatus};
 
-const COLUMNS: &str = r"
-SELECT id, user_id, title, description, status, title_version, description_version,
-    status_version, deleted_at, created_at, updated_at
-FROM tasks WHERE user_id = $1 AND deleted_at IS NULL AND id <> ALL($2)";
+static LISTED: LazyLock<String> = LazyLock::new(|| {
+    let columns = TASK_COLUMNS.join(", ");
+    format!("SELECT {columns} FROM tasks WHERE {COUNTED} AND id <> ALL($2)")
+});
 
 const COUNTED: &str = "user_id = $1 AND deleted_at IS NULL";
 
@@ -94,7 +97,7 @@ impl Store {
         without: Vec<Uuid>,
     ) -> Result<Vec<Task>, StoreError> {
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let mut sql = COLUMNS.to_owned();
+        let mut sql = LISTED.clone();
         let mut values: Vec<Value> = vec![query.user_id.into(), without.into()];
         query.filter.narrow(&mut sql, &mut values);
         let (past, direction) = match query.order {

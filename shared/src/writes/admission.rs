@@ -2,44 +2,31 @@
 
 use std::sync::Arc;
 
-use super::WriteError;
-use super::generations::{Generations, counted_user};
-use super::known::KnownTasks;
-use crate::buffer::{Buffer, BufferError, LaneEnd};
+use super::generations::counted_user;
+use super::{WriteError, WritePath};
+use crate::buffer::{BufferError, LaneEnd};
 use crate::domain::{
     Base, Change, Clock, Operation, Outcome, Refusal, Seen, Version, apply_to_task, see_task,
 };
-use crate::store::{Link, Store};
 
 /// How often an operation that asserts a version is checked anew because its lane has grown meanwhile.
 /// Each time another one of the lane has got in, so most find their assertion refuted at the second.
 const CHECKS: usize = 16;
 
-/// The places a write may go to, and what they tell of its entity.
-#[derive(Debug)]
-pub(super) struct Admission {
-    pub(super) store: Arc<Store>,
-    pub(super) buffer: Arc<Buffer>,
-    pub(super) link: Arc<Link>,
-    pub(super) known: KnownTasks,
-    pub(super) generations: Generations,
-    pub(super) clock: Arc<Clock>,
-}
-
-impl Admission {
+impl WritePath {
     /// Puts an operation that was not sent to PostgreSQL into the buffer, unless it is in vain. If it
     /// asserts a version, nothing comes into its lane between the check and the append: of several that
     /// assert one version, one gets in.
     pub(super) async fn append(&self, operation: Operation) -> Result<Version, WriteError> {
         if operation.if_match().is_none() {
             self.check(&operation).await?;
-            return Ok(self.put(operation, Some(Arc::clone(&self.clock))).await?);
+            return Ok(self.put(operation, Some(self.process_clock())).await?);
         }
         let user_id = counted_user(&operation);
         for _ in 0..CHECKS {
             let end = self.check(&operation).await?;
-            let clock = Arc::clone(&self.clock);
-            let appended = self.buffer.append_at(operation.clone(), clock, end).await;
+            let appended =
+                self.buffer.append_at(operation.clone(), self.process_clock(), end).await;
             self.generations.begin(user_id);
             if let Some(id) = appended? {
                 return Ok(id);
@@ -79,22 +66,25 @@ impl Admission {
         appended
     }
 
+    /// The clock that gives an operation its version when its turn has come.
+    pub(super) fn process_clock(&self) -> Arc<Clock> {
+        Arc::clone(self.clock.of_process())
+    }
+
     /// Refuses a change of a task that is known to be deleted, somebody else's, or of another
     /// version than the client asserted. What this node cannot see is let in, and checked at replay.
     /// Returns the end of the lane that was looked at.
     async fn check(&self, operation: &Operation) -> Result<LaneEnd, WriteError> {
         match &operation.change {
-            Change::TaskCreate { .. }
-            | Change::ProfilePut { .. }
-            | Change::ProfilePatch { .. }
-            | Change::UserSetStanding { .. }
-            | Change::UserErase { .. }
-            | Change::SessionRevoke { .. }
-            | Change::CacheInvalidate => Ok(LaneEnd::default()),
             // In a box of its own: what asks PostgreSQL is large, and every write would carry it along.
-            Change::TaskReplace { .. } | Change::TaskPatch { .. } | Change::TaskDelete { .. } => {
+            Change::Task(change) if change.creates().is_none() => {
                 Box::pin(self.check_task(operation)).await
             }
+            Change::Task(_)
+            | Change::Profile(_)
+            | Change::User(_)
+            | Change::Session(_)
+            | Change::Cache(_) => Ok(LaneEnd::default()),
         }
     }
 
@@ -113,20 +103,20 @@ impl Admission {
             Base::Unknown
         };
         if matches!(base, Base::Unknown) && self.known.is_deleted(lane.id) {
-            return Err(WriteError::Refused(Refusal::NotFound));
+            return Err(WriteError::Refused(Refusal::NotFound(lane.kind)));
         }
         let asserted = operation.if_match();
         let end = whole.end;
         match see_task(base, &whole.operations, operation.actor.user_id) {
-            Seen::Absent => Err(WriteError::Refused(Refusal::NotFound)),
+            Seen::Absent => Err(WriteError::Refused(Refusal::NotFound(lane.kind))),
             Seen::Part(part) if asserted.is_some_and(|asked| !part.may_have(asked)) => {
-                Err(WriteError::Refused(Refusal::PreconditionFailed))
+                Err(WriteError::Refused(Refusal::PreconditionFailed(lane.kind)))
             }
             // It would be the version of everything that comes into the lane after it.
             Seen::Unknown | Seen::Part(_)
                 if asserted.is_some_and(|asked| !whole.may_have_had(asked)) =>
             {
-                Err(WriteError::Refused(Refusal::PreconditionFailed))
+                Err(WriteError::Refused(Refusal::PreconditionFailed(lane.kind)))
             }
             Seen::Unknown | Seen::Part(_) => Ok(end),
             Seen::Whole(task) => match apply_to_task(&mut Some(task), operation) {

@@ -1,20 +1,16 @@
 //! A batch of writes: each is found a place where it is durable.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Instant;
 
 use futures::future::join_all;
 use tokio::sync::oneshot;
 
-use super::admission::Admission;
 use super::generations::counted_user;
-use super::{WriteError, Written};
+use super::{WriteError, WritePath, Written};
 use crate::buffer::{BeforeWriting, BufferError};
-use crate::cache::EntityCache;
 use crate::domain::{Lane, Operation, Outcome, Refusal, Version};
-use crate::host_clock::{HostClock, version_of_profile, version_of_task};
-use crate::online::OnlineNotes;
+use crate::host_clock::{version_of_profile, version_of_task};
 use crate::store::{Applied, Effect, Entity, Source};
 
 type Reply = oneshot::Sender<Result<Written, WriteError>>;
@@ -24,14 +20,6 @@ type Reply = oneshot::Sender<Result<Written, WriteError>>;
 pub(super) struct Ticket {
     pub(super) operation: Operation,
     pub(super) reply: Reply,
-}
-
-/// What the tasks that write do with a batch.
-pub(super) struct Flusher {
-    pub(super) admission: Arc<Admission>,
-    pub(super) notes: OnlineNotes,
-    pub(super) cache: Arc<EntityCache>,
-    pub(super) clock: Arc<HostClock>,
 }
 
 /// Whether PostgreSQL may have been told of an operation.
@@ -45,10 +33,10 @@ enum Sent {
     Perhaps,
 }
 
-impl Flusher {
+impl WritePath {
     /// Finds each write of a batch its place.
     pub(super) async fn flush(&self, batch: Vec<Ticket>) {
-        if !self.admission.link.is_up() {
+        if !self.link.is_up() {
             return self.keep(batch, Sent::No).await;
         }
         let asked: Vec<_> = batch
@@ -59,7 +47,7 @@ impl Flusher {
         let before = if asked.is_empty() {
             Ok(BeforeWriting::default())
         } else {
-            self.admission.buffer.before_writing(asked).await
+            self.buffer.before_writing(asked).await
         };
         let (mut online, mut joining) = (Vec::new(), Vec::new());
         for mut ticket in batch {
@@ -89,7 +77,7 @@ impl Flusher {
         let asserted = operation.if_match().filter(|asserted| asserted.is_credible(ahead));
         let known = ahead.max(asserted);
         if let Some(known) = known.filter(|known| *known >= operation.id) {
-            operation.id = self.admission.clock.past(known);
+            operation.id = self.clock.of_process().past(known);
         }
     }
 
@@ -102,17 +90,17 @@ impl Flusher {
             batch.into_iter().map(|ticket| (ticket.operation, ticket.reply)).unzip();
         let fenced = self.cache.fence(&operations).await;
         let (started, source) = (Instant::now(), Source::Online(self.clock.of_process()));
-        let Applied { effects, error } = self.admission.store.apply(&mut operations, source).await;
+        let Applied { effects, error } = self.store.apply(&mut operations, source).await;
         match error {
             None => self.notes.note(started.elapsed()),
-            Some(error) => self.admission.link.report(error),
+            Some(error) => self.link.report(error),
         }
         // If it was in vain, this process knows, and says so.
-        let _ = self.cache.changed(fenced, &self.admission.buffer).await;
+        let _ = self.cache.changed(fenced, &self.buffer).await;
         self.remember(&effects).await;
         // Whatever the outcome: some of it may have been committed.
         for operation in &operations {
-            self.admission.generations.begin(counted_user(operation));
+            self.generations.begin(counted_user(operation));
         }
         let mut unfinished = Vec::new();
         for ((operation, reply), effect) in operations.into_iter().zip(replies).zip(effects) {
@@ -131,7 +119,7 @@ impl Flusher {
         let entities = || effects.iter().filter_map(|effect| effect.entity.as_ref());
         for entity in entities() {
             if let Entity::Task(task) = entity {
-                self.admission.known.note(task);
+                self.known.note(task);
             }
         }
         let versions = entities().map(|entity| match entity {
@@ -148,7 +136,7 @@ impl Flusher {
             let is_in_vain = sent == Sent::Perhaps && is_asserted_again(&operation, &mut asserted);
             async move {
                 let written = if is_in_vain {
-                    Err(WriteError::Refused(Refusal::PreconditionFailed))
+                    Err(WriteError::Refused(Refusal::PreconditionFailed(operation.lane().kind)))
                 } else {
                     self.keep_one(operation, sent).await
                 };
@@ -159,15 +147,11 @@ impl Flusher {
     }
 
     async fn keep_one(&self, operation: Operation, sent: Sent) -> Result<Version, WriteError> {
-        let admission = &self.admission;
         match sent {
-            Sent::No => admission.append(operation).await,
-            Sent::Settled if operation.if_match().is_some() => admission.append(operation).await,
-            Sent::Settled => {
-                let clock = Some(Arc::clone(self.clock.of_process()));
-                Ok(admission.put(operation, clock).await?)
-            }
-            Sent::Perhaps => admission.put_sent(operation).await,
+            Sent::No => self.append(operation).await,
+            Sent::Settled if operation.if_match().is_some() => self.append(operation).await,
+            Sent::Settled => Ok(self.put(operation, Some(self.process_clock())).await?),
+            Sent::Perhaps => self.put_sent(operation).await,
         }
     }
 }

@@ -6,6 +6,60 @@
 //! joins its lane in the buffer, whatever the link. When PostgreSQL fails, or it is not known
 //! whether it did what it was sent, the operation goes to the buffer under the same id, and the
 //! ledger keeps replay from applying it twice.
+//!
+//! # Example
+//!
+//! A write while nothing is known of PostgreSQL: the buffer takes it, and it is there when [`Writes::submit`]
+//! returns.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use shared::buffer::{Buffer, Found};
+//! use shared::cache::EntityCache;
+//! use shared::domain::{Actor, Change, Operation, Role, TaskFields, TaskStatus, Title};
+//! use shared::host_clock::HostClock;
+//! use shared::settings::{BufferSettings, RedisSettings, StoreSettings};
+//! use shared::store::{Link, Store, Usage};
+//! use shared::writes::{Writes, Written};
+//! use uuid::Uuid;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let buffer_path = folder.path().join("buffer.redb");
+//! let buffer = Arc::new(Buffer::open(&BufferSettings { buffer_path, ..Default::default() })?);
+//! let usage = Usage {
+//!     application_name: "example",
+//!     write_timeout: Duration::from_secs(1),
+//!     lock_timeout: Duration::from_millis(50),
+//! };
+//! // Neither PostgreSQL nor Redis has to be there.
+//! let store = Arc::new(Store::new(&StoreSettings::default(), usage).await?);
+//! let cache = Arc::new(EntityCache::new(&RedisSettings::default(), &store)?);
+//! let clock = Arc::new(HostClock::open(Arc::clone(&buffer))?);
+//! let link = Arc::new(Link::default());
+//! let writes = Writes::start(store, Arc::clone(&buffer), link, cache, Arc::clone(&clock));
+//!
+//! let (title, status) = (Title::try_from("Buy milk".to_owned())?, TaskStatus::Pending);
+//! let fields = TaskFields { title, description: None, status };
+//! let operation = Operation {
+//!     id: clock.next(),
+//!     actor: Actor { user_id: Uuid::new_v4(), role: Role::User, session_id: None },
+//!     change: Change::TaskCreate { task_id: Uuid::now_v7(), fields },
+//!     accepted_at: chrono::Utc::now(),
+//!     request_id: Uuid::new_v4(),
+//!     traceparent: None,
+//! };
+//! let Written::Buffered { operation_id } = writes.submit(operation).await? else {
+//!     panic!("PostgreSQL was never asked");
+//! };
+//! assert!(matches!(buffer.find(operation_id).await?, Some(Found::Pending { .. })));
+//! writes.close().await;
+//! # Ok(())
+//! # }
+//! ```
 
 mod admission;
 mod flusher;
@@ -25,8 +79,7 @@ use crate::gather::Gatherer;
 use crate::host_clock::HostClock;
 use crate::online::OnlineNotes;
 use crate::store::{Entity, Link, Store};
-use admission::Admission;
-use flusher::{Flusher, Ticket};
+use flusher::Ticket;
 use generations::Generations;
 pub use known::KnownTasks;
 
@@ -71,11 +124,26 @@ pub enum WriteError {
     Overloaded,
 }
 
-/// The write path of one process.
+/// The write path of one process: what takes writes in, and the tasks that bring them to their place.
 #[derive(Debug)]
 pub struct Writes {
-    admission: Arc<Admission>,
+    path: Arc<WritePath>,
     tickets: Gatherer<Ticket>,
+}
+
+/// Where a write may go, and who has to know of it. What is done with it there is in `flusher.rs` (a batch
+/// for PostgreSQL) and `admission.rs` (the way into the buffer).
+#[derive(Debug)]
+struct WritePath {
+    store: Arc<Store>,
+    buffer: Arc<Buffer>,
+    link: Arc<Link>,
+    cache: Arc<EntityCache>,
+    clock: Arc<HostClock>,
+    /// Tells replay how long online writes take.
+    notes: OnlineNotes,
+    known: KnownTasks,
+    generations: Generations,
 }
 
 impl Writes {
@@ -89,20 +157,15 @@ impl Writes {
         clock: Arc<HostClock>,
     ) -> Self {
         let notes = OnlineNotes::beside(&buffer.settings().buffer_path);
-        let admission = Arc::new(Admission {
-            store,
-            buffer,
-            link,
-            known: KnownTasks::default(),
-            generations: Generations::default(),
-            clock: Arc::clone(clock.of_process()),
-        });
-        let flusher = Arc::new(Flusher { admission: Arc::clone(&admission), notes, cache, clock });
+        let (known, generations) = (KnownTasks::default(), Generations::default());
+        let path =
+            Arc::new(WritePath { store, buffer, link, cache, clock, notes, known, generations });
+        let of_tasks = Arc::clone(&path);
         let tickets = Gatherer::start("writes", FLUSHERS, move |batch| {
-            let flusher = Arc::clone(&flusher);
-            async move { flusher.flush(batch).await }
+            let path = Arc::clone(&of_tasks);
+            async move { path.flush(batch).await }
         });
-        Self { admission, tickets }
+        Self { path, tickets }
     }
 
     /// Writes an operation, and returns once it is durable. A caller that goes away does not stop
@@ -112,8 +175,8 @@ impl Writes {
     /// If it is refused, or neither PostgreSQL nor the buffer takes it.
     pub async fn submit(&self, operation: Operation) -> Result<Written, WriteError> {
         // One that asserts a version comes after those of its lane whose outcome is not known yet.
-        if !self.admission.link.is_up() && operation.if_match().is_none() {
-            let operation_id = self.admission.append(operation).await?;
+        if !self.path.link.is_up() && operation.if_match().is_none() {
+            let operation_id = self.path.append(operation).await?;
             return Ok(Written::Buffered { operation_id });
         }
         let (reply, written) = oneshot::channel();
@@ -128,8 +191,7 @@ impl Writes {
     /// # Errors
     /// If the buffer does not take it.
     pub async fn keep(&self, operation: Operation) -> Result<Version, WriteError> {
-        let clock = Some(Arc::clone(&self.admission.clock));
-        Ok(self.admission.put(operation, clock).await?)
+        Ok(self.path.put(operation, Some(self.path.process_clock())).await?)
     }
 
     /// The generation of a user's set of tasks: another one whenever a write through this process, which
@@ -137,13 +199,13 @@ impl Writes {
     /// generation is the one from before it began.
     #[must_use]
     pub fn generation(&self, user_id: Uuid) -> u64 {
-        self.admission.generations.of(user_id)
+        self.path.generations.of(user_id)
     }
 
     /// Tasks as this process last committed them.
     #[must_use]
     pub fn known(&self) -> &KnownTasks {
-        &self.admission.known
+        &self.path.known
     }
 
     /// Takes no more writes, finishes those that were accepted, and ends the tasks.

@@ -14,6 +14,7 @@ mod bad_input;
 mod cache;
 mod cache_and_postgres;
 mod clocks;
+mod columns;
 mod conflicts;
 mod connections;
 mod creates;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use shared::buffer::{BatchLimits, Buffer, Found, Settlement, Tries, Verdict, unix_millis};
-use shared::domain::{Change, Clock, Version};
+use shared::domain::{Change, Clock, TaskChange, Version};
 use shared::settings::BufferSettings;
 use tests::{WallClock, World, wait_until};
 use uuid::Uuid;
@@ -30,7 +30,7 @@ fn buffer_of(world: &World) -> Buffer {
 
 /// Puts a dead letter into the buffer of a world whose replay has nothing to do.
 async fn dead_letter(buffer: &Buffer) -> Version {
-    let change = Change::TaskDelete { task_id: Uuid::now_v7(), if_match: None };
+    let change = Change::Task(TaskChange::Delete { task_id: Uuid::now_v7(), if_match: None });
     let id = buffer.append(operation(Clock::default().next(), user(), change), None).await.unwrap();
     let limits = BatchLimits {
         operations: 1000,

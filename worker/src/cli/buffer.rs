@@ -254,7 +254,7 @@ fn operation_json(operation: &Operation, state: OperationState, payload: bool) -
     let lane = operation.lane();
     let mut value = json!({
         "id": operation.id, "state": state, "user_id": operation.actor.user_id,
-        "entity": lane.kind, "entity_id": lane.id, "action": operation.action(),
+        "entity": lane.kind.as_str(), "entity_id": lane.id, "action": operation.action(),
         "priority": operation.priority(), "accepted_at": operation.accepted_at,
         "request_id": operation.request_id,
     });

@@ -28,9 +28,11 @@ fn marked(number: u128, length: usize) -> Change {
     if number.is_multiple_of(3) {
         let value = serde_json::Value::String(text.chars().take(6000).collect());
         let map: serde_json::Map<_, _> = [("theme".to_owned(), value)].into_iter().collect();
-        return Change::ProfilePut { preferences: Preferences::try_from(map).unwrap() };
+        return Change::Profile(ProfileChange::Put {
+            preferences: Preferences::try_from(map).unwrap(),
+        });
     }
-    Change::TaskCreate { task_id: Uuid::from_u128(number), fields }
+    Change::Task(TaskChange::Create { task_id: Uuid::from_u128(number), fields })
 }
 
 /// How often the marker stands in the files of the buffer's folder.

@@ -4,7 +4,7 @@
 use super::super::keys::Keys;
 use super::super::record::{Header, Payload, decode, encode, encode_payload, seal_with};
 use super::*;
-use crate::domain::TaskPatch;
+use crate::domain::{CacheChange, SessionChange, TaskPatch, UserChange};
 
 const FORMAT_1: &str = include_str!("golden/format-1.hex");
 /// Kinds of operations that came later.
@@ -28,12 +28,12 @@ fn operations() -> Vec<Operation> {
         other => panic!("{other}"),
     };
     let changes = [
-        Change::TaskCreate { task_id, fields: fields.clone() },
-        Change::TaskReplace { task_id, fields, if_match },
-        Change::TaskPatch { task_id, patch: cleared, if_match: None },
-        Change::TaskDelete { task_id, if_match },
-        Change::ProfilePut { preferences: preferences.clone() },
-        Change::ProfilePatch { preferences },
+        Change::Task(TaskChange::Create { task_id, fields: fields.clone() }),
+        Change::Task(TaskChange::Replace { task_id, fields, if_match }),
+        Change::Task(TaskChange::Patch { task_id, patch: cleared, if_match: None }),
+        Change::Task(TaskChange::Delete { task_id, if_match }),
+        Change::Profile(ProfileChange::Put { preferences: preferences.clone() }),
+        Change::Profile(ProfileChange::Patch { preferences }),
     ];
     numbered(changes)
 }
@@ -42,10 +42,10 @@ fn operations() -> Vec<Operation> {
 fn later_operations() -> Vec<Operation> {
     let user_id = Uuid::from_u128(0x23);
     numbered([
-        Change::UserSetStanding { user_id, role: Some(Role::Admin), standing: None },
-        Change::UserErase { user_id },
-        Change::SessionRevoke { session_id: Uuid::from_u128(0x24) },
-        Change::CacheInvalidate,
+        Change::User(UserChange::SetStanding { user_id, role: Some(Role::Admin), standing: None }),
+        Change::User(UserChange::Erase { user_id }),
+        Change::Session(SessionChange::Revoke { session_id: Uuid::from_u128(0x24) }),
+        Change::Cache(CacheChange::Invalidate),
     ])
 }
 

@@ -29,8 +29,8 @@ use uuid::Uuid;
 use super::file::BufferFile;
 use super::*;
 use crate::domain::{
-    Actor, Change, Clock, Description, EntityKind, Lane, Operation, Preferences, Role, TaskFields,
-    TaskStatus, Title, Version,
+    Actor, Change, Clock, Description, EntityKind, Lane, Operation, Preferences, ProfileChange,
+    Role, TaskChange, TaskFields, TaskStatus, Title, Version,
 };
 
 const LIMITS: BatchLimits = BatchLimits {
@@ -66,15 +66,15 @@ fn create(task: u128) -> Change {
         description: Some(Description::stored("description".to_owned())),
         status: TaskStatus::Pending,
     };
-    Change::TaskCreate { task_id: Uuid::from_u128(task), fields }
+    Change::Task(TaskChange::Create { task_id: Uuid::from_u128(task), fields })
 }
 
 fn delete(task: u128) -> Change {
-    Change::TaskDelete { task_id: Uuid::from_u128(task), if_match: None }
+    Change::Task(TaskChange::Delete { task_id: Uuid::from_u128(task), if_match: None })
 }
 
 fn prefer() -> Change {
-    Change::ProfilePut { preferences: Preferences::default() }
+    Change::Profile(ProfileChange::Put { preferences: Preferences::default() })
 }
 
 /// Leaves a buffer as a killed process does: nothing more is written.

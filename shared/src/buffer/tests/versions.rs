@@ -11,7 +11,7 @@ fn ahead(millis: u64) -> Version {
 
 fn rename(task: u128, if_match: Option<Version>) -> Change {
     let patch = TaskPatch { title: Some(Title::stored("new".to_owned())), ..Default::default() };
-    Change::TaskPatch { task_id: Uuid::from_u128(task), patch, if_match }
+    Change::Task(TaskChange::Patch { task_id: Uuid::from_u128(task), patch, if_match })
 }
 
 fn lane(task: u128) -> Lane {

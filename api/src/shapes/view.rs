@@ -4,23 +4,11 @@
 use chrono::{DateTime, Utc};
 use poem_openapi::Object;
 use serde::Serialize;
-use shared::domain::{
-    Base, Change, Operation, Profile, Role, Seen, Standing, Task, TaskPart, TaskStatus, see_task,
-};
+use shared::domain::{Base, Change, Operation, Profile, Seen, Task, TaskPart, see_task};
 use uuid::Uuid;
 
-use crate::http::{JsonObject, Nullable, Source, nullable_time};
-
-/// Something that was read, and where from.
-#[derive(Clone, Debug)]
-pub struct Found<V> {
-    /// What was read.
-    pub view: V,
-    /// Where it comes from.
-    pub source: Source,
-    /// True if PostgreSQL could not be asked.
-    pub stale: bool,
-}
+use super::schema::{JsonObject, Nullable, nullable_time};
+use super::words::{Role, TaskStatus, UserStatus};
 
 /// A task.
 #[derive(Clone, Debug, Serialize, Object)]
@@ -31,8 +19,8 @@ pub struct TaskView {
     pub title: Nullable<String>,
     /// The description, if there is one.
     pub description: Nullable<String>,
-    /// `pending`, `in_progress`, `completed` or `cancelled`.
-    pub status: Nullable<String>,
+    /// How far the task is.
+    pub status: Nullable<TaskStatus>,
     /// The task's version, as its ETag has it.
     pub version: Uuid,
     /// When its create was accepted.
@@ -51,7 +39,7 @@ impl TaskView {
             id: task.id,
             title: task.title.map(String::from).into(),
             description: task.description.map(String::from).into(),
-            status: Some(task.status.as_str().to_owned()).into(),
+            status: Some(TaskStatus::from(task.status)).into(),
             version: task.versions.newest().as_uuid(),
             created_at: Some(task.created_at).into(),
             updated_at: Some(task.updated_at).into(),
@@ -66,7 +54,7 @@ impl TaskView {
             id: part.id,
             title: part.title.map(String::from).into(),
             description: part.description.flatten().map(String::from).into(),
-            status: part.status.map(TaskStatus::as_str).map(str::to_owned).into(),
+            status: part.status.map(TaskStatus::from).into(),
             created_at: part.created_at.into(),
             updated_at: Some(part.updated_at).into(),
         }
@@ -99,10 +87,10 @@ impl TaskView {
 pub struct ProfileView {
     /// The user's id.
     pub user_id: Uuid,
-    /// `user`, `operator` or `admin`.
-    pub role: Nullable<String>,
-    /// `active`, `inactive` or `suspended`.
-    pub status: Nullable<String>,
+    /// What the user may do.
+    pub role: Nullable<Role>,
+    /// Whether the user is let in.
+    pub status: Nullable<UserStatus>,
     /// The user's preferences.
     pub preferences: Nullable<JsonObject>,
     /// When the user was first seen.
@@ -119,8 +107,8 @@ impl ProfileView {
     pub fn of(profile: &Profile) -> Self {
         Self {
             user_id: profile.user_id,
-            role: Some(Role::as_str(profile.role).to_owned()).into(),
-            status: Some(Standing::as_str(profile.standing).to_owned()).into(),
+            role: Some(Role::from(profile.role)).into(),
+            status: Some(UserStatus::from(profile.standing)).into(),
             preferences: Some(JsonObject(profile.preferences.clone().into())).into(),
             created_at: Some(profile.created_at).into(),
             updated_at: Some(profile.updated_at).into(),
@@ -131,17 +119,8 @@ impl ProfileView {
     #[must_use]
     pub fn asked(operation: &Operation) -> Self {
         let preferences = match &operation.change {
-            Change::ProfilePut { preferences } | Change::ProfilePatch { preferences } => {
-                Some(JsonObject(preferences.clone().into()))
-            }
-            Change::TaskCreate { .. }
-            | Change::TaskReplace { .. }
-            | Change::TaskPatch { .. }
-            | Change::TaskDelete { .. }
-            | Change::UserSetStanding { .. }
-            | Change::UserErase { .. }
-            | Change::SessionRevoke { .. }
-            | Change::CacheInvalidate => None,
+            Change::Profile(change) => Some(JsonObject(change.preferences().clone().into())),
+            Change::Task(_) | Change::User(_) | Change::Session(_) | Change::Cache(_) => None,
         };
         Self {
             user_id: operation.actor.user_id,
