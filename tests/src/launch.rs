@@ -133,9 +133,11 @@ impl Launch {
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
         let output = output.with_context(|| format!("starting {}", self.program.display()))?;
         let said = String::from_utf8_lossy(&output.stderr);
+        let printed = String::from_utf8_lossy(&output.stdout);
         let name = self.program.file_name().unwrap_or_default().to_string_lossy();
-        ensure!(output.status.success(), "{name} failed with {}: {}", output.status, said.trim());
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let told = format!("{}\n{printed}", said.trim());
+        ensure!(output.status.success(), "{name} failed with {}: {told}", output.status);
+        Ok(printed.into_owned())
     }
 
     fn command(&self) -> anyhow::Result<Command> {

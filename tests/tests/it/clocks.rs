@@ -1,8 +1,6 @@
 //! Hosts whose clocks differ: what one host acknowledges later is newer, whichever of its processes does
 //! it, and however far the clock of the host is ahead that wrote before.
 
-use std::time::SystemTime;
-
 use serde_json::json;
 use tests::{Client, Proxy, WallClock, World, wait_until};
 use uuid::Uuid;
@@ -127,8 +125,9 @@ async fn i5_a_later_edit_wins_over_one_from_300_s_ahead_which_does_not_drag_the_
     other.kill();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i5_a_later_edit_wins_although_the_hosts_clock_was_set_back_in_between() {
+/// Edits of before and after the wall clock is set back, by a process that runs all the while and by one
+/// that is restarted. `for_long`: the running one has marked its clock since.
+async fn the_clock_is_set_back(for_long: bool) {
     let mut world = World::start().await;
     let folder = world.folder().to_path_buf();
     let clock = WallClock::of(&mut world.api, &folder);
@@ -141,15 +140,13 @@ async fn i5_a_later_edit_wins_although_the_hosts_clock_was_set_back_in_between()
     let here_too = through(&world, &url, &here);
     let (restarted, running) = (create(&here, "new", 201).await, create(&here, "new", 201).await);
     edit(&here, &restarted, "before", 200).await;
-    let edited = SystemTime::now();
-    let mark = world.buffer_path().with_extension("redb.clock");
-    wait_until(DRAIN, "the clock's mark was written since", async || {
-        std::fs::metadata(&mark).unwrap().modified().unwrap() > edited
-    })
-    .await;
+    marked(&world).await;
     edit(&here, &running, "before", 200).await;
     world.api.kill();
     clock.set("-30");
+    if for_long {
+        marked(&world).await;
+    }
     world.postgres_line.cut().await;
     let by_running = edit(&here_too, &running, "later", 202).await;
     world.api.start().await.unwrap();
@@ -161,4 +158,47 @@ async fn i5_a_later_edit_wins_although_the_hosts_clock_was_set_back_in_between()
         assert_eq!(title_of(&here, task).await, "later");
     }
     other.kill();
+}
+
+/// Waits until a mark of a clock is written.
+async fn marked(world: &World) {
+    let mark = world.buffer_path().with_extension("redb.clock");
+    let written = || std::fs::metadata(&mark).unwrap().modified().unwrap();
+    let before = written();
+    wait_until(DRAIN, "the clock's mark is written", async || written() > before).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i5_a_later_edit_wins_although_the_hosts_clock_was_set_back_in_between() {
+    the_clock_is_set_back(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i5_a_later_edit_wins_although_the_hosts_clock_was_set_back_a_while_before() {
+    the_clock_is_set_back(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i5_a_later_edit_wins_although_the_clock_was_set_back_while_no_process_ran() {
+    let mut world = World::start().await;
+    let folder = world.folder().to_path_buf();
+    let clock = WallClock::of(&mut world.api, &folder);
+    let _ = WallClock::of(&mut world.worker, &folder);
+    world.api.restart().await;
+    world.worker.restart().await;
+    wait_until(DRAIN, "healthy", async || world.is_healthy().await).await;
+    let client = world.client(user());
+    let task = create(&client, "new", 201).await;
+    // What is edited now comes after the last mark.
+    marked(&world).await;
+    edit(&client, &task, "before", 200).await;
+    world.api.kill();
+    clock.set("-30");
+    world.postgres_line.cut().await;
+    world.api.start().await.unwrap();
+    let later = edit(&client, &task, "later", 202).await;
+    world.postgres_line.heal().await;
+    drained(&world).await;
+    assert_eq!(state(&client, &later).await, "applied");
+    assert_eq!(title_of(&client, &task).await, "later");
 }

@@ -238,6 +238,11 @@ async fn i9_an_old_copy_of_the_buffer_that_is_put_back_in_an_outage_is_told_at_o
     })
     .await;
     assert_eq!(attention(&world).await, (503, json!(["old_copy"])));
+    // Although it has gone on meanwhile, it has not come as far.
+    stop(&mut world).await;
+    world.api.restart().await;
+    world.worker.restart().await;
+    assert_eq!(metric(&world, "buffer_rollbacks_total").await, 1.0);
 
     // That it is known is said by hand.
     stop(&mut world).await;

@@ -137,7 +137,8 @@ async fn if_match_is_checked_against_what_is_seen_and_again_at_replay() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edit_that_asserts_one_which_another_node_still_holds_waits_for_it() {
-    let (first, second, line) = two_nodes().await;
+    let first = World::start().await;
+    let (second, line) = second_node(&first, &[("RETRY_BASE_MS", "20")]).await;
     let user = user();
     let (here, there) = (first.client(user), second.client(user));
     let task = create(&here, "stored", 201).await;
@@ -146,19 +147,22 @@ async fn an_edit_that_asserts_one_which_another_node_still_holds_waits_for_it() 
     let pending = here.patch(&path(&task), &json!({ "title": "first" })).await.expect(202);
     let change = json!({ "title": "second" });
     let behind = patch_if(&there, &task, pending.header("etag"), &change).await.expect(202);
+    let change = json!({ "title": "third" });
+    let blind = there.patch(&path(&task), &change).await.expect(202);
     let read = format!("/api/v1/operations/{}", behind.text("/meta/sync/operation_id"));
     line.heal().await;
-    wait_until(DRAIN, "it was tried", async || {
+    wait_until(DRAIN, "it was tried more often than what is wrong would be", async || {
         let read = there.get(&read).await.expect(200);
         assert_eq!(read.text("/data/state"), "pending");
-        read.at("/data/attempts").as_u64().unwrap() >= 1
+        read.at("/data/attempts").as_u64().unwrap() >= 4
     })
     .await;
     first.postgres_line.heal().await;
     drained(&first).await;
     drained(&second).await;
     assert_eq!(state(&there, &behind).await, "applied");
-    assert_eq!(title_of(&here, &task).await, "second");
+    assert_eq!(state(&there, &blind).await, "applied", "it came after");
+    assert_eq!(title_of(&here, &task).await, "third");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -166,6 +170,8 @@ async fn a_version_that_nobody_can_have_been_given_moves_no_version_of_the_task(
     let world = World::builder().env("MISSING_RETRY_SECONDS", "0").start().await;
     let client = world.client(user());
     let task = create(&client, "stored", 201).await;
+    // Nothing of it will be pending.
+    let other = create(&client, "stored", 201).await;
     world.postgres_line.cut().await;
     // The first finds the line cut: whether it was done is not known, and it keeps its version.
     let in_hours = Uuid::new_v7(Timestamp::from_unix(NoContext, tests::token::now() + 36_000, 0));
@@ -175,7 +181,9 @@ async fn a_version_that_nobody_can_have_been_given_moves_no_version_of_the_task(
     for made_up in ["ffffffff-ffff-7fff-bffe-ffffffffffff", "cccccccc-cccc-7ccc-8ccc-cccccccccccc"]
     {
         let etag = format!("\"{made_up}\"");
-        patch_if(&client, &task, &etag, &json!({ "title": "made up" })).await.expect(412);
+        for task in [&task, &other] {
+            patch_if(&client, task, &etag, &json!({ "title": "made up" })).await.expect(412);
+        }
     }
     let later = client.patch(&path(&task), &json!({ "title": "later" })).await.expect(202);
     world.postgres_line.heal().await;
