@@ -12,7 +12,7 @@ use std::time::Duration;
 use moka::future::Cache;
 use shared::buffer::{Buffer, BufferError};
 use shared::domain::{EntityKind, Lane, Preferences, Profile, Role, Standing, apply_to_profile};
-use shared::host_clock::{HostClock, version_of_profile};
+use shared::host_clock::HostClock;
 use shared::store::{Link, Store};
 use thiserror::Error;
 use uuid::Uuid;
@@ -119,7 +119,7 @@ impl Standings {
                 Ok(found) => {
                     let unseen = || Profile::first_seen(user_id, chrono::Utc::now());
                     let profile = found.unwrap_or_else(unseen);
-                    self.clock.saw([version_of_profile(&profile)]).await;
+                    self.clock.saw([profile.version()]).await;
                     let profile =
                         Arc::new(Profile { preferences: Preferences::default(), ..profile });
                     self.last.insert(user_id, Arc::clone(&profile)).await;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::buffer::{Buffer, ClockSlot, OpenError};
-use crate::domain::{Clock, EntityKind, HybridTime, Lane, Profile, Task, Version};
+use crate::domain::{Clock, HybridTime, Lane, Version};
 
 /// How often the mark is written beside the buffer file in any case, and brought to the disk.
 const SYNC: Duration = Duration::from_secs(1);
@@ -173,20 +173,9 @@ impl HostClock {
     }
 }
 
-/// A task and its version, for [`HostClock::saw`].
-#[must_use]
-pub fn version_of_task(task: &Task) -> (Lane, Version) {
-    (Lane { kind: EntityKind::Task, id: task.id }, task.versions.newest())
-}
-
-/// A profile and its version, for [`HostClock::saw`].
-#[must_use]
-pub fn version_of_profile(profile: &Profile) -> (Lane, Version) {
-    (Lane { kind: EntityKind::Profile, id: profile.user_id }, profile.versions.newest())
-}
-
 #[cfg(test)]
 mod tests {
+    use crate::domain::EntityKind;
     use proptest::prelude::*;
     use uuid::Uuid;
 

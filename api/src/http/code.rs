@@ -9,6 +9,7 @@ use std::fmt;
 use poem::http::StatusCode;
 use poem_openapi::Enum;
 use serde::Serialize;
+use shared::domain::{Action, EntityKind};
 
 /// Makes the enum, its list and its properties of one table: meaning, name, status, code, message.
 macro_rules! codes {
@@ -54,6 +55,34 @@ macro_rules! codes {
             }
         }
     };
+}
+
+impl Code {
+    /// That an entity of this kind is not there.
+    pub(super) fn not_found(kind: EntityKind) -> Self {
+        match kind {
+            EntityKind::Task => Self::TaskNotFound,
+            EntityKind::Profile => Self::UserNotFound,
+            EntityKind::Session => Self::SessionNotFound,
+            // It is one, and always there.
+            EntityKind::Cache => Self::Internal,
+        }
+    }
+
+    /// The failure of a write whose entity was deleted before; `None` where that is what was asked for.
+    pub(super) fn gone(kind: EntityKind, action: Action) -> Option<Self> {
+        match (kind, action) {
+            (EntityKind::Task, Action::Create) => Some(Self::TaskDeleted),
+            (EntityKind::Task, Action::Replace | Action::Patch | Action::Delete) => {
+                Some(Self::TaskNotFound)
+            }
+            (EntityKind::Profile, Action::Create | Action::Replace | Action::Patch) => {
+                Some(Self::UserNotFound)
+            }
+            (EntityKind::Profile, Action::Delete)
+            | (EntityKind::Session | EntityKind::Cache, _) => None,
+        }
+    }
 }
 
 codes! {

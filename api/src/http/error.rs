@@ -11,7 +11,7 @@ use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registr
 use poem_openapi::{ApiResponse, Object};
 use serde::Serialize;
 use shared::buffer::{BufferError, OperatorError};
-use shared::domain::{EntityKind, Refusal};
+use shared::domain::Refusal;
 use shared::redis::RedisAway;
 use shared::store::StoreError;
 use shared::writes::WriteError;
@@ -163,7 +163,7 @@ impl From<WriteError> for ApiError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let code = match refusal {
-            Refusal::NotFound(kind) | Refusal::NotOwner(kind) => not_found(kind),
+            Refusal::NotFound(kind) | Refusal::NotOwner(kind) => Code::not_found(kind),
             Refusal::Suspended | Refusal::Erased => Code::UserSuspended,
             Refusal::NotAllowed => Code::Forbidden,
             Refusal::PreconditionFailed(_) | Refusal::VersionNotFound(_) => {
@@ -173,17 +173,6 @@ impl From<Refusal> for ApiError {
             Refusal::Internal(_) | Refusal::Busy => Code::Internal,
         };
         code.into()
-    }
-}
-
-/// That an entity of this kind is not there.
-fn not_found(kind: EntityKind) -> Code {
-    match kind {
-        EntityKind::Task => Code::TaskNotFound,
-        EntityKind::Profile => Code::UserNotFound,
-        EntityKind::Session => Code::SessionNotFound,
-        // It is one, and always there.
-        EntityKind::Cache => Code::Internal,
     }
 }
 
@@ -320,8 +309,8 @@ impl ApiResponse for ApiError {
 #[cfg(test)]
 mod tests {
     use shared::domain::{
-        Actor, Change, Clock, Operation, Outcome, Preferences, Profile, ProfileChange, Role,
-        TaskChange, apply_to_profile, apply_to_task,
+        Actor, Change, Clock, EntityKind, Operation, Outcome, Preferences, Profile, ProfileChange,
+        Role, TaskChange, apply_to_profile, apply_to_task,
     };
 
     use super::*;

@@ -121,10 +121,8 @@ async fn write(
     let asked = ProfileView::asked(&operation);
     Ok(match submit(state, operation).await? {
         Accepted::Committed { entity, meta } | Accepted::Repeated { entity, meta } => {
-            let data = match &entity {
-                Some(Entity::Profile(profile)) => ProfileView::of(profile),
-                Some(Entity::Task(_)) | None => asked,
-            };
+            let profile = entity.and_then(Entity::into_profile);
+            let data = profile.as_ref().map_or(asked, ProfileView::of);
             Changed::Committed(ProfileWritten { data, meta }.into())
         }
         Accepted::Buffered(Buffered { location, meta, .. }) => {

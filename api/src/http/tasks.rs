@@ -367,10 +367,10 @@ async fn write(state: &State, operation: Operation) -> Result<(Accepted, TaskVie
     let asked = operation.clone();
     let accepted = submit(state, operation).await?;
     let view = match &accepted {
-        Accepted::Committed { entity, .. } | Accepted::Repeated { entity, .. } => match entity {
-            Some(Entity::Task(task)) => TaskView::of(task.clone()),
-            Some(Entity::Profile(_)) | None => TaskView::asked(&asked),
-        },
+        Accepted::Committed { entity, .. } | Accepted::Repeated { entity, .. } => {
+            let task = entity.clone().and_then(Entity::into_task);
+            task.map_or_else(|| TaskView::asked(&asked), TaskView::of)
+        }
         Accepted::Buffered(Buffered { operation_id, .. }) => {
             reads::after(state, &Operation { id: *operation_id, ..asked }).await
         }

@@ -11,7 +11,6 @@ use shared::domain::{
     self, Actor, Change, EntityKind, Invalid, Lane, Operation, Profile, ProfileVersions, Role,
     Standing, Version, apply_to_profile,
 };
-use shared::host_clock::version_of_profile;
 use shared::store::Entity;
 use uuid::Uuid;
 
@@ -100,16 +99,13 @@ impl UserView {
 
     /// A user of whom just what an operation sets is known.
     fn asked(user_id: Uuid, operation: &Operation) -> Self {
-        let (role, standing) = match &operation.change {
-            Change::User(domain::UserChange::SetStanding { role, standing, .. }) => {
-                (*role, *standing)
-            }
-            Change::User(domain::UserChange::Erase { .. })
-            | Change::Task(_)
-            | Change::Profile(_)
-            | Change::Session(_)
-            | Change::Cache(_) => (None, None),
-        };
+        let (mut role, mut standing) = (None, None);
+        if let Change::User(domain::UserChange::SetStanding {
+            role: to, standing: stands, ..
+        }) = &operation.change
+        {
+            (role, standing) = (*to, *stands);
+        }
         Self {
             id: user_id,
             role: role.map(shapes::Role::from).into(),
@@ -212,7 +208,7 @@ impl UsersApi {
         let after = cursor.0.unwrap_or(Uuid::nil());
         let found = state.store.profiles(after, role, standing, limit + 1).await;
         let mut found = found.inspect_err(|error| state.link.report(*error))?;
-        state.clock.saw(found.iter().map(version_of_profile).collect::<Vec<_>>()).await;
+        state.clock.saw(found.iter().map(Profile::version).collect::<Vec<_>>()).await;
         let more = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
         if more {
             found.pop();
@@ -261,10 +257,8 @@ impl UsersApi {
         state.standings.forget(id.0).await;
         Ok(match accepted? {
             Accepted::Committed { entity, meta } | Accepted::Repeated { entity, meta } => {
-                let data = match &entity {
-                    Some(Entity::Profile(profile)) => UserView::of(profile),
-                    Some(Entity::Task(_)) | None => asked,
-                };
+                let profile = entity.and_then(Entity::into_profile);
+                let data = profile.as_ref().map_or(asked, UserView::of);
                 Changed::Committed(UserWritten { data, meta }.into())
             }
             Accepted::Buffered(Buffered { location, meta, .. }) => {
@@ -320,7 +314,7 @@ async fn find(state: &State, user_id: Uuid) -> Result<UserView, ApiError> {
     let stored = if state.link.is_up() {
         let found = state.store.profile(user_id).await;
         let found = found.inspect_err(|error| state.link.report(*error))?;
-        state.clock.saw(found.iter().map(version_of_profile).collect::<Vec<_>>()).await;
+        state.clock.saw(found.iter().map(Profile::version).collect::<Vec<_>>()).await;
         Some(found)
     } else {
         None

@@ -7,7 +7,7 @@
 use chrono::SubsecRound;
 use poem_openapi::ApiResponse;
 use poem_openapi::types::Type;
-use shared::domain::{Action, Actor, Change, EntityKind, Operation, Outcome, TaskChange, Version};
+use shared::domain::{Action, Actor, Change, Operation, Outcome, Version};
 use shared::store::Entity;
 use shared::writes::Written;
 use uuid::Uuid;
@@ -78,7 +78,7 @@ pub(super) fn operation(
     trace: Traceparent,
 ) -> Operation {
     // What a create sets has a version of its own: nothing has to be older than its id.
-    let is_create = matches!(change, Change::Task(TaskChange::Create { .. }));
+    let is_create = change.creates().is_some();
     let id = if is_create { state.clock.of_process().next() } else { state.clock.next() };
     Operation {
         id,
@@ -106,7 +106,7 @@ pub(super) async fn submit(state: &State, operation: Operation) -> Result<Accept
     };
     let meta = WriteMeta::now(request_id, SyncState::Committed, operation_id);
     match outcome {
-        Outcome::Gone => match gone(kind, action) {
+        Outcome::Gone => match Code::gone(kind, action) {
             Some(code) => Err(code.into()),
             None => Ok(Accepted::Committed { entity, meta }),
         },
@@ -125,20 +125,4 @@ pub(super) async fn submit(state: &State, operation: Operation) -> Result<Accept
 pub(super) async fn keep(state: &State, operation: Operation) -> Result<Buffered, ApiError> {
     let request_id = operation.request_id;
     Ok(Buffered::new(request_id, state.writes.keep(operation).await?))
-}
-
-/// The failure of a write whose entity was deleted before; `None` where that is what was asked for.
-fn gone(kind: EntityKind, action: Action) -> Option<Code> {
-    match (kind, action) {
-        (EntityKind::Task, Action::Create) => Some(Code::TaskDeleted),
-        (EntityKind::Task, Action::Replace | Action::Patch | Action::Delete) => {
-            Some(Code::TaskNotFound)
-        }
-        (EntityKind::Profile, Action::Create | Action::Replace | Action::Patch) => {
-            Some(Code::UserNotFound)
-        }
-        (EntityKind::Profile, Action::Delete) | (EntityKind::Session | EntityKind::Cache, _) => {
-            None
-        }
-    }
 }

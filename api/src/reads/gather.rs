@@ -9,7 +9,7 @@ use shared::buffer::Buffer;
 use shared::cache::EntityCache;
 use shared::domain::{Base, EntityKind, Operation, Task};
 use shared::gather::Gatherer;
-use shared::host_clock::{HostClock, version_of_task};
+use shared::host_clock::HostClock;
 use shared::store::{Link, Store, StoreError};
 use shared::writes::KnownTasks;
 use tokio::sync::oneshot;
@@ -122,7 +122,7 @@ impl Reader {
         let away = !was_up || !self.link.is_up();
         let of_stored = stored.iter().flat_map(HashMap::values).flatten();
         let of_cache = cached.iter().flat_map(|tasks| tasks.values());
-        let versions: Vec<_> = of_stored.chain(of_cache).map(version_of_task).collect();
+        let versions: Vec<_> = of_stored.chain(of_cache).map(Task::version).collect();
         self.clock.saw(versions).await;
         for Ask { id, reply } in batch {
             let pending = pending.get(&id).cloned().unwrap_or_default();

@@ -13,7 +13,6 @@ use std::collections::HashMap;
 
 use chrono::DateTime;
 use shared::domain::{Base, EntityKind, Operation, Seen, Task, see_task};
-use shared::host_clock::version_of_task;
 use shared::store::{ListOrder, ListPosition, PageStart, StoreError, TaskFilter, TaskQuery};
 use uuid::Uuid;
 
@@ -150,7 +149,7 @@ async fn stored(state: &State, asked: Asked<'_>) -> Option<Stored> {
     let total = total(state, query, generation, ids.clone());
     match tokio::try_join!(bases, rest, total) {
         Ok((bases, rest, total)) => {
-            let versions: Vec<_> = bases.values().chain(&rest).map(version_of_task).collect();
+            let versions: Vec<_> = bases.values().chain(&rest).map(Task::version).collect();
             state.clock.saw(versions).await;
             Some(Stored { bases, rest, total })
         }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use shared::cache::Look;
 use shared::domain::{Change, EntityKind, Operation, Profile, apply_to_profile};
-use shared::host_clock::version_of_profile;
 use uuid::Uuid;
 
 use super::error::ReadError;
@@ -36,7 +35,7 @@ pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>,
             for operation in &pending {
                 apply_to_profile(&mut profile, operation);
             }
-            state.clock.saw([version_of_profile(&profile)]).await;
+            state.clock.saw([profile.version()]).await;
             let stale = cached && !(was_up && state.link.is_up());
             Ok(Found { view: ProfileView::of(&profile), source, stale })
         }

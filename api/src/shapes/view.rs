@@ -118,10 +118,10 @@ impl ProfileView {
     /// A profile of which just what an operation sets is known.
     #[must_use]
     pub fn asked(operation: &Operation) -> Self {
-        let preferences = match &operation.change {
-            Change::Profile(change) => Some(JsonObject(change.preferences().clone().into())),
-            Change::Task(_) | Change::User(_) | Change::Session(_) | Change::Cache(_) => None,
-        };
+        let mut preferences = None;
+        if let Change::Profile(change) = &operation.change {
+            preferences = Some(JsonObject(change.preferences().clone().into()));
+        }
         Self {
             user_id: operation.actor.user_id,
             role: None.into(),

@@ -8,7 +8,7 @@ use crate::buffer::error::BufferError;
 use crate::buffer::format::generation::file_of;
 use crate::buffer::format::layout::WAL_GENERATION;
 use crate::buffer::format::record::Header;
-use crate::domain::{EntityKind, Lane};
+use crate::domain::Lane;
 
 /// Records that are passed over in the search for the oldest, at the most.
 const PASSED_OVER: usize = 10_000;
@@ -45,7 +45,7 @@ impl Buffer {
             for (passed, entry) in snapshot.records()?.from(0)?.enumerate() {
                 let (place, record) = entry?;
                 let Ok(header) = Header::decode(place, &record) else { continue };
-                let counts = header.lane.kind == EntityKind::Task && !spared.contains(&header.lane);
+                let counts = header.lane.kind.is_created() && !spared.contains(&header.lane);
                 if counts || passed >= PASSED_OVER {
                     return Ok(Some(header.queued_at));
                 }

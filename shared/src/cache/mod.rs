@@ -312,14 +312,6 @@ impl EntityCache {
     }
 }
 
-/// Whether entities of a kind are cached.
-fn is_cached(kind: EntityKind) -> bool {
-    match kind {
-        EntityKind::Task | EntityKind::Profile => true,
-        EntityKind::Session | EntityKind::Cache => false,
-    }
-}
-
 /// The cached entities that operations may change.
 fn changing(operations: &[Operation]) -> Vec<Lane> {
     let mut lanes: Vec<Lane> = operations
@@ -327,7 +319,7 @@ fn changing(operations: &[Operation]) -> Vec<Lane> {
         // What a create makes has not been there.
         .filter(|operation| operation.creates().is_none())
         .map(Operation::lane)
-        .filter(|lane| is_cached(lane.kind))
+        .filter(|lane| lane.kind.is_cached())
         .collect();
     lanes.sort_unstable();
     lanes.dedup();

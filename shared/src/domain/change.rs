@@ -12,7 +12,7 @@ use serde::de::{DeserializeSeed, EnumAccess, Error, IntoDeserializer, VariantAcc
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
-use super::{Action, Preferences, Role, Standing, TaskChange};
+use super::{Action, EntityKind, Lane, Preferences, Priority, Role, Standing, TaskChange, Version};
 
 /// What an operation changes, with its full payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -28,6 +28,58 @@ pub enum Change {
     Session(SessionChange),
     /// All that is cached in Redis.
     Cache(CacheChange),
+}
+
+impl Change {
+    /// The lane of what is changed, if `user_id` asks for it.
+    pub(super) fn lane(&self, user_id: Uuid) -> Lane {
+        match self {
+            Self::Task(change) => Lane { kind: EntityKind::Task, id: change.task_id() },
+            Self::Profile(_) => Lane { kind: EntityKind::Profile, id: user_id },
+            Self::User(change) => Lane { kind: EntityKind::Profile, id: change.user_id() },
+            Self::Session(SessionChange::Revoke { session_id }) => {
+                Lane { kind: EntityKind::Session, id: *session_id }
+            }
+            Self::Cache(CacheChange::Invalidate) => Lane::CACHE,
+        }
+    }
+
+    /// The id of the entity that it makes, if it is a create.
+    #[must_use]
+    pub fn creates(&self) -> Option<Uuid> {
+        match self {
+            Self::Task(change) => change.creates(),
+            Self::Profile(_) | Self::User(_) | Self::Session(_) | Self::Cache(_) => None,
+        }
+    }
+
+    pub(super) fn priority(&self) -> Priority {
+        match self {
+            Self::User(_) | Self::Session(_) => 5,
+            Self::Task(change) => change.priority(),
+            Self::Profile(_) => 2,
+            Self::Cache(_) => 1,
+        }
+    }
+
+    pub(super) fn action(&self) -> Action {
+        match self {
+            Self::Task(change) => change.action(),
+            Self::Profile(change) => change.action(),
+            Self::User(change) => change.action(),
+            Self::Session(SessionChange::Revoke { .. }) | Self::Cache(CacheChange::Invalidate) => {
+                Action::Delete
+            }
+        }
+    }
+
+    /// The version that it asserts, if any.
+    pub(super) fn if_match(&self) -> Option<Version> {
+        match self {
+            Self::Task(change) => change.if_match(),
+            Self::Profile(_) | Self::User(_) | Self::Session(_) | Self::Cache(_) => None,
+        }
+    }
 }
 
 /// A change of the actor's own profile.

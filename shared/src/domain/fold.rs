@@ -113,13 +113,13 @@ fn bury(task: &mut Task, operation: &Operation) {
 
 /// Applies an operation on a profile to the profile. Operations on anything else are not found.
 pub fn apply_to_profile(profile: &mut Profile, operation: &Operation) -> Outcome {
-    match &operation.change {
-        Change::Profile(change) => apply_own(profile, change, operation),
-        Change::User(change) => apply_by_admin(profile, change, operation),
-        Change::Task(_) | Change::Session(_) | Change::Cache(_) => {
-            Outcome::Refused(Refusal::NotFound(operation.lane().kind))
-        }
+    if let Change::Profile(change) = &operation.change {
+        return apply_own(profile, change, operation);
     }
+    if let Change::User(change) = &operation.change {
+        return apply_by_admin(profile, change, operation);
+    }
+    Outcome::Refused(Refusal::NotFound(operation.lane().kind))
 }
 
 fn apply_own(profile: &mut Profile, change: &ProfileChange, operation: &Operation) -> Outcome {
@@ -198,13 +198,13 @@ fn prefer(profile: &mut Profile, preferences: &Preferences, operation: &Operatio
 
 /// Counts the fields an operation named and won.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     named: u32,
     won: u32,
 }
 
 impl Tally {
-    fn wins(&mut self, field: &mut Version, version: Version) -> bool {
+    pub(super) fn wins(&mut self, field: &mut Version, version: Version) -> bool {
         self.named += 1;
         let newer = version > *field;
         if newer {
@@ -214,7 +214,7 @@ impl Tally {
         newer
     }
 
-    fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> Outcome {
         if self.won == self.named {
             Outcome::Applied
         } else if self.won == 0 {

@@ -44,6 +44,25 @@ impl EntityKind {
         self.signs().1
     }
 
+    /// Whether entities of the kind are made by creates: a change of one that is not there may wait for a
+    /// create that another host holds.
+    #[must_use]
+    pub const fn is_created(self) -> bool {
+        match self {
+            Self::Task => true,
+            Self::Profile | Self::Session | Self::Cache => false,
+        }
+    }
+
+    /// Whether entities of the kind are kept in the cache in Redis.
+    #[must_use]
+    pub const fn is_cached(self) -> bool {
+        match self {
+            Self::Task | Self::Profile => true,
+            Self::Session | Self::Cache => false,
+        }
+    }
+
     /// The kind that a byte stands for; `None` if it is none of ours.
     #[must_use]
     pub fn of_byte(byte: u8) -> Option<Self> {

@@ -4,9 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{
-    CacheChange, Change, EntityKind, Invalid, Lane, Role, SessionChange, Version, time_as_text,
-};
+use super::{Change, Invalid, Lane, Role, Version, time_as_text};
 
 /// One accepted write: the unit of the buffer, of replay and of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,24 +29,13 @@ impl Operation {
     /// The lane in which the operation keeps its place.
     #[must_use]
     pub fn lane(&self) -> Lane {
-        match &self.change {
-            Change::Task(change) => Lane { kind: EntityKind::Task, id: change.task_id() },
-            Change::Profile(_) => Lane { kind: EntityKind::Profile, id: self.actor.user_id },
-            Change::User(change) => Lane { kind: EntityKind::Profile, id: change.user_id() },
-            Change::Session(SessionChange::Revoke { session_id }) => {
-                Lane { kind: EntityKind::Session, id: *session_id }
-            }
-            Change::Cache(CacheChange::Invalidate) => Lane::CACHE,
-        }
+        self.change.lane(self.actor.user_id)
     }
 
     /// The id of the entity that the operation makes, if it is a create.
     #[must_use]
     pub fn creates(&self) -> Option<Uuid> {
-        match &self.change {
-            Change::Task(change) => change.creates(),
-            Change::Profile(_) | Change::User(_) | Change::Session(_) | Change::Cache(_) => None,
-        }
+        self.change.creates()
     }
 
     /// True for a create of an entity whose id was drawn for it: nothing can be pending for it. (An
@@ -68,33 +55,19 @@ impl Operation {
     /// How urgent the operation is, by its kind.
     #[must_use]
     pub fn priority(&self) -> Priority {
-        match &self.change {
-            Change::User(_) | Change::Session(_) => 5,
-            Change::Task(change) => change.priority(),
-            Change::Profile(_) => 2,
-            Change::Cache(_) => 1,
-        }
+        self.change.priority()
     }
 
     /// What kind of change it is.
     #[must_use]
     pub fn action(&self) -> Action {
-        match &self.change {
-            Change::Task(change) => change.action(),
-            Change::Profile(change) => change.action(),
-            Change::User(change) => change.action(),
-            Change::Session(SessionChange::Revoke { .. })
-            | Change::Cache(CacheChange::Invalidate) => Action::Delete,
-        }
+        self.change.action()
     }
 
     /// The version the client asserted with `If-Match`, if any.
     #[must_use]
     pub fn if_match(&self) -> Option<Version> {
-        match &self.change {
-            Change::Task(change) => change.if_match(),
-            Change::Profile(_) | Change::User(_) | Change::Session(_) | Change::Cache(_) => None,
-        }
+        self.change.if_match()
     }
 }
 

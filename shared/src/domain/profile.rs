@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{Invalid, Version};
+use super::{EntityKind, Invalid, Lane, Version};
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,6 +232,12 @@ impl Profile {
             created_at: now,
             updated_at: now,
         }
+    }
+
+    /// Its lane and its version.
+    #[must_use]
+    pub fn version(&self) -> (Lane, Version) {
+        (Lane { kind: EntityKind::Profile, id: self.user_id }, self.versions.newest())
     }
 
     /// The role that an admin has given, once one has: it counts over the token's.

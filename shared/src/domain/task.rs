@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Action, Description, Invalid, Priority, Title, Version};
+use super::{Action, Description, EntityKind, Invalid, Lane, Priority, Title, Version};
 
 /// Where a task stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,8 +165,7 @@ impl TaskChange {
     }
 
     /// The task that it makes, if it is a create.
-    #[must_use]
-    pub fn creates(&self) -> Option<Uuid> {
+    pub(super) fn creates(&self) -> Option<Uuid> {
         match self {
             Self::Create { task_id, .. } => Some(*task_id),
             Self::Replace { .. } | Self::Patch { .. } | Self::Delete { .. } => None,
@@ -245,4 +244,12 @@ pub struct Task {
     pub created_at: DateTime<Utc>,
     /// When the newest change that took effect was accepted.
     pub updated_at: DateTime<Utc>,
+}
+
+impl Task {
+    /// Its lane and its version.
+    #[must_use]
+    pub fn version(&self) -> (Lane, Version) {
+        (Lane { kind: EntityKind::Task, id: self.id }, self.versions.newest())
+    }
 }

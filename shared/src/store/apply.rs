@@ -56,6 +56,29 @@ pub enum Entity {
     Profile(Profile),
 }
 
+impl Entity {
+    /// Its lane and its version.
+    #[must_use]
+    pub fn version(&self) -> (Lane, Version) {
+        match self {
+            Self::Task(task) => task.version(),
+            Self::Profile(profile) => profile.version(),
+        }
+    }
+
+    /// The task, if it is one.
+    #[must_use]
+    pub fn into_task(self) -> Option<Task> {
+        if let Self::Task(task) = self { Some(task) } else { None }
+    }
+
+    /// The profile, if it is one.
+    #[must_use]
+    pub fn into_profile(self) -> Option<Profile> {
+        if let Self::Profile(profile) = self { Some(profile) } else { None }
+    }
+}
+
 /// What a call of [`Store::apply`] came to.
 #[derive(Debug)]
 pub struct Applied {

@@ -50,6 +50,9 @@ use skew::Skew;
 /// How much later than meant a deadline may be, as this process cannot know PostgreSQL's clock exactly.
 const CLOCK_ERROR: Duration = Duration::from_millis(500);
 
+/// The tables whose rows users own.
+const OWNED: [&str; 1] = ["tasks"];
+
 /// How one process uses PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct Usage {

@@ -35,7 +35,7 @@ impl TaskFilter {
 }
 
 /// A column with an operator, and the value that has to stand behind it.
-type Condition = (&'static str, Value);
+pub(super) type Condition = (&'static str, Value);
 
 /// In which order entries are listed: by when their create was accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,9 +78,9 @@ pub struct ListQuery<F> {
 pub type TaskQuery = ListQuery<TaskFilter>;
 
 /// A table whose rows users own and list.
-struct Listed {
-    table: &'static str,
-    columns: &'static [&'static str],
+pub(super) struct Listed {
+    pub(super) table: &'static str,
+    pub(super) columns: &'static [&'static str],
 }
 
 const TASKS: Listed = Listed { table: "tasks", columns: &TASK_COLUMNS };
@@ -113,7 +113,8 @@ impl Store {
         self.count(&TASKS, user_id, filter.conditions(), without).await
     }
 
-    async fn page<F>(
+    /// A page of what a user owns, as if the rows of `without` were not there.
+    pub(super) async fn page<F>(
         &self,
         of: &Listed,
         query: &ListQuery<F>,
@@ -144,7 +145,8 @@ impl Store {
         self.read(sql, values).await
     }
 
-    async fn count(
+    /// How many rows a user owns, as if those of `without` were not there.
+    pub(super) async fn count(
         &self,
         of: &Listed,
         user_id: Uuid,

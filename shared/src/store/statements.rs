@@ -159,7 +159,7 @@ pub(super) fn late(deadline: &str) -> String {
 }
 
 /// Of the ledger rows that go with a change of their entity, only those whose entity was written.
-const WITH_ROW: &str = "WHERE NOT with_row OR entity_id IN (SELECT id FROM done)";
+pub(super) const WITH_ROW: &str = "WHERE NOT with_row OR entity_id IN (SELECT id FROM done)";
 
 /// A kind as a statement names it.
 pub(super) fn named(kind: EntityKind) -> String {
@@ -167,7 +167,7 @@ pub(super) fn named(kind: EntityKind) -> String {
 }
 
 /// Writes the ledger rows `o` that meet a condition; those that are there stay as they are.
-fn noted(kind: &str, condition: &str, node: &str) -> String {
+pub(super) fn noted(kind: &str, condition: &str, node: &str) -> String {
     format!(
         r"noted AS (
     INSERT INTO operations (id, user_id, entity, entity_id, action, outcome, accepted_at,

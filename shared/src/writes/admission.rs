@@ -77,7 +77,7 @@ impl WritePath {
     async fn check(&self, operation: &Operation) -> Result<LaneEnd, WriteError> {
         match &operation.change {
             // In a box of its own: what asks PostgreSQL is large, and every write would carry it along.
-            Change::Task(change) if change.creates().is_none() => {
+            Change::Task(_) if operation.creates().is_none() => {
                 Box::pin(self.check_task(operation)).await
             }
             Change::Task(_)

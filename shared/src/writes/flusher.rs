@@ -10,7 +10,6 @@ use super::generations::counted_user;
 use super::{WriteError, WritePath, Written};
 use crate::buffer::{BeforeWriting, BufferError};
 use crate::domain::{Lane, Operation, Outcome, Refusal, Version};
-use crate::host_clock::{version_of_profile, version_of_task};
 use crate::store::{Applied, Effect, Entity, Source};
 
 type Reply = oneshot::Sender<Result<Written, WriteError>>;
@@ -122,11 +121,7 @@ impl WritePath {
                 self.known.note(task);
             }
         }
-        let versions = entities().map(|entity| match entity {
-            Entity::Task(task) => version_of_task(task),
-            Entity::Profile(profile) => version_of_profile(profile),
-        });
-        self.clock.saw(versions).await;
+        self.clock.saw(entities().map(Entity::version)).await;
     }
 
     /// Puts writes into the buffer, in their order, in as few commits as it takes.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
-use crate::domain::{Change, Operation, TaskChange, UserChange};
+use crate::domain::{Action, EntityKind, Operation};
 
 /// Counters (a power of two; 128 KiB). With 30,000 creates a second each of them grows twice a second.
 const COUNTERS: usize = 1 << 14;
@@ -46,17 +46,14 @@ impl Generations {
     }
 }
 
-/// Whose number of tasks an operation may change.
+/// Whose number of tasks, or of other things that users own, an operation may change. The end of a session
+/// counts as well: counting again in vain does no harm.
 pub(super) fn counted_user(operation: &Operation) -> Option<Uuid> {
-    match &operation.change {
-        Change::Task(TaskChange::Create { .. } | TaskChange::Delete { .. }) => {
-            Some(operation.actor.user_id)
-        }
-        Change::User(UserChange::Erase { user_id }) => Some(*user_id),
-        Change::Task(TaskChange::Replace { .. } | TaskChange::Patch { .. })
-        | Change::User(UserChange::SetStanding { .. })
-        | Change::Profile(_)
-        | Change::Session(_)
-        | Change::Cache(_) => None,
+    let lane = operation.lane();
+    match operation.action() {
+        // A user who is erased is not the one who asks for it.
+        Action::Delete if lane.kind == EntityKind::Profile => Some(lane.id),
+        Action::Create | Action::Delete => Some(operation.actor.user_id),
+        Action::Replace | Action::Patch => None,
     }
 }
