@@ -1,12 +1,12 @@
-//! The tail: the newest operations, which are in the WAL, and which no table tells of yet.
+//! The tail: the newest operations. They are in the WAL, and no table tells of them yet.
 //!
-//! An append that changed every table would rewrite a page of each, or several, for a handful of
-//! entries. So it writes its record into the WAL and nothing else, and records, indexes and counters
-//! follow in one go, each in the order of its keys (`checkpoint`): when the tail has grown long or the WAL is
-//! full, and before anything is done that is not an append. The counter `checkpoint` is the place where
-//! the tail begins; it ends where the WAL does. A record of the tail never changes.
+//! An append that changed every table would rewrite one page of each, or several, for a handful of entries.
+//! So an append writes its record into the WAL and nothing else. A checkpoint brings records, indexes and
+//! counters into the tables later, each table in the order of its keys. That happens when the tail has grown
+//! long, when the WAL is full, and before any change that is not an append.
 //!
-//! Each process keeps the tail in memory, and reads only what other processes have appended.
+//! The tail begins at the place that the counter `checkpoint` names, and ends where the WAL does. A record of the
+//! tail never changes. Each process keeps the tail in memory, and reads only what other processes have appended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
