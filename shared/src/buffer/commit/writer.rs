@@ -68,7 +68,7 @@ impl Writer {
             self.note_generation();
             has_written = true;
         }
-        // Whoever takes the file elsewhere after an orderly end finds everything in it.
+        // A file that is taken elsewhere after an orderly end has everything in it.
         if has_written && let Err(error) = guarded(|| self.leave_wal()) {
             tracing::warn!(error = %Chain(&error), "the write-ahead log was not emptied at the end");
         }

@@ -73,7 +73,7 @@ struct Pinned {
 }
 
 impl Pinned {
-    /// The state that there is now, for who has the write turn. What redb keeps books of is checked at once.
+    /// Pins the state that there is now, and checks the books that redb keeps. The caller holds the write turn.
     fn take(path: &Path, handle: &Handle) -> Result<Self, BufferError> {
         let unavailable = |error: &dyn Display| BufferError::Unavailable(error.to_string());
         let opened = Arc::clone(&handle.read().unwrap_or_else(PoisonError::into_inner));

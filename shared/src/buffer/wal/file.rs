@@ -66,7 +66,7 @@ impl Wal {
         Ok(Self { located, file })
     }
 
-    /// Opens the WAL of a buffer file for reading, whoever it belongs to; none if there is none.
+    /// Opens the WAL of a buffer file for reading, of any owner; `None` if there is none.
     pub(in crate::buffer) fn existing(buffer_path: &Path) -> io::Result<Option<Self>> {
         let path = sibling(buffer_path, "log");
         let file = match File::open(&path) {
@@ -243,8 +243,8 @@ impl Wal {
         self.file.sync_data()
     }
 
-    /// Overwrites everything behind what a generation has written, and begins it if that is nothing: who
-    /// reads an older one must see that it was overtaken.
+    /// Overwrites everything behind what a generation has written. Begins the generation if it has written
+    /// nothing: a reader of an older one must see that it was overtaken.
     pub(in crate::buffer) fn wipe(&self, logged: Logged) -> io::Result<()> {
         let from = self.begun(logged)?.end;
         let length = self.length()?.min(LENGTH).saturating_sub(from);

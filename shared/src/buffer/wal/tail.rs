@@ -130,9 +130,9 @@ impl Tail {
         (self.end, self.last) = (frame.head.end(at), Some((at, frame.head)));
     }
 
-    /// As [`Tail::catch_up`], for who does not have the write turn. Returns the generation of the first
-    /// frame there is afterwards. If it is a later one, the WAL has been emptied since, and something
-    /// else was written there: then there may have been more that belonged to this tail.
+    /// As [`Tail::catch_up`], without the write turn. Returns the generation of the first frame that is there
+    /// afterwards. If it is a later one, there was a checkpoint, and other frames were written since: this
+    /// tail may have had more operations.
     pub(in crate::buffer) fn follow(&mut self, wal: &Wal) -> Option<u64> {
         self.catch_up(wal, self.mark);
         // The first thing that a later generation writes.
