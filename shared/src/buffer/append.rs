@@ -64,7 +64,7 @@ impl Buffer {
         let keys = Arc::clone(&self.keys);
         let mut payload = record::encode_payload(&operation, &keys)?;
         let settings = Arc::clone(&self.settings);
-        // Bounded by who appends it, and what others have filled must not keep it out.
+        // Its appenders limit their number, and a buffer that others have filled must not keep it out.
         let of_cache = operation.lane() == Lane::CACHE;
         let on_full_disk = if of_cache { OnFullDisk::MakeRoom } else { OnFullDisk::Refuse };
         let append = move |intake: &mut Intake<'_>, room: &Room| {

@@ -1,15 +1,18 @@
-//! The buffer: one redb file, and a write-ahead log (WAL) beside it, in which operations wait for
-//! PostgreSQL, shared by the api and worker processes of one host. docs/buffer.md describes all of it.
+//! The buffer: a redb file with a write-ahead log (WAL) beside it, in which operations wait for PostgreSQL.
+//! The api and worker processes of one host share both. docs/buffer.md describes formats and failures.
 //!
-//! Guarantees: an operation is in the WAL or in the file, synced to the disk, before [`Buffer::append`]
-//! returns; inside a lane the order of acceptance is never changed; tables and counts change in one
-//! transaction, and what is only in the WAL yet (`tail`) is found and counted all the same. Everything
-//! but damage costs O(log n).
+//! Guarantees:
 //!
-//! Locking: redb's multi-writer mode lets any number of processes open the file; one transaction
-//! writes at a time, to the tables or to the WAL. Each process writes from one thread of its own, by
-//! group commit, and holds no transaction across other I/O. Reads never wait for a writer. They see the
-//! last commit, and may see one to the WAL that is still on its way to the disk.
+//! - [`Buffer::append`] returns after the operation is on the disk, in the WAL or in the tables.
+//! - The order of acceptance within a lane never changes.
+//! - Tables and counts change in one transaction. Operations that are in the WAL alone (the tail) are
+//!   found and counted like all others.
+//! - Everything costs O(log n) in the number of pending operations, except the handling of damage.
+//!
+//! Locking: redb's multi-writer mode lets any number of processes open the file. One transaction at a time
+//! writes, to the tables or to the WAL. Each process writes from one thread, by group commit, and holds no
+//! transaction across other I/O. Reads never wait for a writer. They see the last commit, and may see one to the
+//! WAL that is still on its way to the disk.
 //!
 //! # Example
 //!
@@ -79,6 +82,7 @@ mod read;
 mod repair;
 mod retention;
 mod revoked;
+mod stats;
 mod tables;
 mod wal;
 
@@ -96,13 +100,14 @@ pub use format::entry::Entry;
 pub use format::keys::KeysError;
 pub use format::record::unix_millis;
 pub use operator::acts::{OperatorError, Paused};
+pub use operator::agreement::Verification;
 pub use operator::erase::Erased;
 pub use operator::lists::{DeadEntry, DeadFilter, Page, PendingFilter};
 pub use operator::rekey::{RekeyError, Rekeyed};
-pub use operator::verify::Verification;
-pub use read::{BeforeWriting, Stats, Waiting, WholeLane};
+pub use read::{BeforeWriting, Waiting, WholeLane};
 pub use repair::error::{RepairError, Repaired};
 pub use repair::read_out::{Salvaged, salvage};
+pub use stats::Stats;
 pub use tables::audit::{Act, ActKind, ActedOn};
 pub use tables::lane_end::LaneEnd;
 

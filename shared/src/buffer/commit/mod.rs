@@ -7,6 +7,7 @@ pub(in crate::buffer) mod old_copy;
 pub(in crate::buffer) mod open;
 pub(in crate::buffer) mod orders;
 pub(in crate::buffer) mod readers;
+mod requests;
 pub(in crate::buffer) mod snapshot;
 mod upkeep;
 pub(in crate::buffer) mod writer;

@@ -12,7 +12,7 @@ use crate::buffer::repair::error::{RepairError, Repaired};
 pub(in crate::buffer) struct Order {
     pub(in crate::buffer) mode: Mode,
     pub(in crate::buffer) by: String,
-    /// Who waits for it; whoever met damage does not.
+    /// Where the result goes; a read that met damage does not wait for it.
     pub(super) reply: Option<oneshot::Sender<Result<Repaired, RepairError>>>,
 }
 

@@ -37,7 +37,7 @@ impl Readers {
         Ok(Self(queue))
     }
 
-    /// Runs `work` on one of the threads. A caller who stops waiting before its turn has nothing done.
+    /// Runs `work` on one of the threads. Nothing is done if the caller stops waiting before its turn.
     pub(in crate::buffer) async fn run<T, F>(&self, work: F) -> Result<T, BufferError>
     where
         T: Send + 'static,
@@ -46,7 +46,7 @@ impl Readers {
         let (reply, result) = oneshot::channel();
         let work = move || {
             if !reply.is_closed() {
-                // Whoever has stopped waiting in the meantime needs no answer.
+                // A caller that has stopped waiting in the meantime needs no answer.
                 drop(reply.send(work()));
             }
         };

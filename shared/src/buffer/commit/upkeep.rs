@@ -92,9 +92,9 @@ impl Writer {
         self.checkpoint_in_steps()
     }
 
-    /// Waits for this process's turn to write, without a limit of redb's own: callers have theirs. What
-    /// is returned is what the paths lead to while it lasts: who wrote elsewhere would take places that
-    /// others give out.
+    /// Waits for this process's turn to write. redb sets no limit to that; callers have their own. The files
+    /// that are returned are those that the paths lead to: a process that wrote to others would take
+    /// places that are given out here as well.
     pub(super) fn turn(&mut self) -> Result<(Arc<Opened>, WriteTransaction), redb::Error> {
         for _ in 0..TRIES {
             let opened = self.opened();
@@ -105,7 +105,7 @@ impl Writer {
             tracing::error!(
                 "the buffer file or its write-ahead log was removed or replaced: opening them anew"
             );
-            // What only the WAL had is still known; and whoever moved the file has all of it then.
+            // The tail is still known. A file that was moved away has all operations then.
             if let Err(error) = self.checkpoint_in(&opened, transaction, u64::MAX) {
                 tracing::error!(error = %Chain(&error), "what the write-ahead log had was lost with it");
             }

@@ -1,9 +1,8 @@
-//! The one thread of a process that writes to the buffer, by group commit: everything that waits while
-//! one commit is on its way to the disk, or comes while the next is made, goes into that one, and is
-//! answered after it.
+//! The one thread of a process that writes to the buffer, by group commit. Requests that wait when its turn
+//! comes, or arrive while the commit is made, go into one commit, and are answered after it.
 //!
-//! A commit of appends alone is a frame of the WAL, written under redb's write turn. All others are
-//! redb's, and empty the WAL first.
+//! A commit of appends alone is a frame of the WAL, written under redb's write turn. All other commits are
+//! transactions of redb, with a checkpoint.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
@@ -70,7 +69,7 @@ impl Writer {
             self.note_generation();
             has_written = true;
         }
-        // Whoever takes the file elsewhere after an orderly end finds everything in it.
+        // A file that is taken elsewhere after an orderly end has everything in it.
         if has_written && let Err(error) = guarded(|| self.leave_wal()) {
             tracing::warn!(error = %Chain(&error), "the write-ahead log was not emptied at the end");
         }

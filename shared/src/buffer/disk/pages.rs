@@ -54,10 +54,10 @@ impl Pages {
         [newer, older].map(|at| self.trees(at))
     }
 
-    /// Whether the pages of a table, if there is one, of redb's own books, and all branches match their
-    /// checksums: at damage in the books redb does not even panic in order, and where a branch leads
-    /// elsewhere, a commit may give away pages that others have. Whoever asks holds a transaction, or
-    /// pages are used again meanwhile.
+    /// Whether checksums match: those of a table's pages, if it is there, of redb's own books, and of all
+    /// branches. At damage in the books redb does not even panic in order. Where a branch leads elsewhere, a
+    /// commit may give away pages that others have. The caller holds a transaction, or pages are used
+    /// again meanwhile.
     pub(in crate::buffer) fn has_sound(&self, table: &str) -> bool {
         let ([(trees, is_sound), _], (own, is_own_sound)) = (self.states(), self.own_trees());
         let has = |tree| self.walk::<Infallible>(tree, &mut |_| Ok(())) == Ok(true);
@@ -116,7 +116,7 @@ impl Pages {
     }
 
     /// Which trees of the state that the file has do not match their checksums, redb's own included.
-    /// Whoever asks has the write turn, or pages are used again meanwhile.
+    /// The caller holds the write turn, or pages are used again meanwhile.
     pub(in crate::buffer) fn damaged_trees(&self) -> Vec<String> {
         let (trees, mut damaged) = self.damaged_books();
         for (name, tree) in trees {
@@ -128,9 +128,9 @@ impl Pages {
         damaged
     }
 
-    /// The trees of the tables in the state that the file has, and what does not match its checksums of the
-    /// books that redb keeps, which are small. Whoever asks has the write turn: redb may use pages of
-    /// its books again although somebody reads the state that they belong to.
+    /// The trees of the tables in the state that the file has, and which of redb's own books, which are small,
+    /// do not match their checksums. The caller holds the write turn: redb may use pages of its books
+    /// again although somebody reads the state that they belong to.
     pub(in crate::buffer) fn damaged_books(&self) -> (Trees, Vec<String>) {
         let ([(trees, is_whole), _], mut damaged) = (self.states(), Vec::new());
         let (own, is_own_whole) = self.own_trees();

@@ -26,10 +26,9 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Drops what the kernel has of a file in memory. After a sync that failed it takes pages for written that
-/// are not, and does not write them again (wiki.postgresql.org/wiki/Fsync_Errors); ext4 even takes
-/// blocks for begun that it reads as zeros later. Who read that would build on what the disk does not
-/// have.
+/// Drops what the kernel has of a file in memory. After a sync that failed, the kernel takes pages for written
+/// that are not, and does not write them again (wiki.postgresql.org/wiki/Fsync_Errors). ext4 even takes
+/// blocks for begun that it reads as zeros later. A commit must not build on such pages.
 pub(in crate::buffer) fn forget_cached(path: &Path) {
     // What stays, for any reason, is read as it is.
     let Ok(file) = open_private_existing(path) else { return };

@@ -1,4 +1,4 @@
-//! The numbers of generations: what the WAL holds between two times that it was emptied into the tables.
+//! The numbers of generations. A generation is what the WAL holds between two checkpoints.
 
 /// The generation after another, or a first one.
 pub(in crate::buffer) fn next_generation(generation: u64) -> u64 {

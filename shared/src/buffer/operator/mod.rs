@@ -1,6 +1,7 @@
 //! What an operator may see and do.
 
 pub(in crate::buffer) mod acts;
+pub(in crate::buffer) mod agreement;
 pub(in crate::buffer) mod audit;
 pub(in crate::buffer) mod erase;
 pub(in crate::buffer) mod lists;

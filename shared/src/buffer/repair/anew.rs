@@ -1,12 +1,10 @@
-//! Repairing the buffer file while it is in use: a new file is made of what can be read (`recover`) and
-//! takes the place of the damaged one.
+//! Repairing the buffer file while it is in use: a new file is made of what can be read (`recover`), and takes
+//! the place of the damaged one.
 //!
-//! All of it is done with the write turn of the damaged file held, by redb's lock for that and without
-//! redb, which may not be able to begin a transaction any more. The paths change places in one step, so
-//! a crash leaves the one or the other. Other processes notice that the path leads elsewhere, and
-//! open it anew. The WAL stays where it is: what it had is in the new file, whose generation is later.
-//!
-//! The damaged file stays beside the new one; a few of them do (`aside`).
+//! A repair holds the write turn of the damaged file by redb's lock, without redb, which may not be able to
+//! begin a transaction any more. Both paths change places in one step, so a crash leaves the one file or the
+//! other. Other processes notice that the path leads elsewhere, and open it anew. The WAL stays where it is: its
+//! records are in the new file, whose generation is later. The damaged file stays beside the new one (`aside`).
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

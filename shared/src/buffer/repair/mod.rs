@@ -3,6 +3,7 @@
 pub(in crate::buffer) mod anew;
 pub(in crate::buffer) mod aside;
 pub(in crate::buffer) mod compare;
+mod derive;
 pub(in crate::buffer) mod error;
 pub(in crate::buffer) mod missing;
 pub(in crate::buffer) mod read_out;

@@ -16,11 +16,9 @@
 
 use std::collections::HashMap;
 
-use redb::{
-    Database, Key, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, Value,
-};
+use redb::{Database, Key, ReadableTableMetadata, TableDefinition, Value};
 
-use super::rows::{Kept, ROWS, Rows, place_of, put, u128_key};
+use super::rows::{Kept, Rows, place_of, put};
 use crate::buffer::disk::pages::Pages;
 use crate::buffer::disk::walk::{Pair, Trees};
 use crate::buffer::error::BufferError;
@@ -28,12 +26,11 @@ use crate::buffer::format::generation::next_generation;
 use crate::buffer::format::keys::Keys;
 use crate::buffer::format::layout::{
     AHEAD, AHEAD_COUNT, AUDIT, BY_PRIORITY, BYTES, CHECKPOINT, COUNTERS, DEAD, DEAD_COUNT, FORMAT,
-    FORMAT_KEY, IDS, PENDING, QUARANTINE, QUARANTINED, RECORDS, REVOKED, REVOKED_UNTIL, STATUS,
-    WAL_GENERATION, WAL_LAID, Whereabouts, decode_dead,
+    FORMAT_KEY, PENDING, QUARANTINE, QUARANTINED, RECORDS, REVOKED, STATUS, WAL_GENERATION,
+    WAL_LAID, decode_dead,
 };
-use crate::buffer::format::record::Header;
 use crate::buffer::tables::Tables;
-use crate::buffer::tables::audit::{Act, ActKind};
+use crate::buffer::tables::audit::Act;
 use crate::buffer::wal::file::Wal;
 
 /// By how much places go on beyond what was found if it cannot be told which were given out: a batch on
@@ -256,66 +253,6 @@ impl<'a> Recovery<'a> {
         self.next = self.next.max(kept.next);
         self.misplaced = kept.misplaced;
         Ok(())
-    }
-
-    /// Tells where dead letters are, what is in quarantine and what was discarded, by its id, and how
-    /// long revocations last.
-    pub(in crate::buffer) fn settled(&self) -> Result<(), redb::Error> {
-        let read = self.target.begin_read()?;
-        let mut rows = Rows::default();
-        let mut tell = |id: u128, place: Whereabouts| {
-            rows.push(u128_key(id), <(u8, u64)>::as_bytes(&place.encode()).to_vec());
-            if rows.are_many() { put(self.target, IDS, rows.take()) } else { Ok(()) }
-        };
-        for entry in read.open_table(DEAD)?.iter()? {
-            let (at, id) = entry?.0.value();
-            tell(id, Whereabouts::Dead(at))?;
-        }
-        for entry in read.open_table(QUARANTINE)?.iter()? {
-            let (place, record) = entry?;
-            if let Ok(header) = Header::decode(place.value(), record.value()) {
-                tell(header.id.as_uuid().as_u128(), Whereabouts::Quarantined(place.value()))?;
-            }
-        }
-        for entry in read.open_table(AUDIT)?.iter()?.rev() {
-            let (key, act) = entry?;
-            let act = serde_json::from_slice::<Act>(act.value()).ok();
-            if act.is_some_and(|act| matches!(act.kind, ActKind::Discard | ActKind::Erase)) {
-                let (at, id) = key.value();
-                tell(id, Whereabouts::Discarded(at))?;
-            }
-        }
-        put(self.target, IDS, rows.take())?;
-        for entry in read.open_table(REVOKED)?.iter()? {
-            let (session, until) = entry?;
-            let key = <(i64, u128)>::as_bytes(&(until.value(), session.value())).to_vec();
-            rows.push(key, Vec::new());
-            if rows.are_many() {
-                put(self.target, REVOKED_UNTIL, rows.take())?;
-            }
-        }
-        put(self.target, REVOKED_UNTIL, rows.take())
-    }
-
-    /// Has the indexes tell of the records from a place on.
-    fn build_indexes(&self, mut from: u64) -> Result<(), redb::Error> {
-        loop {
-            let mut headers = Vec::new();
-            let records = self.target.begin_read()?.open_table(RECORDS)?;
-            for entry in records.range(from..)?.take(ROWS) {
-                let (place, record) = entry?;
-                if let Ok(header) = Header::decode(place.value(), record.value()) {
-                    headers.push((place.value(), header, record.value().len()));
-                }
-            }
-            let Some((last, _, _)) = headers.last() else { return Ok(()) };
-            from = last + 1;
-            let transaction = self.target.begin_write()?;
-            let mut tables = Tables::of_new_file(&transaction)?;
-            tables.tell_of(headers)?;
-            tables.close()?;
-            transaction.commit()?;
-        }
     }
 
     /// Sets the counters, and has the last change made.

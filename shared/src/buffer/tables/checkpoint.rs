@@ -1,5 +1,5 @@
-//! A checkpoint brings the tables up to the WAL: the records of the tail, and all that the indexes and counters
-//! tell of them, go in in one go, each table in the order of its keys.
+//! What a checkpoint does to the tables: the records of the tail go in, and all that indexes and counters tell
+//! of them, each table in the order of its keys.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

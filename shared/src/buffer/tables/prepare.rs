@@ -43,7 +43,7 @@ pub(in crate::buffer) fn prepare(
         }
     }
     let transaction = database.begin_write()?;
-    // To who waited while the file was repaired, the WAL of the new one would be foreign.
+    // A process that waited while the file was repaired would take the WAL of the new file for foreign.
     if !file.is_in_place() || !wal.is_in_place() {
         transaction.abort()?;
         return Ok(Prepared::OtherFiles);

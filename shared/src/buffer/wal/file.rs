@@ -1,9 +1,8 @@
-//! The write-ahead log (WAL): a file beside the buffer file that has the newest operations until they go
-//! into its tables.
+//! The write-ahead log (WAL): a file beside the buffer file that holds the newest operations until a
+//! checkpoint brings them into the tables.
 //!
-//! To put a few records into tables rewrites pages of each, and the books that redb keeps of them. To
-//! put them at the end of a file that is there in its whole length already takes one write and one
-//! sync. So appends go to the WAL, and into the tables in one go when there are many (see `tail`).
+//! Putting a few records into tables rewrites pages of each table, and of the books that redb keeps of its
+//! pages. Putting them at the end of a file that has its whole length already takes one write and one sync.
 //!
 //! ```text
 //! frame    head · body · zeros up to a multiple of 4,096
@@ -11,17 +10,15 @@
 //!          · length of the body u32 · CRC-32 of the body · CRC-32 of the head so far
 //! body     for each record: its length u32, the record
 //! ```
-//! Integers are little-endian. Frames follow each other; a commit of appends is one frame.
+//! Integers are little-endian. Frames follow each other. A commit of appends is one frame.
 //!
-//! A **generation** is what the WAL holds between two times that it was emptied into the tables. The
-//! counter `wal_generation` names it, and grows in the very transaction that empties the WAL, so what
-//! an older generation has left there counts for nothing. Its lower 24 bits tell the WALs of different
-//! files apart. It begins with a frame without records, which is written before anything else of it: who
-//! reads an older one sees there that it was overtaken.
+//! A **generation** is what the WAL holds between two checkpoints. The counter `wal_generation` names it, and
+//! grows in the transaction of the checkpoint, so frames of an older generation count for nothing. The lower
+//! 24 bits of the number tell the WALs of different files apart. A generation begins with a frame without
+//! records: a reader of an older generation sees there that it was overtaken.
 //!
-//! Only who has the write turn writes. Of a frame the first page is written last, so that one whose
-//! writer was killed has no head; after a loss of power a frame may have a head and a body that does not
-//! match it.
+//! Only the holder of the write turn writes. The first page of a frame is written last, so a killed writer
+//! leaves no head. After a loss of power a frame may have a head and a body that does not match it.
 
 use std::fs::{self, File};
 use std::io;
@@ -69,7 +66,7 @@ impl Wal {
         Ok(Self { located, file })
     }
 
-    /// Opens the WAL of a buffer file for reading, whoever it belongs to; none if there is none.
+    /// Opens the WAL of a buffer file for reading, of any owner; `None` if there is none.
     pub(in crate::buffer) fn existing(buffer_path: &Path) -> io::Result<Option<Self>> {
         let path = sibling(buffer_path, "log");
         let file = match File::open(&path) {
@@ -246,8 +243,8 @@ impl Wal {
         self.file.sync_data()
     }
 
-    /// Overwrites everything behind what a generation has written, and begins it if that is nothing: who
-    /// reads an older one must see that it was overtaken.
+    /// Overwrites everything behind what a generation has written. Begins the generation if it has written
+    /// nothing: a reader of an older one must see that it was overtaken.
     pub(in crate::buffer) fn wipe(&self, logged: Logged) -> io::Result<()> {
         let from = self.begun(logged)?.end;
         let length = self.length()?.min(LENGTH).saturating_sub(from);

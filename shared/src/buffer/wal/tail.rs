@@ -1,12 +1,12 @@
-//! The tail: the newest operations, which are in the WAL, and which no table tells of yet.
+//! The tail: the newest operations. They are in the WAL, and no table tells of them yet.
 //!
-//! An append that changed every table would rewrite a page of each, or several, for a handful of
-//! entries. So it writes its record into the WAL and nothing else, and records, indexes and counters
-//! follow in one go, each in the order of its keys (`checkpoint`): when the tail has grown long or the WAL is
-//! full, and before anything is done that is not an append. The counter `checkpoint` is the place where
-//! the tail begins; it ends where the WAL does. A record of the tail never changes.
+//! An append that changed every table would rewrite one page of each, or several, for a handful of entries.
+//! So an append writes its record into the WAL and nothing else. A checkpoint brings records, indexes and
+//! counters into the tables later, each table in the order of its keys. That happens when the tail has grown
+//! long, when the WAL is full, and before any change that is not an append.
 //!
-//! Each process keeps the tail in memory, and reads only what other processes have appended.
+//! The tail begins at the place that the counter `checkpoint` names, and ends where the WAL does. A record of the
+//! tail never changes. Each process keeps the tail in memory, and reads only what other processes have appended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -130,9 +130,9 @@ impl Tail {
         (self.end, self.last) = (frame.head.end(at), Some((at, frame.head)));
     }
 
-    /// As [`Tail::catch_up`], for who does not have the write turn. Returns the generation of the first
-    /// frame there is afterwards. If it is a later one, the WAL has been emptied since, and something
-    /// else was written there: then there may have been more that belonged to this tail.
+    /// As [`Tail::catch_up`], without the write turn. Returns the generation of the first frame that is there
+    /// afterwards. If it is a later one, there was a checkpoint, and other frames were written since: this
+    /// tail may have had more operations.
     pub(in crate::buffer) fn follow(&mut self, wal: &Wal) -> Option<u64> {
         self.catch_up(wal, self.mark);
         // The first thing that a later generation writes.
