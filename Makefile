@@ -3,11 +3,12 @@
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 DEV := $(TARGET_DIR)/debug/holdfast-dev
+DENY := $(TARGET_DIR)/tools/bin/cargo-deny
 NEEDS_DEV = test -x $(DEV) || { echo "make dev is not running: start it in another terminal first"; exit 1; }
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-test setup-fuzz build dev outage recover clean-dev test fuzz bench fmt lint doc
+.PHONY: help setup setup-test setup-fuzz build dev outage recover clean-dev test fuzz bench fmt lint doc deny
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +50,14 @@ fuzz: build $(TARGET_DIR)/fuzz/bin/schemathesis ## Fuzz the API with schemathesi
 bench: ## Measure speed beside a server of your choice: make bench ARGS="--help"
 	@scripts/setup.sh bench
 	$(CARGO) run --release --locked -p tests --bin holdfast-bench -- $(ARGS)
+
+$(DENY):
+	$(CARGO) install cargo-deny --version 0.20.2 --locked --debug --config profile.dev.debug=false --root $(TARGET_DIR)/tools --target-dir $(TARGET_DIR)/tools/build
+
+deny: $(DENY) ## Check licences, versions, sources and advisories of dependencies
+	$(DENY) --locked check licenses bans sources
+	@if timeout 120 $(DENY) fetch db; then $(DENY) --locked check advisories; \
+		else echo "the advisory database cannot be reached: advisories were not checked"; fi
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

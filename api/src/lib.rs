@@ -6,6 +6,7 @@ pub mod cors;
 pub mod http;
 pub mod limits;
 mod memo;
+pub mod metric;
 pub mod permission;
 pub mod reads;
 pub mod settings;

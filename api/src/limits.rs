@@ -16,6 +16,7 @@ use shared::settings::SettingsError;
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::metric;
 use crate::settings::LimitSettings;
 
 /// Keys of one limit that are remembered at once. A client needs another key (an address block, a
@@ -125,7 +126,7 @@ impl<K: Hash + Eq + Clone> Limit<K> {
                 Err(until) => until.wait_time_from(DefaultClock::default().now()),
             }
         };
-        metrics::counter!("http_rate_limited_total", "limit" => self.name).increment(1);
+        metrics::counter!(metric::HTTP_RATE_LIMITED.name, "limit" => self.name).increment(1);
         let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         Err(Limited { retry_after_seconds: whole.max(1) })
     }

@@ -1,12 +1,14 @@
-//! The `holdfast-api` binary: `serve` (the default), `token`, `openapi`.
+//! The `holdfast-api` binary: `serve` (the default), `token`, `openapi`, `metrics`.
 
 use std::io::Write;
 use std::num::NonZero;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use api::metric::METRICS;
 use clap::{Parser, Subcommand};
 use shared::domain::{Actor, Role};
+use shared::metric::table;
 use shared::settings::{BufferSettings, LogSettings, load};
 use shared::telemetry;
 use tokio::runtime::{Builder, Runtime};
@@ -43,6 +45,8 @@ enum Command {
     },
     /// Print the OpenAPI document.
     Openapi,
+    /// Print the table of metrics, in Markdown.
+    Metrics,
 }
 
 fn main() -> ExitCode {
@@ -57,6 +61,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Token { user, role, lifetime } => print(&token(user, &role, lifetime)?),
         Command::Openapi => print(&api::http::openapi_yaml()),
+        Command::Metrics => print(&table(&METRICS)),
     }
 }
 
@@ -80,7 +85,7 @@ fn refuse_huge_pages() {
 }
 
 async fn serve() -> anyhow::Result<()> {
-    let metrics = telemetry::start(&load::<LogSettings>()?)?;
+    let metrics = telemetry::start(&load::<LogSettings>()?, &METRICS)?;
     let (state, store_settings) = api::open(metrics).await?;
     let listener = api::listen(&state.server)?;
     tracing::info!(address = %listener.local_addr()?, "serving");

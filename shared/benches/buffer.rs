@@ -10,7 +10,9 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use futures::future::join_all;
 use shared::buffer::{BatchLimits, Buffer, unix_millis};
-use shared::domain::{Actor, Change, Clock, Operation, Role, TaskFields, TaskStatus, Title};
+use shared::domain::{
+    Actor, Change, Clock, Operation, Role, TaskChange, TaskFields, TaskStatus, Title,
+};
 use shared::settings::BufferSettings;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -70,7 +72,7 @@ fn create(clock: &Clock, number: usize) -> Operation {
     Operation {
         id: clock.next(),
         actor: Actor { user_id, role: Role::User, session_id: None },
-        change: Change::TaskCreate { task_id: clock.next().as_uuid(), fields },
+        change: Change::Task(TaskChange::Create { task_id: clock.next().as_uuid(), fields }),
         accepted_at: chrono::Utc::now(),
         request_id: Uuid::new_v4(),
         traceparent: None,

@@ -4,7 +4,8 @@
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use shared::domain::{
-    Actor, Change, Clock, Operation, Role, TaskFields, TaskPatch, TaskStatus, Title, apply_to_task,
+    Actor, Change, Clock, Operation, Role, TaskChange, TaskFields, TaskPatch, TaskStatus, Title,
+    apply_to_task,
 };
 use uuid::Uuid;
 
@@ -21,11 +22,11 @@ fn lane(length: usize) -> Vec<Operation> {
         0 => {
             let status = TaskStatus::Pending;
             let fields = TaskFields { title: title(0), description: None, status };
-            Change::TaskCreate { task_id, fields }
+            Change::Task(TaskChange::Create { task_id, fields })
         }
         _ => {
             let patch = TaskPatch { title: Some(title(number)), description: None, status: None };
-            Change::TaskPatch { task_id, patch, if_match: None }
+            Change::Task(TaskChange::Patch { task_id, patch, if_match: None })
         }
     };
     let actor = Actor { user_id: Uuid::from_u128(1), role: Role::User, session_id: None };

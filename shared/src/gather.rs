@@ -17,6 +17,36 @@ const BATCH: usize = 256;
 const QUEUE: usize = 8192;
 
 /// The queues of some tasks, and the tasks.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// use shared::gather::Gatherer;
+/// use uuid::Uuid;
+///
+/// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// runtime.block_on(async {
+///     let sum = Arc::new(AtomicUsize::new(0));
+///     let total = Arc::clone(&sum);
+///     // Two tasks add numbers up, a batch at a time.
+///     let numbers = Gatherer::start("additions", 2, move |batch: Vec<usize>| {
+///         let total = Arc::clone(&total);
+///         async move {
+///             total.fetch_add(batch.iter().sum(), Ordering::Relaxed);
+///         }
+///     });
+///     // Pieces with one key never are on their way at the same time.
+///     let key = Uuid::new_v4();
+///     assert!(numbers.send(key, 30).is_some());
+///     assert!(numbers.send(key, 12).is_some());
+///     // What was taken is finished; nothing more is taken.
+///     numbers.close().await;
+///     assert_eq!(sum.load(Ordering::Relaxed), 42);
+///     assert!(numbers.send(key, 1).is_none());
+/// });
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Gatherer<T> {
     /// What the tasks do, as the log says it: `writes`, `reads`.

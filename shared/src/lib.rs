@@ -11,6 +11,7 @@ pub mod domain;
 pub mod gather;
 pub mod guard;
 pub mod host_clock;
+pub mod metric;
 pub mod online;
 pub mod redis;
 pub mod sessions;

@@ -16,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::guard;
+use crate::metric::Metric;
 use crate::settings::{LogFormat, LogSettings, SettingsError};
 
 /// How often metrics are condensed.
@@ -28,11 +29,14 @@ const SECONDS: [f64; 14] =
 /// Upper bounds of the buckets of batch sizes.
 const SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
-/// Starts writing logs to standard error and keeping metrics. Once per process.
+/// Starts writing logs to standard error, and keeping metrics, which these are. Once per process.
 ///
 /// # Errors
 /// If `RUST_LOG` cannot be read, or logs or metrics were started before.
-pub fn start(settings: &LogSettings) -> Result<PrometheusHandle, SettingsError> {
+pub fn start(
+    settings: &LogSettings,
+    metrics: &[Metric],
+) -> Result<PrometheusHandle, SettingsError> {
     let unusable = |variable, problem: String| SettingsError::Unusable { variable, problem };
     let filter = settings.rust_log.as_deref().unwrap_or("info");
     let filter =
@@ -50,7 +54,7 @@ pub fn start(settings: &LogSettings) -> Result<PrometheusHandle, SettingsError> 
     std::panic::set_hook(Box::new(tell_panic));
     guard::install();
     let already = |_| unusable("LOG_FORMAT", "metrics were started before".to_owned());
-    PrometheusBuilder::new()
+    let handle = PrometheusBuilder::new()
         .set_buckets(&SECONDS)
         .and_then(|builder| {
             let sizes = metrics_exporter_prometheus::Matcher::Suffix("_size".to_owned());
@@ -58,7 +62,9 @@ pub fn start(settings: &LogSettings) -> Result<PrometheusHandle, SettingsError> 
         })
         .map_err(already)?
         .install_recorder()
-        .map_err(already)
+        .map_err(already)?;
+    metrics.iter().for_each(Metric::describe);
+    Ok(handle)
 }
 
 /// Whether `RUST_LOG` may ask for this. Libraries show at their lower levels what passes through them

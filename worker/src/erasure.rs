@@ -5,30 +5,12 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
-use shared::domain::{Change, Operation, Outcome, Refusal};
-use shared::store::Effect;
 use uuid::Uuid;
 
 use crate::context::Context;
 
 /// How the audit log names who emptied the buffer.
 const WORKER: &str = "worker";
-
-/// The users whose erasure a batch has brought about or has met.
-#[must_use]
-pub fn of(operations: &[Operation], effects: &[Effect]) -> BTreeSet<Uuid> {
-    let pairs = operations.iter().zip(effects);
-    pairs
-        .filter_map(|(operation, effect)| match (&operation.change, effect.outcome?) {
-            (_, Outcome::Refused(Refusal::Erased)) => Some(operation.actor.user_id),
-            (
-                Change::UserErase { user_id },
-                Outcome::Applied | Outcome::Duplicate | Outcome::Gone | Outcome::Superseded,
-            ) => Some(*user_id),
-            _ => None,
-        })
-        .collect()
-}
 
 /// Removes what is left of users. It is done before the operations that call for it are settled, so
 /// that a crash in between repeats it.

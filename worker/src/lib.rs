@@ -1,14 +1,15 @@
 //! The worker: watches PostgreSQL and Redis, replays buffered operations, and keeps the buffer in
 //! order. One process, an apalis monitor with three named workers.
 
-pub mod cache;
 pub mod cli;
 pub mod context;
 pub mod erasure;
 pub mod hosts;
 pub mod http;
+pub mod metric;
 pub mod missing;
 pub mod monitor;
+pub mod outside;
 pub mod pace;
 pub mod replay;
 pub mod retention;
@@ -178,7 +179,7 @@ async fn supervise(context: &Arc<Context>, ended: &CancellationToken) -> anyhow:
             () = context.link.keep_looking(&context.store) => {}
             () = soundness::watch(context) => {}
             () = stalled(context) => {
-                metrics::counter!("replay_stalls_total").increment(1);
+                metrics::counter!(metric::REPLAY_STALLS.name).increment(1);
                 tracing::error!("replay has stalled: the named workers are started anew");
             }
         }

@@ -1,12 +1,15 @@
-//! The `holdfast-worker` binary: `run`, and the operator's commands on the live buffer file.
+//! The `holdfast-worker` binary: `run`, `metrics`, and the operator's commands on the live buffer file.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use shared::guard;
+use shared::metric::table;
 use shared::settings::{LogSettings, load};
 use shared::telemetry;
 use worker::cli::{self, Format};
+use worker::metric::METRICS;
 
 /// Many small allocations on several threads: the system's allocator is the slowest part of them.
 #[global_allocator]
@@ -27,6 +30,8 @@ struct Arguments {
 enum Command {
     /// Work, or stand by while another worker is active on the same buffer file.
     Run,
+    /// Print the table of metrics, in Markdown.
+    Metrics,
     #[command(flatten)]
     Operator(cli::Command),
 }
@@ -35,13 +40,14 @@ fn main() -> ExitCode {
     let Arguments { format, command } = Arguments::parse();
     telemetry::exit_code(match command {
         Command::Run => work(),
+        Command::Metrics => print(&table(&METRICS)),
         Command::Operator(command) => operate(command, format),
     })
 }
 
 #[tokio::main]
 async fn work() -> anyhow::Result<()> {
-    let metrics = telemetry::start(&load::<LogSettings>()?)?;
+    let metrics = telemetry::start(&load::<LogSettings>()?, &METRICS)?;
     let context = worker::open().await?;
     worker::run(context, metrics, telemetry::shutdown()).await
 }
@@ -50,4 +56,8 @@ async fn work() -> anyhow::Result<()> {
 async fn operate(command: cli::Command, format: Format) -> anyhow::Result<()> {
     guard::install();
     cli::carry_out(command, format).await
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{}", text.trim_end())?)
 }

@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 
 use crate::context::Context;
 use crate::hosts;
+use crate::metric;
 use crate::sessions;
 use crate::settings::Migrate;
 
@@ -183,7 +184,11 @@ fn note(
             Some(error) => tracing::error!(service, error, "a service is down"),
         }
     }
-    metrics::gauge!("dependency_up", "service" => service).set(if up { 1.0 } else { 0.0 });
+    metrics::gauge!(metric::DEPENDENCY_UP.name, "service" => service).set(if up {
+        1.0
+    } else {
+        0.0
+    });
     let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     *known = Some(DependencyStatus {
         up,
@@ -218,7 +223,7 @@ async fn publish(context: &Context, findings: &mut Findings) {
         is_buffer_stuck: context.is_buffer_stuck.load(Ordering::Relaxed),
     };
     findings.published = Some(Instant::now());
-    metrics::gauge!("worker_heartbeat_timestamp_seconds").set(status.heartbeat_at as f64 / 1000.0);
+    metrics::gauge!(metric::WORKER_HEARTBEAT.name).set(status.heartbeat_at as f64 / 1000.0);
     if let Err(error) = context.buffer.publish(WORKER, &status).await {
         tracing::error!(%error, "the worker's status cannot be published");
     }

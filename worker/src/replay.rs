@@ -18,11 +18,10 @@ use shared::online::online;
 use shared::store::{Applied, Effect, Source};
 use tokio::time::Instant;
 
-use crate::cache;
 use crate::context::Context;
-use crate::erasure;
-use crate::sessions;
-use crate::verdict::{Place, judge};
+use crate::metric;
+use crate::outside;
+use crate::verdict::{Place, verdict};
 
 /// Bytes in a batch at the most.
 const BATCH_BYTES: usize = 4 << 20;
@@ -104,7 +103,7 @@ pub async fn replay(context: Arc<Context>, claimed: Claimed) -> Result<(), BoxDy
     let work = work_off(&context, batch);
     let rest = tokio::time::timeout(context.settings.replay_stall(), work).await;
     if rest.is_err() {
-        metrics::counter!("replay_stalls_total").increment(1);
+        metrics::counter!(metric::REPLAY_STALLS.name).increment(1);
         tracing::error!("a batch has stalled: it is let go and will come again");
     }
     context.progress.send_replace(Instant::now());
@@ -126,7 +125,7 @@ async fn work_off(context: &Context, batch: Batch) -> Duration {
         context.settled_at.store(unix_millis(), Ordering::Relaxed);
     }
     let took = started.elapsed();
-    metrics::histogram!("replay_batch_duration_seconds").record(took);
+    metrics::histogram!(metric::REPLAY_BATCH_DURATION.name).record(took);
     let path = context.buffer.settings().buffer_path.clone();
     let online = tokio::task::spawn_blocking(move || online(&path)).await.unwrap_or_default();
     if context.link.is_up() { context.pace.rest_after(size, took, online) } else { Duration::ZERO }
@@ -165,22 +164,15 @@ impl Drop for Release {
 /// Applies a batch and tells what is to become of each operation that PostgreSQL has dealt with.
 async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
     let Batch { mut entries, damaged } = batch;
-    if !damaged.is_empty() {
-        // One of them may have said that the cache is to be emptied.
-        if context.cache.empty().await.is_err() && !context.cache.distrust(&context.buffer).await {
-            tokio::time::sleep(PAUSE).await;
-            return Vec::new();
-        }
-        // Who finds two of those counts on their coming one after the other.
-        entries.retain(|entry| entry.operation.lane() != Lane::CACHE);
+    if !damaged.is_empty() && !outside::after_damage(context, &mut entries).await {
+        tokio::time::sleep(PAUSE).await;
+        return Vec::new();
     }
     let damaged = damaged
         .into_iter()
         .map(|(place, damage)| Settlement { place, verdict: Verdict::Damaged(damage) });
     let mut settlements: Vec<Settlement> = damaged.collect();
-    let (entries, waiting) = sessions::end(context, entries).await;
-    settlements.extend(waiting);
-    let (entries, waiting) = cache::empty(&context.cache, entries).await;
+    let (entries, waiting) = outside::before_postgres(context, entries).await;
     settlements.extend(waiting);
     if entries.is_empty() {
         return settlements;
@@ -194,14 +186,13 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
         tokio::time::sleep(PAUSE).await;
         return settlements;
     }
-    let erased = erasure::of(&operations, &effects);
-    if let Err(error) = erasure::carry_out(context, &erased).await {
+    if let Err(error) = outside::after_postgres(context, &operations, &effects).await {
         tracing::error!(error = format!("{error:#}"), "a user cannot be erased yet");
         tokio::time::sleep(PAUSE).await;
         return settlements;
     }
     for ((place, operation), effect) in places.iter().zip(&operations).zip(&effects) {
-        if let Some(verdict) = judge(context, place, operation, effect) {
+        if let Some(verdict) = verdict(context, place, operation, effect) {
             settlements.push(Settlement { place: place.seq, verdict });
         }
     }
@@ -218,7 +209,7 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
 
 /// Counts what took effect, and how long it had waited.
 fn count(places: &[Place], effects: &[Effect]) {
-    let (now, lags) = (unix_millis(), metrics::histogram!("replay_lag_seconds"));
+    let (now, lags) = (unix_millis(), metrics::histogram!(metric::REPLAY_LAG.name));
     let mut outcomes: BTreeMap<&str, u64> = BTreeMap::new();
     for (place, effect) in places.iter().zip(effects) {
         if let Some(state) = effect.outcome.and_then(Outcome::ledger_state) {
@@ -228,6 +219,6 @@ fn count(places: &[Place], effects: &[Effect]) {
         }
     }
     for (outcome, number) in outcomes {
-        metrics::counter!("replay_operations_total", "outcome" => outcome).increment(number);
+        metrics::counter!(metric::REPLAY_OPERATIONS.name, "outcome" => outcome).increment(number);
     }
 }

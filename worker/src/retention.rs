@@ -13,6 +13,7 @@ use shared::domain::Lane;
 use shared::store::StoreError;
 
 use crate::context::Context;
+use crate::metric;
 
 /// Statements per look that remove rows in PostgreSQL, for each table, at the most: what is left
 /// waits for the next look.
@@ -53,7 +54,7 @@ pub async fn sweep(context: Arc<Context>) -> Result<(), BoxDynError> {
         context.link.report(error);
         tracing::error!(%error, "old rows could not be removed from PostgreSQL");
     }
-    metrics::counter!("retention_sweeps_total").increment(1);
+    metrics::counter!(metric::RETENTION_SWEEPS.name).increment(1);
     Ok(())
 }
 
@@ -76,7 +77,7 @@ async fn expire(context: &Context, cutoff: i64) -> Result<(), BufferError> {
         if expired == 0 {
             return Ok(());
         }
-        metrics::counter!("expired_total").increment(expired as u64);
+        metrics::counter!(metric::EXPIRED.name).increment(expired as u64);
         tracing::error!(expired, "operations grew too old: they are dead letters now");
     }
 }

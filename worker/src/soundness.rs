@@ -73,7 +73,7 @@ async fn is_repaired(context: &Context) -> bool {
 mod tests {
     use shared::buffer::{Buffer, sibling};
     use shared::domain::{
-        Actor, Change, Clock, Operation, Role, TaskFields, TaskStatus, Title, Version,
+        Actor, Change, Clock, Operation, Role, TaskChange, TaskFields, TaskStatus, Title, Version,
     };
     use shared::settings::BufferSettings;
     use uuid::Uuid;
@@ -88,7 +88,7 @@ mod tests {
         Operation {
             id: clock.next(),
             actor: Actor { user_id, role: Role::User, session_id: None },
-            change: Change::TaskCreate { task_id: Uuid::from_u128(task), fields },
+            change: Change::Task(TaskChange::Create { task_id: Uuid::from_u128(task), fields }),
             accepted_at: chrono::Utc::now(),
             request_id: Uuid::from_u128(3),
             traceparent: None,

@@ -27,6 +27,7 @@ use connection::Connection;
 pub use serve::serve;
 
 use crate::http::connection_refusal;
+use crate::metric;
 use crate::settings::ServerSettings;
 
 /// The pause after an error of `accept`. Most of them mean that file descriptors have run out.
@@ -73,7 +74,7 @@ impl Connections {
         closing: CancellationToken,
     ) -> io::Result<Self> {
         make_room(settings.max_connections as u64 + OTHER_FILES);
-        let open = metrics::gauge!("http_connections");
+        let open = metrics::gauge!(metric::HTTP_CONNECTIONS.name);
         open.set(0);
         Ok(Self {
             local: LocalAddr(listener.local_addr()?.into()),
@@ -84,7 +85,7 @@ impl Connections {
             refusals: JoinSet::new(),
             errors: Errors::default(),
             open,
-            refused: metrics::counter!("http_connections_refused_total"),
+            refused: metrics::counter!(metric::HTTP_CONNECTIONS_REFUSED.name),
         })
     }
 

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::code::Code;
 use super::error::ApiError;
+use crate::metric;
 use crate::state::State;
 
 /// A request by a known user who may make it.
@@ -61,6 +62,6 @@ async fn goes_on(state: &State, user_id: Uuid, session_id: Uuid) -> Result<bool,
 
 /// Counts a refusal.
 pub(super) fn refused(reason: &'static str, code: Code) -> ApiError {
-    metrics::counter!("auth_failures_total", "reason" => reason).increment(1);
+    metrics::counter!(metric::AUTH_FAILURES.name, "reason" => reason).increment(1);
     code.into()
 }

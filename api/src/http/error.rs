@@ -11,7 +11,7 @@ use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registr
 use poem_openapi::{ApiResponse, Object};
 use serde::Serialize;
 use shared::buffer::{BufferError, OperatorError};
-use shared::domain::Refusal;
+use shared::domain::{EntityKind, Refusal};
 use shared::redis::RedisAway;
 use shared::store::StoreError;
 use shared::writes::WriteError;
@@ -163,14 +163,27 @@ impl From<WriteError> for ApiError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let code = match refusal {
-            Refusal::NotFound | Refusal::NotOwner => Code::TaskNotFound,
+            Refusal::NotFound(kind) | Refusal::NotOwner(kind) => not_found(kind),
             Refusal::Suspended | Refusal::Erased => Code::UserSuspended,
             Refusal::NotAllowed => Code::Forbidden,
-            Refusal::PreconditionFailed | Refusal::VersionNotFound => Code::PreconditionFailed,
+            Refusal::PreconditionFailed(_) | Refusal::VersionNotFound(_) => {
+                Code::PreconditionFailed
+            }
             Refusal::Data(_) => Code::DataRefused,
             Refusal::Internal(_) | Refusal::Busy => Code::Internal,
         };
         code.into()
+    }
+}
+
+/// That an entity of this kind is not there.
+fn not_found(kind: EntityKind) -> Code {
+    match kind {
+        EntityKind::Task => Code::TaskNotFound,
+        EntityKind::Profile => Code::UserNotFound,
+        EntityKind::Session => Code::SessionNotFound,
+        // It is one, and always there.
+        EntityKind::Cache => Code::Internal,
     }
 }
 
@@ -301,5 +314,46 @@ impl ApiResponse for ApiError {
 
     fn register(registry: &mut Registry) {
         <Ready<ErrorEnvelope> as Payload>::register(registry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::domain::{
+        Actor, Change, Clock, Operation, Outcome, Preferences, Profile, ProfileChange, Role,
+        TaskChange, apply_to_profile, apply_to_task,
+    };
+
+    use super::*;
+
+    fn operation(change: Change) -> Operation {
+        Operation {
+            id: Clock::default().next(),
+            actor: Actor { user_id: Uuid::from_u128(1), role: Role::User, session_id: None },
+            change,
+            accepted_at: chrono::DateTime::UNIX_EPOCH,
+            request_id: Uuid::nil(),
+            traceparent: None,
+        }
+    }
+
+    fn answer(outcome: Outcome) -> ApiError {
+        match outcome {
+            Outcome::Refused(refusal) => refusal.into(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_called_what_it_is() {
+        let delete = TaskChange::Delete { task_id: Uuid::from_u128(2), if_match: None };
+        let delete = operation(Change::Task(delete));
+        assert_eq!(answer(apply_to_task(&mut None, &delete)), Code::TaskNotFound.into());
+        let put =
+            operation(Change::Profile(ProfileChange::Put { preferences: Preferences::default() }));
+        let mut of_another = Profile::first_seen(Uuid::from_u128(3), put.accepted_at);
+        assert_eq!(answer(apply_to_profile(&mut of_another, &put)), Code::UserNotFound.into());
+        let of_session = ApiError::from(Refusal::NotFound(EntityKind::Session));
+        assert_eq!(of_session, Code::SessionNotFound.into());
     }
 }

@@ -2,7 +2,7 @@
 
 use chrono::DateTime;
 use shared::domain::{TaskStatus, Title};
-use shared::store::{PageStart, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
+use shared::store::{ListOrder, ListPosition, PageStart, TaskFilter, TaskQuery};
 use uuid::Uuid;
 
 use super::error::ApiError;
@@ -39,8 +39,8 @@ pub(super) fn parse(asked: Parameters) -> Result<TaskQuery, ApiError> {
         }
     };
     let order = match asked.order.as_deref() {
-        None | Some("desc") => TaskOrder::Descending,
-        Some("asc") => TaskOrder::Ascending,
+        None | Some("desc") => ListOrder::Descending,
+        Some("asc") => ListOrder::Ascending,
         Some(_) => return Err(ApiError::parameter("order", "must be asc or desc")),
     };
     let status = asked.status.as_deref().map(TaskStatus::parse).transpose();
@@ -54,11 +54,11 @@ pub(super) fn parse(asked: Parameters) -> Result<TaskQuery, ApiError> {
 }
 
 /// A place in the list, as clients hand it back.
-pub(super) fn cursor((at, id): TaskPosition) -> String {
+pub(super) fn cursor((at, id): ListPosition) -> String {
     format!("{}_{id}", at.timestamp_micros())
 }
 
-fn position(cursor: &str) -> Result<TaskPosition, ApiError> {
+fn position(cursor: &str) -> Result<ListPosition, ApiError> {
     let read = || {
         let (at, id) = cursor.split_once('_')?;
         let at = at.parse().ok().filter(|at| (0..MAX_MICROS).contains(at))?;

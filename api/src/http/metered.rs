@@ -10,6 +10,8 @@ use poem::{PathPattern, Response};
 
 use crate::memo::Memo;
 
+use crate::metric;
+
 /// What tells the answers of one kind from others: the route's pattern (none if there is no such
 /// route), the method, the status.
 type Kind = (Option<Arc<str>>, &'static str, u16);
@@ -36,8 +38,8 @@ fn handles_of((pattern, method, status): &Kind) -> (Counter, Histogram) {
     let labels =
         [("method", (*method).to_owned()), ("route", route), ("status", status.to_string())];
     (
-        metrics::counter!("http_requests_total", &labels),
-        metrics::histogram!("http_request_duration_seconds", &labels[..2]),
+        metrics::counter!(metric::HTTP_REQUESTS.name, &labels),
+        metrics::histogram!(metric::HTTP_REQUEST_DURATION.name, &labels[..2]),
     )
 }
 

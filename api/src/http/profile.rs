@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem::web::Data;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::{Deserialize, Serialize};
-use shared::domain::{Actor, Change, Preferences};
+use shared::domain::{self, Actor, Change, Preferences};
 use shared::store::Entity;
 
 use super::auth::Authenticated;
@@ -91,7 +91,7 @@ impl ProfileApi {
         trace: Traceparent,
         body: JsonBody<ProfileChange>,
     ) -> Result<Changed<ProfileWritten>, ApiError> {
-        let change = Change::ProfilePut { preferences: body.0.parse()? };
+        let change = Change::Profile(domain::ProfileChange::Put { preferences: body.0.parse()? });
         write(&state, user.0, change, request, trace).await
     }
 
@@ -105,7 +105,7 @@ impl ProfileApi {
         trace: Traceparent,
         body: JsonBody<ProfileChange>,
     ) -> Result<Changed<ProfileWritten>, ApiError> {
-        let change = Change::ProfilePatch { preferences: body.0.parse()? };
+        let change = Change::Profile(domain::ProfileChange::Patch { preferences: body.0.parse()? });
         write(&state, user.0, change, request, trace).await
     }
 }

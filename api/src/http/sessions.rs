@@ -8,7 +8,7 @@ use poem_openapi::param::Path;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::{Deserialize, Serialize};
 use shared::buffer::unix_millis;
-use shared::domain::{Actor, Change, EntityKind, Lane};
+use shared::domain::{Actor, Change, EntityKind, Lane, SessionChange};
 use shared::sessions::{Opened, RefreshToken, Renewal, Revocation, SessionTimes};
 use uuid::Uuid;
 
@@ -275,7 +275,7 @@ async fn end(
         Err(away) => {
             kept?;
             tracing::warn!(%away, %session_id, "a session is ended by way of the buffer");
-            let change = Change::SessionRevoke { session_id };
+            let change = Change::Session(SessionChange::Revoke { session_id });
             let operation = operation(state, actor, change, request, trace);
             // First, since the user's share of the buffer bounds what is kept in mind.
             let kept = written::keep(state, operation).await?;

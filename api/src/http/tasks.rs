@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem::web::Data;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
-use shared::domain::{Change, Operation, Refusal, Version};
+use shared::domain::{self, Change, EntityKind, Operation, Refusal, Version};
 use shared::store::Entity;
 use uuid::Uuid;
 
@@ -69,7 +69,7 @@ impl TasksApi {
         if !state.link.is_up() && state.writes.known().is_deleted(task_id) {
             return Err(Code::TaskDeleted.into());
         }
-        let change = Change::TaskCreate { task_id, fields };
+        let change = Change::Task(domain::TaskChange::Create { task_id, fields });
         let operation = operation(&state, user.0, change, request, trace);
         let (accepted, data) = write(&state, operation).await?;
         let etag = etag(&data);
@@ -173,7 +173,11 @@ impl TasksApi {
         body: JsonBody<WholeTask>,
     ) -> Result<Changed, ApiError> {
         let if_match = asserted(if_match.0.as_deref())?;
-        let change = Change::TaskReplace { task_id: id.0, fields: body.0.parse()?, if_match };
+        let change = Change::Task(domain::TaskChange::Replace {
+            task_id: id.0,
+            fields: body.0.parse()?,
+            if_match,
+        });
         let operation = operation(&state, user.0, change, request, trace);
         change_task(&state, operation).await
     }
@@ -198,7 +202,11 @@ impl TasksApi {
         body: JsonBody<TaskChange>,
     ) -> Result<Changed, ApiError> {
         let if_match = asserted(if_match.0.as_deref())?;
-        let change = Change::TaskPatch { task_id: id.0, patch: body.0.parse()?, if_match };
+        let change = Change::Task(domain::TaskChange::Patch {
+            task_id: id.0,
+            patch: body.0.parse()?,
+            if_match,
+        });
         let operation = operation(&state, user.0, change, request, trace);
         change_task(&state, operation).await
     }
@@ -219,7 +227,7 @@ impl TasksApi {
         if_match: Header<Option<String>>,
     ) -> Result<Deleted, ApiError> {
         let if_match = asserted(if_match.0.as_deref())?;
-        let change = Change::TaskDelete { task_id: id.0, if_match };
+        let change = Change::Task(domain::TaskChange::Delete { task_id: id.0, if_match });
         let operation = operation(&state, user.0, change, request, trace);
         Ok(match submit(&state, operation).await? {
             Accepted::Committed { .. } | Accepted::Repeated { .. } => Deleted::Committed,
@@ -270,7 +278,7 @@ fn asserted(header: Option<&str>) -> Result<Option<Version>, ApiError> {
     let Some(text) = header.map(str::trim).filter(|text| *text != "*") else { return Ok(None) };
     if text.is_empty() {
         // A list without any ETag: no task has one of them.
-        return Err(Refusal::PreconditionFailed.into());
+        return Err(Refusal::PreconditionFailed(EntityKind::Task).into());
     }
     text.strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'))

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use poem_openapi::{ApiResponse, Object};
 use serde::Serialize;
-use shared::domain::{Change, Operation, Profile, ProfileVersions, Version};
+use shared::domain::{Change, Operation, Profile, ProfileVersions, UserChange, Version};
 use uuid::Uuid;
 
 use super::envelope::{Meta, PartMeta, WriteMeta};
@@ -51,16 +51,12 @@ impl UserView {
     /// A user of whom just what an operation sets is known.
     pub(super) fn asked(user_id: Uuid, operation: &Operation) -> Self {
         let (role, standing) = match &operation.change {
-            Change::UserSetStanding { role, standing, .. } => (*role, *standing),
-            Change::TaskCreate { .. }
-            | Change::TaskReplace { .. }
-            | Change::TaskPatch { .. }
-            | Change::TaskDelete { .. }
-            | Change::ProfilePut { .. }
-            | Change::ProfilePatch { .. }
-            | Change::UserErase { .. }
-            | Change::SessionRevoke { .. }
-            | Change::CacheInvalidate => (None, None),
+            Change::User(UserChange::SetStanding { role, standing, .. }) => (*role, *standing),
+            Change::User(UserChange::Erase { .. })
+            | Change::Task(_)
+            | Change::Profile(_)
+            | Change::Session(_)
+            | Change::Cache(_) => (None, None),
         };
         Self {
             id: user_id,

@@ -7,7 +7,7 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::{Object, OpenApi};
 use serde::Deserialize;
 use shared::domain::{
-    Actor, Change, EntityKind, Invalid, Lane, Profile, Role, Standing, apply_to_profile,
+    self, Actor, Change, EntityKind, Invalid, Lane, Profile, Role, Standing, apply_to_profile,
 };
 use shared::host_clock::version_of_profile;
 use shared::store::Entity;
@@ -56,7 +56,7 @@ impl UserChange {
         if role.is_none() && standing.is_none() {
             return Err(ApiError::field("body", "must name role or status"));
         }
-        Ok(Change::UserSetStanding { user_id, role, standing })
+        Ok(Change::User(domain::UserChange::SetStanding { user_id, role, standing }))
     }
 }
 
@@ -176,7 +176,7 @@ impl UsersApi {
             return Err(Code::OwnAccount.into());
         }
         tracing::warn!(by = %admin.0.user_id, request_id = %request.0, user_id = %id.0, "an admin erases a user");
-        let change = Change::UserErase { user_id: id.0 };
+        let change = Change::User(domain::UserChange::Erase { user_id: id.0 });
         let operation = operation(&state, admin.0, change, request, trace);
         let accepted = submit(&state, operation).await;
         state.standings.forget(id.0).await;

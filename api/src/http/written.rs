@@ -7,7 +7,7 @@
 use chrono::SubsecRound;
 use poem_openapi::ApiResponse;
 use poem_openapi::types::Type;
-use shared::domain::{Action, Actor, Change, EntityKind, Operation, Outcome, Version};
+use shared::domain::{Action, Actor, Change, EntityKind, Operation, Outcome, TaskChange, Version};
 use shared::store::Entity;
 use shared::writes::Written;
 use uuid::Uuid;
@@ -78,7 +78,7 @@ pub(super) fn operation(
     trace: Traceparent,
 ) -> Operation {
     // What a create sets has a version of its own: nothing has to be older than its id.
-    let is_create = matches!(change, Change::TaskCreate { .. });
+    let is_create = matches!(change, Change::Task(TaskChange::Create { .. }));
     let id = if is_create { state.clock.of_process().next() } else { state.clock.next() };
     Operation {
         id,

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use chrono::DateTime;
 use shared::domain::{Base, EntityKind, Operation, Seen, Task, see_task};
 use shared::host_clock::version_of_task;
-use shared::store::{PageStart, StoreError, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
+use shared::store::{ListOrder, ListPosition, PageStart, StoreError, TaskFilter, TaskQuery};
 use uuid::Uuid;
 
 use super::error::ReadError;
@@ -30,7 +30,7 @@ pub struct Listed {
     /// All tasks that match, on this page or not.
     pub total: u64,
     /// Where the last task of the page stands, if there are more past it.
-    pub next: Option<TaskPosition>,
+    pub next: Option<ListPosition>,
     /// Where they come from.
     pub source: Source,
     /// True if PostgreSQL could not be asked: there may be more tasks than these.
@@ -72,14 +72,14 @@ pub async fn task_list(state: &State, query: &TaskQuery) -> Result<Listed, ReadE
     if let PageStart::After((at, id)) = query.start {
         let past = (at.timestamp_micros(), id);
         entries.retain(|entry| match query.order {
-            TaskOrder::Descending => entry.order < past,
-            TaskOrder::Ascending => entry.order > past,
+            ListOrder::Descending => entry.order < past,
+            ListOrder::Ascending => entry.order > past,
         });
     }
     entries.extend(stored.rest.into_iter().map(Entry::stored));
     entries.sort_unstable_by(|one, other| match query.order {
-        TaskOrder::Descending => other.order.cmp(&one.order),
-        TaskOrder::Ascending => one.order.cmp(&other.order),
+        ListOrder::Descending => other.order.cmp(&one.order),
+        ListOrder::Ascending => one.order.cmp(&other.order),
     });
     let mut page: Vec<Entry> = entries.into_iter().skip(window.skip).collect();
     let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
@@ -213,7 +213,7 @@ impl Entry {
         }
     }
 
-    fn position(&self) -> TaskPosition {
+    fn position(&self) -> ListPosition {
         (DateTime::from_timestamp_micros(self.order.0).unwrap_or_default(), self.order.1)
     }
 }

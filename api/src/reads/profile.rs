@@ -49,8 +49,7 @@ pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>,
 /// preferences, whatever the order, or one that sets none.
 fn newest(pending: &[Operation]) -> Option<&Operation> {
     pending.iter().max_by_key(|operation| {
-        let sets_preferences =
-            matches!(operation.change, Change::ProfilePut { .. } | Change::ProfilePatch { .. });
+        let sets_preferences = matches!(operation.change, Change::Profile(_));
         (sets_preferences, operation.id)
     })
 }

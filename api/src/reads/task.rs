@@ -1,6 +1,6 @@
 //! One task, as one user sees it.
 
-use shared::domain::{Change, EntityKind, Lane, Operation, Seen, Version, see_task};
+use shared::domain::{EntityKind, Lane, Operation, Seen, Version, see_task};
 use uuid::Uuid;
 
 use super::error::ReadError;
@@ -59,9 +59,9 @@ pub async fn pending_create(
     id: Uuid,
 ) -> Result<Option<(Version, TaskView)>, ReadError> {
     let pending = state.buffer.lane(lane(id)).await?;
-    let create = pending.iter().find(|operation| {
-        matches!(operation.change, Change::TaskCreate { .. }) && operation.actor.user_id == viewer
-    });
+    let create = pending
+        .iter()
+        .find(|operation| operation.creates().is_some() && operation.actor.user_id == viewer);
     let Some(create) = create else { return Ok(None) };
     let view = match see_task(last_known(state.writes.known(), id), &pending, viewer) {
         Seen::Whole(task) => TaskView::of(task),

@@ -119,17 +119,8 @@ impl ProfileView {
     #[must_use]
     pub fn asked(operation: &Operation) -> Self {
         let preferences = match &operation.change {
-            Change::ProfilePut { preferences } | Change::ProfilePatch { preferences } => {
-                Some(JsonObject(preferences.clone().into()))
-            }
-            Change::TaskCreate { .. }
-            | Change::TaskReplace { .. }
-            | Change::TaskPatch { .. }
-            | Change::TaskDelete { .. }
-            | Change::UserSetStanding { .. }
-            | Change::UserErase { .. }
-            | Change::SessionRevoke { .. }
-            | Change::CacheInvalidate => None,
+            Change::Profile(change) => Some(JsonObject(change.preferences().clone().into())),
+            Change::Task(_) | Change::User(_) | Change::Session(_) | Change::Cache(_) => None,
         };
         Self {
             user_id: operation.actor.user_id,

@@ -9,17 +9,19 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::append::LaneEnd;
-use super::keys::Keys;
-use super::layout::{
+use crate::buffer::commit::buffer::Buffer;
+use crate::buffer::commit::snapshot::{Records, Snapshot};
+use crate::buffer::error::BufferError;
+use crate::buffer::format::keys::Keys;
+use crate::buffer::format::layout::{
     AHEAD, AHEAD_COUNT, BY_PRIORITY, BYTES, DEAD_COUNT, LANE_STATES, LaneState, PENDING,
     QUARANTINED, READY, STATUS, WAITING,
 };
-use super::record::{self, Header};
-use super::snapshot::{Records, Snapshot};
-use super::tail::Tail;
-use super::{Buffer, BufferError, unix_millis};
+use crate::buffer::format::record::{self, Header, unix_millis};
+use crate::buffer::tables::lane_end::LaneEnd;
+use crate::buffer::wal::tail::Tail;
 use crate::domain::{EntityKind, Lane, Operation, Version};
+use crate::metric;
 
 /// How full the buffer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,15 +49,15 @@ impl Stats {
     /// Shows them as metrics.
     pub fn record(&self) {
         let gauge = |state: &'static str, count: u64| {
-            metrics::gauge!("buffer_operations", "state" => state).set(count as f64);
+            metrics::gauge!(metric::BUFFER_OPERATIONS.name, "state" => state).set(count as f64);
         };
         gauge("pending", self.pending);
         gauge("dead", self.dead);
         gauge("quarantined", self.quarantined);
-        metrics::gauge!("buffer_stuck").set(if self.is_stuck { 1.0 } else { 0.0 });
-        metrics::gauge!("buffer_bytes").set(self.bytes as f64);
+        metrics::gauge!(metric::BUFFER_STUCK.name).set(if self.is_stuck { 1.0 } else { 0.0 });
+        metrics::gauge!(metric::BUFFER_BYTES.name).set(self.bytes as f64);
         let age = self.oldest_queued_at.map_or(0, |at| unix_millis().saturating_sub(at));
-        metrics::gauge!("buffer_oldest_age_seconds").set(age as f64 / 1000.0);
+        metrics::gauge!(metric::BUFFER_OLDEST_AGE.name).set(age as f64 / 1000.0);
     }
 }
 

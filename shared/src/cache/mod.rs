@@ -26,7 +26,8 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::buffer::{Buffer, BufferError, Waiting};
-use crate::domain::{Actor, Change, Clock, EntityKind, Lane, Operation, Role};
+use crate::domain::{Actor, CacheChange, Change, Clock, EntityKind, Lane, Operation, Role};
+use crate::metric;
 use crate::redis::{Redis, RedisAway};
 use crate::settings::{RedisSettings, SettingsError};
 use crate::store::Store;
@@ -121,7 +122,7 @@ impl EntityCache {
     /// # Errors
     /// If the address cannot be read.
     pub fn new(settings: &RedisSettings, store: &Store) -> Result<Self, SettingsError> {
-        let counter = |result| metrics::counter!("cache_requests_total", "result" => result);
+        let counter = |result| metrics::counter!(metric::CACHE_REQUESTS.name, "result" => result);
         let redis = Redis::with_timeout(settings, TIMEOUT)?;
         Ok(Self {
             epochs: Epochs::new(redis.clone(), store.lineage()),
@@ -247,7 +248,7 @@ impl EntityCache {
     pub async fn distrust(&self, buffer: &Buffer) -> bool {
         let kept = tokio::time::timeout(KEEPING, self.keep_in_mind(buffer)).await;
         let Err(error) = kept.unwrap_or(Err(BufferError::Timeout)) else { return true };
-        metrics::counter!("cache_invalidations_lost_total").increment(1);
+        metrics::counter!(metric::CACHE_INVALIDATIONS_LOST.name).increment(1);
         tracing::error!(
             %error,
             "the buffer does not keep in mind that the cache has to be emptied: other processes may read \
@@ -290,7 +291,7 @@ impl EntityCache {
             id: self.clock.next(),
             // Nobody's.
             actor: Actor { user_id: Uuid::nil(), role: Role::User, session_id: None },
-            change: Change::CacheInvalidate,
+            change: Change::Cache(CacheChange::Invalidate),
             accepted_at: Utc::now(),
             request_id: Uuid::now_v7(),
             traceparent: None,
@@ -311,15 +312,22 @@ impl EntityCache {
     }
 }
 
+/// Whether entities of a kind are cached.
+fn is_cached(kind: EntityKind) -> bool {
+    match kind {
+        EntityKind::Task | EntityKind::Profile => true,
+        EntityKind::Session | EntityKind::Cache => false,
+    }
+}
+
 /// The cached entities that operations may change.
 fn changing(operations: &[Operation]) -> Vec<Lane> {
-    let may_be_cached = |lane: &Lane| matches!(lane.kind, EntityKind::Task | EntityKind::Profile);
     let mut lanes: Vec<Lane> = operations
         .iter()
         // What a create makes has not been there.
-        .filter(|operation| !matches!(operation.change, Change::TaskCreate { .. }))
+        .filter(|operation| operation.creates().is_none())
         .map(Operation::lane)
-        .filter(may_be_cached)
+        .filter(|lane| is_cached(lane.kind))
         .collect();
     lanes.sort_unstable();
     lanes.dedup();

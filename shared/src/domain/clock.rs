@@ -16,6 +16,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::metric;
+
 /// How far ahead of this machine's clock, in milliseconds, a seen version may pull the clock.
 /// A version from beyond is clamped to this bound and counted in `clock_clamped_total`.
 pub const MAX_AHEAD_MS: u64 = 60_000;
@@ -187,7 +189,7 @@ impl Clock {
         let (advanced, clamped) = last.observe(seen.time(), HybridTime::now(), MAX_AHEAD_MS);
         *last = advanced;
         if clamped {
-            metrics::counter!("clock_clamped_total").increment(1);
+            metrics::counter!(metric::CLOCK_CLAMPED.name).increment(1);
         }
         clamped
     }

@@ -2,183 +2,51 @@
 //!
 //! Each field carries the version that set it and an operation changes just the fields for which
 //! it is newer, so the outcome does not depend on the order in which operations of different nodes
-//! arrive. The fields of a create are older than every edit. A delete is final. The store folds a lane with these functions before it writes, and the
-//! api lays pending operations over what it reads with the same ones.
+//! arrive. The fields of a create are older than every edit. A delete is final. The store folds a lane
+//! with these functions before it writes, and the api lays pending operations over what it reads with the
+//! same ones.
 
 use uuid::Uuid;
 
 use super::{
-    Change, Operation, OperationState, Preferences, Profile, Role, Standing, Task, TaskPatch,
-    TaskVersions, Version,
+    Change, EntityKind, Operation, Outcome, Preferences, Profile, ProfileChange, Refusal, Role,
+    Standing, Task, TaskChange, TaskPatch, TaskVersions, UserChange, Version,
 };
-
-/// What became of an operation that met its entity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Every field it names took effect.
-    Applied,
-    /// Some fields took effect; newer writes had set the others.
-    Merged,
-    /// Nothing took effect: newer writes had set every field.
-    Superseded,
-    /// Nothing took effect: the entity was deleted before.
-    Gone,
-    /// A create of a task that is there, or an operation that the ledger knows.
-    Duplicate,
-    /// It was not allowed or not possible.
-    Refused(Refusal),
-}
-
-/// Why an operation did not come to its fields at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The entity is not there (or not yet: another node may still hold its create).
-    NotFound,
-    /// The entity belongs to somebody else.
-    NotOwner,
-    /// The user's role does not allow it (any more).
-    NotAllowed,
-    /// The user has been suspended.
-    Suspended,
-    /// The user has been erased: nothing of theirs is to be kept.
-    Erased,
-    /// The entity's version is not the one asserted with `If-Match`.
-    PreconditionFailed,
-    /// The asserted version is newer than the entity's (or not there yet: another node may still hold the
-    /// write that made it).
-    VersionNotFound,
-    /// PostgreSQL refused the data; the SQLSTATE says how.
-    Data([u8; 5]),
-    /// PostgreSQL failed at it in a way that nobody foresaw; the SQLSTATE says how.
-    Internal([u8; 5]),
-    /// Others held on to its entity for too long: nothing is wrong with it.
-    Busy,
-}
-
-impl Refusal {
-    /// The name used as a dead letter's reason.
-    #[must_use]
-    pub fn reason(self) -> String {
-        match self {
-            Self::NotFound => "not_found".to_owned(),
-            Self::NotOwner | Self::NotAllowed => "forbidden".to_owned(),
-            Self::Suspended => "suspended".to_owned(),
-            Self::Erased => "erased".to_owned(),
-            Self::PreconditionFailed | Self::VersionNotFound => "precondition_failed".to_owned(),
-            Self::Data(state) => format!("data_{}", String::from_utf8_lossy(&state)),
-            Self::Internal(state) => format!("internal_{}", String::from_utf8_lossy(&state)),
-            Self::Busy => "busy".to_owned(),
-        }
-    }
-
-    /// True if trying it again counts against the operation. Being kept waiting does not: only the
-    /// data's own fault counts.
-    #[must_use]
-    pub fn uses_an_attempt(self) -> bool {
-        match self {
-            Self::Busy => false,
-            Self::NotFound
-            | Self::VersionNotFound
-            | Self::Internal(_)
-            | Self::NotOwner
-            | Self::NotAllowed
-            | Self::Suspended
-            | Self::Erased
-            | Self::PreconditionFailed
-            | Self::Data(_) => true,
-        }
-    }
-
-    /// True if what it needs may still come from another node: replay waits for that by time.
-    #[must_use]
-    pub fn waits_for_others(self) -> bool {
-        match self {
-            Self::NotFound | Self::VersionNotFound => true,
-            Self::Internal(_)
-            | Self::Busy
-            | Self::NotOwner
-            | Self::NotAllowed
-            | Self::Suspended
-            | Self::Erased
-            | Self::PreconditionFailed
-            | Self::Data(_) => false,
-        }
-    }
-
-    /// True if replay tries it again before it gives up: time may mend it.
-    #[must_use]
-    pub fn is_retried(self) -> bool {
-        match self {
-            Self::NotFound | Self::VersionNotFound | Self::Internal(_) | Self::Busy => true,
-            Self::NotOwner
-            | Self::NotAllowed
-            | Self::Suspended
-            | Self::Erased
-            | Self::PreconditionFailed
-            | Self::Data(_) => false,
-        }
-    }
-}
-
-impl Outcome {
-    /// The state the ledger keeps for it; `None` if it is not for the ledger.
-    #[must_use]
-    pub fn ledger_state(self) -> Option<OperationState> {
-        match self {
-            Self::Applied => Some(OperationState::Applied),
-            Self::Merged => Some(OperationState::Merged),
-            Self::Superseded | Self::Gone => Some(OperationState::Superseded),
-            Self::Duplicate => Some(OperationState::Duplicate),
-            Self::Refused(_) => None,
-        }
-    }
-
-    /// True if the entity is different afterwards.
-    #[must_use]
-    pub fn changed(self) -> bool {
-        match self {
-            Self::Applied | Self::Merged => true,
-            Self::Superseded | Self::Gone | Self::Duplicate | Self::Refused(_) => false,
-        }
-    }
-}
 
 /// Applies an operation on a task to the task (`None`: there is none yet). Operations on anything
 /// else are not found.
 pub fn apply_to_task(task: &mut Option<Task>, operation: &Operation) -> Outcome {
-    if let Change::TaskCreate { task_id, fields } = &operation.change {
+    let kind = EntityKind::Task;
+    let Change::Task(change) = &operation.change else {
+        return Outcome::Refused(Refusal::NotFound(operation.lane().kind));
+    };
+    if let TaskChange::Create { task_id, fields } = change {
         return create(task, *task_id, fields.clone().into(), operation);
     }
-    let Some(task) = task else { return Outcome::Refused(Refusal::NotFound) };
+    let Some(task) = task else { return Outcome::Refused(Refusal::NotFound(kind)) };
     if task.user_id != operation.actor.user_id {
-        return Outcome::Refused(Refusal::NotOwner);
+        return Outcome::Refused(Refusal::NotOwner(kind));
     }
     if task.deleted_at.is_some() {
         return Outcome::Gone;
     }
-    if let Some(asserted) = operation.if_match() {
+    if let Some(asserted) = change.if_match() {
         let newest = task.versions.newest();
         if asserted > newest {
-            return Outcome::Refused(Refusal::VersionNotFound);
+            return Outcome::Refused(Refusal::VersionNotFound(kind));
         }
         if asserted < newest {
-            return Outcome::Refused(Refusal::PreconditionFailed);
+            return Outcome::Refused(Refusal::PreconditionFailed(kind));
         }
     }
-    match &operation.change {
-        Change::TaskReplace { fields, .. } => set(task, fields.clone().into(), operation),
-        Change::TaskPatch { patch, .. } => set(task, patch.clone(), operation),
-        Change::TaskDelete { .. } => {
+    match change {
+        TaskChange::Create { .. } => Outcome::Duplicate,
+        TaskChange::Replace { fields, .. } => set(task, fields.clone().into(), operation),
+        TaskChange::Patch { patch, .. } => set(task, patch.clone(), operation),
+        TaskChange::Delete { .. } => {
             bury(task, operation);
             Outcome::Applied
         }
-        Change::TaskCreate { .. }
-        | Change::ProfilePut { .. }
-        | Change::ProfilePatch { .. }
-        | Change::UserSetStanding { .. }
-        | Change::UserErase { .. }
-        | Change::SessionRevoke { .. }
-        | Change::CacheInvalidate => Outcome::Refused(Refusal::NotFound),
     }
 }
 
@@ -190,7 +58,7 @@ fn create(
 ) -> Outcome {
     match task {
         Some(present) if present.user_id != operation.actor.user_id => {
-            Outcome::Refused(Refusal::NotOwner)
+            Outcome::Refused(Refusal::NotOwner(EntityKind::Task))
         }
         Some(present) if present.deleted_at.is_some() => Outcome::Gone,
         Some(_) => Outcome::Duplicate,
@@ -245,33 +113,40 @@ fn bury(task: &mut Task, operation: &Operation) {
 
 /// Applies an operation on a profile to the profile. Operations on anything else are not found.
 pub fn apply_to_profile(profile: &mut Profile, operation: &Operation) -> Outcome {
-    let actor = operation.actor;
     match &operation.change {
-        Change::ProfilePut { .. } | Change::ProfilePatch { .. }
-            if profile.user_id != actor.user_id =>
-        {
-            Outcome::Refused(Refusal::NotOwner)
+        Change::Profile(change) => apply_own(profile, change, operation),
+        Change::User(change) => apply_by_admin(profile, change, operation),
+        Change::Task(_) | Change::Session(_) | Change::Cache(_) => {
+            Outcome::Refused(Refusal::NotFound(operation.lane().kind))
         }
-        Change::UserSetStanding { .. } | Change::UserErase { .. } if actor.role != Role::Admin => {
-            Outcome::Refused(Refusal::NotAllowed)
-        }
-        _ if profile.erased_at.is_some() => Outcome::Gone,
-        Change::ProfilePut { preferences } | Change::ProfilePatch { preferences } => {
-            prefer(profile, preferences, operation)
-        }
-        Change::UserSetStanding { role, standing, .. } => {
+    }
+}
+
+fn apply_own(profile: &mut Profile, change: &ProfileChange, operation: &Operation) -> Outcome {
+    if profile.user_id != operation.actor.user_id {
+        return Outcome::Refused(Refusal::NotOwner(EntityKind::Profile));
+    }
+    if profile.erased_at.is_some() {
+        return Outcome::Gone;
+    }
+    prefer(profile, change.preferences(), operation)
+}
+
+fn apply_by_admin(profile: &mut Profile, change: &UserChange, operation: &Operation) -> Outcome {
+    if operation.actor.role != Role::Admin {
+        return Outcome::Refused(Refusal::NotAllowed);
+    }
+    if profile.erased_at.is_some() {
+        return Outcome::Gone;
+    }
+    match change {
+        UserChange::SetStanding { role, standing, .. } => {
             set_standing(profile, *role, *standing, operation)
         }
-        Change::UserErase { .. } => {
+        UserChange::Erase { .. } => {
             erase(profile, operation);
             Outcome::Applied
         }
-        Change::TaskCreate { .. }
-        | Change::TaskReplace { .. }
-        | Change::TaskPatch { .. }
-        | Change::TaskDelete { .. }
-        | Change::SessionRevoke { .. }
-        | Change::CacheInvalidate => Outcome::Refused(Refusal::NotFound),
     }
 }
 
@@ -381,7 +256,7 @@ mod tests {
         let mut task = None;
         let fields =
             TaskFields { title: title("first"), description: None, status: TaskStatus::Pending };
-        let create = Change::TaskCreate { task_id: Uuid::from_u128(1), fields };
+        let create = Change::Task(TaskChange::Create { task_id: Uuid::from_u128(1), fields });
         assert_eq!(apply_to_task(&mut task, &operation(clock.next(), create, 0)), Outcome::Applied);
         task
     }
@@ -409,7 +284,7 @@ mod tests {
                 .enumerate()
                 .map(|(second, patch)| {
                     let change =
-                        Change::TaskPatch { task_id: Uuid::from_u128(1), patch, if_match: None };
+                        Change::Task(TaskChange::Patch { task_id: Uuid::from_u128(1), patch, if_match: None });
                     operation(clock.next(), change, second as i64)
                 })
                 .collect();
@@ -431,13 +306,17 @@ mod tests {
         let clock = Clock::default();
         let mut task = created(&clock);
         let id = Uuid::from_u128(1);
-        let late = Change::TaskPatch {
+        let late = Change::Task(TaskChange::Patch {
             task_id: id,
             patch: TaskPatch { title: Some(title("late")), ..TaskPatch::default() },
             if_match: None,
-        };
+        });
         let early = clock.next();
-        let delete = operation(clock.next(), Change::TaskDelete { task_id: id, if_match: None }, 1);
+        let delete = operation(
+            clock.next(),
+            Change::Task(TaskChange::Delete { task_id: id, if_match: None }),
+            1,
+        );
         assert_eq!(apply_to_task(&mut task, &delete), Outcome::Applied);
         let tombstone = task.clone();
         for version in [early, clock.next()] {
@@ -460,7 +339,7 @@ mod tests {
         let id = Uuid::from_u128(1);
         let of_title = TaskPatch { title: Some(title("new")), ..TaskPatch::default() };
         let of_both = TaskPatch { status: Some(TaskStatus::Completed), ..of_title.clone() };
-        let change = |patch| Change::TaskPatch { task_id: id, patch, if_match: None };
+        let change = |patch| Change::Task(TaskChange::Patch { task_id: id, patch, if_match: None });
         apply_to_task(&mut task, &operation(newer, change(of_title.clone()), 1));
         let merged = apply_to_task(&mut task, &operation(older, change(of_both), 0));
         assert_eq!(merged, Outcome::Merged);
@@ -474,25 +353,29 @@ mod tests {
         let mut task = created(&clock);
         let before = task.clone();
         let id = Uuid::from_u128(1);
-        let delete = Change::TaskDelete { task_id: id, if_match: None };
-        let asserting = |if_match| Change::TaskDelete { task_id: id, if_match: Some(if_match) };
+        let delete = Change::Task(TaskChange::Delete { task_id: id, if_match: None });
+        let asserting =
+            |if_match| Change::Task(TaskChange::Delete { task_id: id, if_match: Some(if_match) });
         let (stale, early) = (asserting(Version::NONE), asserting(clock.next()));
         let mut foreign = operation(clock.next(), delete.clone(), 1);
         foreign.actor.user_id = Uuid::from_u128(8);
-        assert_eq!(apply_to_task(&mut task, &foreign), Outcome::Refused(Refusal::NotOwner));
+        assert_eq!(
+            apply_to_task(&mut task, &foreign),
+            Outcome::Refused(Refusal::NotOwner(EntityKind::Task))
+        );
         assert_eq!(
             apply_to_task(&mut task, &operation(clock.next(), stale, 1)),
-            Outcome::Refused(Refusal::PreconditionFailed)
+            Outcome::Refused(Refusal::PreconditionFailed(EntityKind::Task))
         );
         assert_eq!(
             apply_to_task(&mut task, &operation(clock.next(), early, 1)),
-            Outcome::Refused(Refusal::VersionNotFound),
+            Outcome::Refused(Refusal::VersionNotFound(EntityKind::Task)),
             "the write that made that version may come yet"
         );
         assert_eq!(task, before);
         assert_eq!(
             apply_to_task(&mut None, &operation(clock.next(), delete, 1)),
-            Outcome::Refused(Refusal::NotFound)
+            Outcome::Refused(Refusal::NotFound(EntityKind::Task))
         );
     }
 }

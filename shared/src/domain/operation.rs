@@ -1,12 +1,12 @@
 //! Operations: what was asked for, by whom, of which entity. Immutable once accepted.
 
-use std::fmt;
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Invalid, Preferences, Role, Standing, TaskFields, TaskPatch, Version, time_as_text};
+use super::{
+    CacheChange, Change, EntityKind, Invalid, Lane, Role, SessionChange, Version, time_as_text,
+};
 
 /// One accepted write: the unit of the buffer, of replay and of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,48 +32,47 @@ impl Operation {
     #[must_use]
     pub fn lane(&self) -> Lane {
         match &self.change {
-            Change::TaskCreate { task_id, .. }
-            | Change::TaskReplace { task_id, .. }
-            | Change::TaskPatch { task_id, .. }
-            | Change::TaskDelete { task_id, .. } => Lane { kind: EntityKind::Task, id: *task_id },
-            Change::ProfilePut { .. } | Change::ProfilePatch { .. } => {
-                Lane { kind: EntityKind::Profile, id: self.actor.user_id }
-            }
-            Change::UserSetStanding { user_id, .. } | Change::UserErase { user_id } => {
-                Lane { kind: EntityKind::Profile, id: *user_id }
-            }
-            Change::SessionRevoke { session_id, .. } => {
+            Change::Task(change) => Lane { kind: EntityKind::Task, id: change.task_id() },
+            Change::Profile(_) => Lane { kind: EntityKind::Profile, id: self.actor.user_id },
+            Change::User(change) => Lane { kind: EntityKind::Profile, id: change.user_id() },
+            Change::Session(SessionChange::Revoke { session_id }) => {
                 Lane { kind: EntityKind::Session, id: *session_id }
             }
-            Change::CacheInvalidate => Lane::CACHE,
+            Change::Cache(CacheChange::Invalidate) => Lane::CACHE,
         }
     }
 
-    /// True for the create of a task whose id was drawn for it: nothing can be pending for it. (An
+    /// The id of the entity that the operation makes, if it is a create.
+    #[must_use]
+    pub fn creates(&self) -> Option<Uuid> {
+        match &self.change {
+            Change::Task(change) => change.creates(),
+            Change::Profile(_) | Change::User(_) | Change::Session(_) | Change::Cache(_) => None,
+        }
+    }
+
+    /// True for a create of an entity whose id was drawn for it: nothing can be pending for it. (An
     /// id that comes from an idempotency key is a UUIDv5 and may have been used before.)
     #[must_use]
     pub fn opens_its_lane(&self) -> bool {
-        matches!(&self.change, Change::TaskCreate { task_id, .. } if task_id.get_version_num() == 7)
+        self.creates().is_some_and(|id| id.get_version_num() == 7)
     }
 
     /// True for a create with an idempotency key, which may be a repeated one: other operations may
     /// stand before it, and wait for it.
     #[must_use]
     pub fn is_repeatable_create(&self) -> bool {
-        matches!(&self.change, Change::TaskCreate { .. }) && !self.opens_its_lane()
+        self.creates().is_some() && !self.opens_its_lane()
     }
 
     /// How urgent the operation is, by its kind.
     #[must_use]
     pub fn priority(&self) -> Priority {
         match &self.change {
-            Change::UserSetStanding { .. }
-            | Change::UserErase { .. }
-            | Change::SessionRevoke { .. } => 5,
-            Change::TaskDelete { .. } => 4,
-            Change::TaskCreate { .. } | Change::TaskReplace { .. } | Change::TaskPatch { .. } => 3,
-            Change::ProfilePut { .. } | Change::ProfilePatch { .. } => 2,
-            Change::CacheInvalidate => 1,
+            Change::User(_) | Change::Session(_) => 5,
+            Change::Task(change) => change.priority(),
+            Change::Profile(_) => 2,
+            Change::Cache(_) => 1,
         }
     }
 
@@ -81,15 +80,11 @@ impl Operation {
     #[must_use]
     pub fn action(&self) -> Action {
         match &self.change {
-            Change::TaskCreate { .. } => Action::Create,
-            Change::TaskReplace { .. } | Change::ProfilePut { .. } => Action::Replace,
-            Change::TaskPatch { .. }
-            | Change::ProfilePatch { .. }
-            | Change::UserSetStanding { .. } => Action::Patch,
-            Change::TaskDelete { .. }
-            | Change::UserErase { .. }
-            | Change::SessionRevoke { .. }
-            | Change::CacheInvalidate => Action::Delete,
+            Change::Task(change) => change.action(),
+            Change::Profile(change) => change.action(),
+            Change::User(change) => change.action(),
+            Change::Session(SessionChange::Revoke { .. })
+            | Change::Cache(CacheChange::Invalidate) => Action::Delete,
         }
     }
 
@@ -97,16 +92,8 @@ impl Operation {
     #[must_use]
     pub fn if_match(&self) -> Option<Version> {
         match &self.change {
-            Change::TaskReplace { if_match, .. }
-            | Change::TaskPatch { if_match, .. }
-            | Change::TaskDelete { if_match, .. } => *if_match,
-            Change::TaskCreate { .. }
-            | Change::ProfilePut { .. }
-            | Change::ProfilePatch { .. }
-            | Change::UserSetStanding { .. }
-            | Change::UserErase { .. }
-            | Change::SessionRevoke { .. }
-            | Change::CacheInvalidate => None,
+            Change::Task(change) => change.if_match(),
+            Change::Profile(_) | Change::User(_) | Change::Session(_) | Change::Cache(_) => None,
         }
     }
 }
@@ -123,112 +110,11 @@ pub struct Actor {
     pub session_id: Option<Uuid>,
 }
 
-/// What an operation changes, with its full payload.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Change {
-    /// A new task.
-    TaskCreate {
-        /// Its id, made by the api.
-        task_id: Uuid,
-        /// Its fields.
-        fields: TaskFields,
-    },
-    /// All fields of a task.
-    TaskReplace {
-        /// The task.
-        task_id: Uuid,
-        /// Its fields.
-        fields: TaskFields,
-        /// Apply only to this version of the task.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        if_match: Option<Version>,
-    },
-    /// Some fields of a task.
-    TaskPatch {
-        /// The task.
-        task_id: Uuid,
-        /// The fields to change.
-        patch: TaskPatch,
-        /// Apply only to this version of the task.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        if_match: Option<Version>,
-    },
-    /// The end of a task.
-    TaskDelete {
-        /// The task.
-        task_id: Uuid,
-        /// Apply only to this version of the task.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        if_match: Option<Version>,
-    },
-    /// All writable fields of the actor's own profile.
-    ProfilePut {
-        /// The preferences.
-        preferences: Preferences,
-    },
-    /// Some writable fields of the actor's own profile (there is one: it is replaced whole).
-    ProfilePatch {
-        /// The preferences.
-        preferences: Preferences,
-    },
-    /// A user's role, standing, or both. By an admin.
-    UserSetStanding {
-        /// The user.
-        user_id: Uuid,
-        /// The role, if it is to change.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        role: Option<Role>,
-        /// The standing, if it is to change.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        standing: Option<Standing>,
-    },
-    /// The end of everything that is known of a user. By an admin.
-    UserErase {
-        /// The user.
-        user_id: Uuid,
-    },
-    /// The end of a session, in Redis.
-    SessionRevoke {
-        /// The session.
-        session_id: Uuid,
-    },
-    /// The end of all that is cached in Redis: something in it has changed while Redis was away.
-    CacheInvalidate,
-}
-
 /// From 1 (low) to 5 (high).
 pub type Priority = u8;
 
 /// The highest priority there is.
 pub const MAX_PRIORITY: Priority = 5;
-
-/// What kind of thing an entity is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EntityKind {
-    /// A task.
-    Task,
-    /// A user's profile.
-    Profile,
-    /// A session.
-    Session,
-    /// The cache in Redis, as a whole.
-    Cache,
-}
-
-impl EntityKind {
-    /// The name used in the API and in the ledger.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Task => "task",
-            Self::Profile => "profile",
-            Self::Session => "session",
-            Self::Cache => "cache",
-        }
-    }
-}
 
 /// What was done to an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -268,26 +154,6 @@ impl Action {
             Self::Patch => "patch",
             Self::Delete => "delete",
         }
-    }
-}
-
-/// One entity, and thereby all pending operations of it, oldest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lane {
-    /// What the entity is.
-    pub kind: EntityKind,
-    /// Its id.
-    pub id: Uuid,
-}
-
-impl Lane {
-    /// The lane of the cache: there is one cache, which has no id of its own.
-    pub const CACHE: Self = Self { kind: EntityKind::Cache, id: Uuid::nil() };
-}
-
-impl fmt::Display for Lane {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.kind.as_str(), self.id)
     }
 }
 

@@ -1,318 +1,107 @@
-//! A task as one user sees it: pending operations are laid over what was read, so that users read
+//! An entity as one user sees it: pending operations are laid over what was read, so that users read
 //! their own writes. The rules are those of `fold`: the newest write of a field counts, whatever the
 //! order of the operations.
+//!
+//! [`Overlay`] holds what differs from one kind of entity to another; how much is known of an entity, and
+//! what a user may see of it, is the same for all of them.
 
-use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{
-    Change, Description, Operation, Task, TaskPatch, TaskStatus, TaskVersions, Title, Version,
-    apply_to_task,
-};
+use super::{Operation, Outcome, Task, TaskPart};
 
-/// What is known of a task apart from pending operations.
+/// What is known of an entity apart from pending operations.
 #[derive(Clone, Debug)]
-pub enum Base {
+pub enum Base<T = Task> {
     /// PostgreSQL could not be asked.
     Unknown,
-    /// PostgreSQL was asked; `None`: the task is not there.
-    Read(Option<Task>),
+    /// PostgreSQL was asked; `None`: the entity is not there.
+    Read(Option<T>),
 }
 
-/// A task as one user sees it.
+/// An entity as one user sees it.
 #[derive(Clone, Debug)]
-pub enum Seen {
+pub enum Seen<T = Task, P = TaskPart> {
     /// This node cannot tell.
     Unknown,
     /// Not there, deleted, or somebody else's: to this user that is all the same.
     Absent,
     /// All of it.
-    Whole(Task),
-    /// What pending operations say of a task that cannot be read, or that is not there yet.
-    Part(TaskPart),
+    Whole(T),
+    /// What pending operations say of an entity that cannot be read, or that is not there yet.
+    Part(P),
 }
 
-/// The fields that pending operations set of a task that cannot be read.
-#[derive(Clone, Debug)]
-pub struct TaskPart {
-    /// The task's id.
-    pub id: Uuid,
-    /// The title, if set.
-    pub title: Option<Title>,
-    /// The description, if set; `Some(None)` if cleared.
-    pub description: Option<Option<Description>>,
-    /// The status, if set.
-    pub status: Option<TaskStatus>,
-    /// When the create was accepted, if one is pending. An earlier one may have made the task.
-    pub created_at: Option<DateTime<Utc>>,
-    /// When the newest pending operation was accepted.
-    pub updated_at: DateTime<Utc>,
-    /// The operations that set the fields; [`Version::NONE`] where none did.
-    versions: TaskVersions,
-}
-
-impl TaskPart {
-    /// The newest of what is pending.
-    #[must_use]
-    pub fn version(&self) -> Version {
-        self.versions.newest()
-    }
-
-    /// Whether the task may have the version that a client asserts with `If-Match`. Where edits are
-    /// pending, the newest is its version as far as this client can know. Where there is a create
-    /// alone, that may be a repeated one, of a task that was changed since.
-    #[must_use]
-    pub fn may_have(&self, asserted: Version) -> bool {
-        let newest = self.version();
-        asserted == newest || newest == Version::of_create(self.id)
-    }
-
-    fn of_nothing(id: Uuid, operation: &Operation) -> Self {
-        Self {
-            id,
-            title: None,
-            description: None,
-            status: None,
-            created_at: None,
-            updated_at: operation.accepted_at,
-            versions: TaskVersions::all(Version::NONE),
-        }
-    }
-
-    fn set(mut self, patch: TaskPatch, version: Version, operation: &Operation) -> Self {
-        let versions = &mut self.versions;
-        if patch.title.is_some() && version > versions.title {
-            (self.title, versions.title) = (patch.title, version);
-        }
-        if patch.description.is_some() && version > versions.description {
-            (self.description, versions.description) = (patch.description, version);
-        }
-        if patch.status.is_some() && version > versions.status {
-            (self.status, versions.status) = (patch.status, version);
-        }
-        self.updated_at = self.updated_at.max(operation.accepted_at);
-        self
-    }
-}
-
-/// What is known of a task while operations are laid over it.
-enum Known {
+/// What is known of an entity while operations are laid over it.
+enum Known<T, P> {
     /// PostgreSQL could not be asked.
     Unknown,
     /// PostgreSQL does not have it.
     NotThere,
     /// It was deleted.
     Deleted,
-    Whole(Task),
-    Part(TaskPart),
+    Whole(T),
+    Part(P),
 }
 
-/// Lays a task's pending operations, oldest first, over what is known of it, for `viewer`.
-#[must_use]
-pub fn see_task(base: Base, pending: &[Operation], viewer: Uuid) -> Seen {
-    let mut known = match base {
-        Base::Unknown => Known::Unknown,
-        Base::Read(None) => Known::NotThere,
-        Base::Read(Some(task)) => Known::Whole(task),
-    };
-    for operation in pending {
-        known = match known {
-            Known::Deleted => Known::Deleted,
-            Known::Whole(task) => whole(Some(task), operation),
-            Known::Part(part) => more(part, operation, viewer),
-            Known::Unknown => first_word(Known::Unknown, operation, viewer),
-            Known::NotThere => first_word(Known::NotThere, operation, viewer),
+/// How operations are laid over entities of one kind.
+pub(super) struct Overlay<T, P> {
+    /// Applies an operation to an entity of which all is known.
+    pub(super) apply: fn(&mut Option<T>, &Operation) -> Outcome,
+    /// What is known of an entity after an operation, when nothing but the part was known before, or
+    /// nothing at all; `None` if it is deleted then.
+    pub(super) add: fn(Option<P>, &Operation) -> Option<P>,
+    /// Whether a user sees an entity: it is theirs, and not deleted.
+    pub(super) is_seen_by: fn(&T, Uuid) -> bool,
+}
+
+impl<T, P> Overlay<T, P> {
+    /// Lays an entity's pending operations, oldest first, over what is known of it, for `viewer`.
+    pub(super) fn see(&self, base: Base<T>, pending: &[Operation], viewer: Uuid) -> Seen<T, P> {
+        let mut known = match base {
+            Base::Unknown => Known::Unknown,
+            Base::Read(None) => Known::NotThere,
+            Base::Read(Some(entity)) => Known::Whole(entity),
         };
-    }
-    match known {
-        Known::Unknown => Seen::Unknown,
-        Known::NotThere | Known::Deleted => Seen::Absent,
-        Known::Whole(task) if task.user_id != viewer || task.deleted_at.is_some() => Seen::Absent,
-        Known::Whole(task) => Seen::Whole(task),
-        Known::Part(part) => Seen::Part(part),
-    }
-}
-
-fn whole(task: Option<Task>, operation: &Operation) -> Known {
-    let mut task = task;
-    apply_to_task(&mut task, operation);
-    task.map_or(Known::NotThere, Known::Whole)
-}
-
-/// What the first pending operation tells of a task of which nothing else is known, or that is not
-/// there: an edit of it then waits for a create that another node still holds.
-fn first_word(before: Known, operation: &Operation, viewer: Uuid) -> Known {
-    let is_own = operation.actor.user_id == viewer;
-    match &operation.change {
-        // It may repeat one that was committed before, and then changes nothing.
-        Change::TaskCreate { task_id, .. }
-            if is_own && matches!(before, Known::Unknown) && !operation.opens_its_lane() =>
-        {
-            more(TaskPart::of_nothing(*task_id, operation), operation, viewer)
+        for operation in pending {
+            let is_own = operation.actor.user_id == viewer;
+            known = match known {
+                Known::Deleted => Known::Deleted,
+                Known::Whole(entity) => self.whole(Some(entity), operation),
+                Known::Part(part) if is_own => self.part(Some(part), operation),
+                Known::Part(part) => Known::Part(part),
+                Known::Unknown => self.first_word(Known::Unknown, operation, is_own),
+                Known::NotThere => self.first_word(Known::NotThere, operation, is_own),
+            };
         }
-        Change::TaskCreate { .. } => whole(None, operation),
-        Change::TaskReplace { task_id, .. }
-        | Change::TaskPatch { task_id, .. }
-        | Change::TaskDelete { task_id, .. }
-            if is_own =>
-        {
-            more(TaskPart::of_nothing(*task_id, operation), operation, viewer)
-        }
-        Change::TaskReplace { .. }
-        | Change::TaskPatch { .. }
-        | Change::TaskDelete { .. }
-        | Change::ProfilePut { .. }
-        | Change::ProfilePatch { .. }
-        | Change::UserSetStanding { .. }
-        | Change::UserErase { .. }
-        | Change::SessionRevoke { .. }
-        | Change::CacheInvalidate => before,
-    }
-}
-
-fn more(part: TaskPart, operation: &Operation, viewer: Uuid) -> Known {
-    if operation.actor.user_id != viewer {
-        return Known::Part(part);
-    }
-    Known::Part(match &operation.change {
-        Change::TaskCreate { task_id, fields } => {
-            let created_at = part.created_at.or(Some(operation.accepted_at));
-            let version = Version::of_create(*task_id);
-            TaskPart { created_at, ..part.set(fields.clone().into(), version, operation) }
-        }
-        Change::TaskReplace { fields, .. } => {
-            part.set(fields.clone().into(), operation.id, operation)
-        }
-        Change::TaskPatch { patch, .. } => part.set(patch.clone(), operation.id, operation),
-        Change::TaskDelete { .. } => return Known::Deleted,
-        Change::ProfilePut { .. }
-        | Change::ProfilePatch { .. }
-        | Change::UserSetStanding { .. }
-        | Change::UserErase { .. }
-        | Change::SessionRevoke { .. }
-        | Change::CacheInvalidate => part,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{Actor, Clock, Role, TaskFields};
-
-    const OWNER: Uuid = Uuid::from_u128(1);
-    const OTHER: Uuid = Uuid::from_u128(2);
-    /// One that was drawn, and one that comes from an idempotency key.
-    const TASK: Uuid = Uuid::from_u128(0x7 << 76 | 0b10 << 62 | 3);
-    const KEYED: Uuid = Uuid::from_u128(0x5 << 76 | 0b10 << 62 | 3);
-
-    fn operation(clock: &Clock, user_id: Uuid, change: Change) -> Operation {
-        Operation {
-            id: clock.next(),
-            actor: Actor { user_id, role: Role::User, session_id: None },
-            change,
-            accepted_at: Utc::now(),
-            request_id: Uuid::nil(),
-            traceparent: None,
+        match known {
+            Known::Unknown => Seen::Unknown,
+            Known::NotThere | Known::Deleted => Seen::Absent,
+            Known::Whole(entity) if (self.is_seen_by)(&entity, viewer) => Seen::Whole(entity),
+            Known::Whole(_) => Seen::Absent,
+            Known::Part(part) => Seen::Part(part),
         }
     }
 
-    fn create() -> Change {
-        let title = Title::stored("first".to_owned());
-        let fields = TaskFields { title, description: None, status: TaskStatus::Pending };
-        Change::TaskCreate { task_id: TASK, fields }
-    }
-
-    fn rename(title: &str) -> Change {
-        let patch =
-            TaskPatch { title: Some(Title::stored(title.to_owned())), ..TaskPatch::default() };
-        Change::TaskPatch { task_id: TASK, patch, if_match: None }
-    }
-
-    fn delete() -> Change {
-        Change::TaskDelete { task_id: TASK, if_match: None }
-    }
-
-    #[test]
-    fn a_pending_create_and_its_changes_are_seen_whole_by_its_owner_alone() {
-        let clock = Clock::default();
-        let mut pending =
-            vec![operation(&clock, OWNER, create()), operation(&clock, OTHER, rename("stolen"))];
-        pending.push(operation(&clock, OWNER, rename("second")));
-        match see_task(Base::Unknown, &pending, OWNER) {
-            Seen::Whole(task) => assert_eq!(task.title.unwrap().as_str(), "second"),
-            seen => panic!("{seen:?}"),
-        }
-        assert!(matches!(see_task(Base::Unknown, &pending, OTHER), Seen::Absent));
-        pending.push(operation(&clock, OWNER, delete()));
-        assert!(matches!(see_task(Base::Unknown, &pending, OWNER), Seen::Absent));
-    }
-
-    fn edit(clock: &Clock, title: &str) -> Operation {
-        let patch =
-            TaskPatch { title: Some(Title::stored(title.to_owned())), ..TaskPatch::default() };
-        operation(clock, OWNER, Change::TaskPatch { task_id: KEYED, patch, if_match: None })
-    }
-
-    fn keyed_create(clock: &Clock) -> Operation {
-        let title = Title::stored("of the create".to_owned());
-        let fields = TaskFields { title, description: None, status: TaskStatus::Pending };
-        operation(clock, OWNER, Change::TaskCreate { task_id: KEYED, fields })
-    }
-
-    fn part(base: Base, pending: &[Operation]) -> TaskPart {
-        match see_task(base, pending, OWNER) {
-            Seen::Part(part) => part,
-            seen => panic!("{seen:?}"),
+    /// What the first pending operation tells of an entity of which nothing else is known, or that is not
+    /// there: an edit of it then waits for a create that another node still holds.
+    fn first_word(&self, before: Known<T, P>, operation: &Operation, is_own: bool) -> Known<T, P> {
+        // A create with a key may repeat one that was committed before, and then changes nothing.
+        let may_repeat = matches!(before, Known::Unknown) && operation.is_repeatable_create();
+        match operation.creates() {
+            Some(_) if is_own && may_repeat => self.part(None, operation),
+            Some(_) => self.whole(None, operation),
+            None if is_own => self.part(None, operation),
+            None => before,
         }
     }
 
-    #[test]
-    fn a_repeated_create_hides_nothing_and_judges_no_version() {
-        let clock = Clock::default();
-        let (before, create, after) =
-            (edit(&clock, "before"), keyed_create(&clock), edit(&clock, "after"));
-        let alone = part(Base::Unknown, std::slice::from_ref(&create));
-        assert_eq!(alone.title.as_ref().unwrap().as_str(), "of the create");
-        assert!(alone.may_have(clock.next()) && alone.may_have(Version::of_create(KEYED)));
-        let behind = part(Base::Unknown, &[before.clone(), create.clone()]);
-        assert_eq!(behind.title.as_ref().unwrap().as_str(), "before");
-        assert_eq!(behind.status, Some(TaskStatus::Pending));
-        assert!(behind.may_have(before.id) && !behind.may_have(clock.next()));
-        let edited = part(Base::Unknown, &[create.clone(), after]);
-        assert_eq!(edited.title.as_ref().unwrap().as_str(), "after");
-        let mut stored = None;
-        apply_to_task(&mut stored, &create);
-        apply_to_task(&mut stored, &before);
-        match see_task(Base::Read(stored), &[create], OWNER) {
-            Seen::Whole(task) => assert_eq!(task.title.unwrap().as_str(), "before"),
-            seen => panic!("{seen:?}"),
-        }
+    fn whole(&self, entity: Option<T>, operation: &Operation) -> Known<T, P> {
+        let mut entity = entity;
+        (self.apply)(&mut entity, operation);
+        entity.map_or(Known::NotThere, Known::Whole)
     }
 
-    #[test]
-    fn the_newest_write_counts_whatever_the_order_in_the_lane() {
-        let clock = Clock::default();
-        let (older, newer) = (edit(&clock, "older"), edit(&clock, "newer"));
-        let pending = [newer.clone(), older];
-        let seen = part(Base::Unknown, &pending);
-        assert_eq!((seen.title.as_ref().unwrap().as_str(), seen.version()), ("newer", newer.id));
-        assert_eq!(part(Base::Read(None), &pending).version(), newer.id, "its create may come yet");
-    }
-
-    #[test]
-    fn changes_of_a_task_that_cannot_be_read_are_seen_in_part_by_who_made_them() {
-        let clock = Clock::default();
-        let mut pending = vec![operation(&clock, OWNER, rename("mine"))];
-        match see_task(Base::Unknown, &pending, OWNER) {
-            Seen::Part(part) => {
-                assert_eq!(part.title.unwrap().as_str(), "mine");
-                assert_eq!((part.description, part.status), (None, None));
-            }
-            seen => panic!("{seen:?}"),
-        }
-        assert!(matches!(see_task(Base::Unknown, &pending, OTHER), Seen::Unknown));
-        pending.push(operation(&clock, OWNER, delete()));
-        assert!(matches!(see_task(Base::Unknown, &pending, OWNER), Seen::Absent));
-        assert!(matches!(see_task(Base::Read(None), &pending, OWNER), Seen::Absent));
+    fn part(&self, part: Option<P>, operation: &Operation) -> Known<T, P> {
+        (self.add)(part, operation).map_or(Known::Deleted, Known::Part)
     }
 }

@@ -1,8 +1,37 @@
-//! When a refused operation is tried again, and which lane goes first.
+//! How often an operation was tried, when it is tried again, and which lane goes first.
 
 use std::time::Duration;
 
 use super::{MAX_PRIORITY, Priority};
+
+/// How often an operation was tried in vain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// By its own fault: these count against `MAX_RETRY_ATTEMPTS`.
+    pub attempts: u32,
+    /// For what another host had yet to bring; no more than 255 are counted.
+    pub waits: u8,
+}
+
+impl Tries {
+    /// One more by its own fault.
+    #[must_use]
+    pub fn failed(self) -> Self {
+        Self { attempts: self.attempts.saturating_add(1), ..self }
+    }
+
+    /// One more for what another host has yet to bring.
+    #[must_use]
+    pub fn waited(self) -> Self {
+        Self { waits: self.waits.saturating_add(1), ..self }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn in_all(self) -> u32 {
+        self.attempts.saturating_add(u32::from(self.waits))
+    }
+}
 
 /// How long to wait after attempt number `attempt` (from 1): full jitter over an exponentially
 /// growing, capped span, `random(0 ..= min(cap, base * 2^(attempt - 1)))`, the rule of "Exponential

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Description, Invalid, Title, Version};
+use super::{Action, Description, Invalid, Priority, Title, Version};
 
 /// Where a task stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +104,97 @@ impl From<TaskFields> for TaskPatch {
             title: Some(fields.title),
             description: Some(fields.description),
             status: Some(fields.status),
+        }
+    }
+}
+
+/// A change of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskChange {
+    /// A new task.
+    #[serde(rename = "task_create")]
+    Create {
+        /// Its id, made by the api.
+        task_id: Uuid,
+        /// Its fields.
+        fields: TaskFields,
+    },
+    /// All fields of a task.
+    #[serde(rename = "task_replace")]
+    Replace {
+        /// The task.
+        task_id: Uuid,
+        /// Its fields.
+        fields: TaskFields,
+        /// Apply only to this version of the task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        if_match: Option<Version>,
+    },
+    /// Some fields of a task.
+    #[serde(rename = "task_patch")]
+    Patch {
+        /// The task.
+        task_id: Uuid,
+        /// The fields to change.
+        patch: TaskPatch,
+        /// Apply only to this version of the task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        if_match: Option<Version>,
+    },
+    /// The end of a task.
+    #[serde(rename = "task_delete")]
+    Delete {
+        /// The task.
+        task_id: Uuid,
+        /// Apply only to this version of the task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        if_match: Option<Version>,
+    },
+}
+
+impl TaskChange {
+    /// The task.
+    #[must_use]
+    pub fn task_id(&self) -> Uuid {
+        match self {
+            Self::Create { task_id, .. }
+            | Self::Replace { task_id, .. }
+            | Self::Patch { task_id, .. }
+            | Self::Delete { task_id, .. } => *task_id,
+        }
+    }
+
+    /// The task that it makes, if it is a create.
+    #[must_use]
+    pub fn creates(&self) -> Option<Uuid> {
+        match self {
+            Self::Create { task_id, .. } => Some(*task_id),
+            Self::Replace { .. } | Self::Patch { .. } | Self::Delete { .. } => None,
+        }
+    }
+
+    pub(super) fn priority(&self) -> Priority {
+        match self {
+            Self::Delete { .. } => 4,
+            Self::Create { .. } | Self::Replace { .. } | Self::Patch { .. } => 3,
+        }
+    }
+
+    pub(super) fn action(&self) -> Action {
+        match self {
+            Self::Create { .. } => Action::Create,
+            Self::Replace { .. } => Action::Replace,
+            Self::Patch { .. } => Action::Patch,
+            Self::Delete { .. } => Action::Delete,
+        }
+    }
+
+    pub(super) fn if_match(&self) -> Option<Version> {
+        match self {
+            Self::Create { .. } => None,
+            Self::Replace { if_match, .. }
+            | Self::Patch { if_match, .. }
+            | Self::Delete { if_match, .. } => *if_match,
         }
     }
 }

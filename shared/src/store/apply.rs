@@ -10,17 +10,19 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::creates::CreateRows;
+use super::creates::{CreateRow, CreateRows};
 use super::lanes::{LaneOf, Split, blame, by_kind, in_order, split};
 use super::lookup::{profile_of, task_of};
-use super::statements::{
-    LEDGER, LedgerRows, PROFILES, ProfileRows, READ_PROFILES, READ_TASKS, TASKS, TaskRows,
+use super::rows::{
+    AskedRow, AskedRows, LedgerRow, LedgerRows, ProfileRow, ProfileRows, TaskRow, TaskRows,
 };
+use super::statements::{LEDGER, PROFILES, READ_PROFILES, READ_TASKS, TASKS};
 use super::{Class, Store, StoreError, column, within};
 use crate::domain::{
     Change, Clock, EntityKind, Lane, Operation, Outcome, Profile, ProfileVersions, Refusal,
     Standing, Task, TaskVersions, Version, apply_to_profile, apply_to_task,
 };
+use crate::metric;
 
 /// How often lanes that met another writer, and batches that met a transient error, are tried.
 const ROUNDS: usize = 4;
@@ -74,7 +76,7 @@ impl Store {
     /// concerns more than single operations.
     pub async fn apply(&self, operations: &mut [Operation], source: Source<'_>) -> Applied {
         let started = std::time::Instant::now();
-        metrics::histogram!("db_batch_size").record(operations.len() as f64);
+        metrics::histogram!(metric::DB_BATCH_SIZE.name).record(operations.len() as f64);
         let mut run = Run {
             store: self,
             source,
@@ -84,7 +86,7 @@ impl Store {
             operations,
         };
         let error = within(self.write_timeout, run.all()).await.err();
-        metrics::histogram!("db_apply_duration_seconds").record(started.elapsed());
+        metrics::histogram!(metric::DB_APPLY_DURATION.name).record(started.elapsed());
         // What was folded and not written is no effect.
         let folded = run.effects.into_iter().zip(run.settled);
         let effects =
@@ -198,8 +200,7 @@ impl Run<'_> {
     /// One attempt at some lanes; returns those that met another writer.
     async fn round(&mut self, lanes: &[LaneOf], suppose: bool) -> Result<Vec<LaneOf>, StoreError> {
         let begins_with_create = |(_, positions): &&LaneOf| {
-            let first = positions.first().map(|position| &self.operations[*position].change);
-            matches!(first, Some(Change::TaskCreate { .. }))
+            positions.first().is_some_and(|first| self.operations[*first].creates().is_some())
         };
         let (supposed, to_read): (Vec<&LaneOf>, Vec<&LaneOf>) =
             lanes.iter().partition(|lane| suppose && begins_with_create(lane));
@@ -223,7 +224,7 @@ impl Run<'_> {
                 let state =
                     outcome.and_then(|outcome| self.ledger_state(*position, outcome, &folded));
                 if let Some(state) = state {
-                    ledger.push(&self.operations[*position], state, folded.changed);
+                    ledger.push(LedgerRow::of(&self.operations[*position], state, folded.changed));
                 }
             }
             if !folded.changed {
@@ -231,22 +232,22 @@ impl Run<'_> {
             }
             written.push(*lane);
             if let Some(task) = &folded.known.task {
-                tasks.push(task, folded.was_task);
+                tasks.push(TaskRow::of(task, folded.was_task));
             }
             if let Some(profile) = &folded.known.profile {
-                profiles.push(profile, folded.was_profile);
+                profiles.push(ProfileRow::of(profile, folded.was_profile));
             }
         }
         if ledger.is_empty() {
             return Ok(Vec::new());
         }
-        let ledger = ledger.values(&self.store.node);
+        let ledger = ledger.values_of(&self.store.node);
         let (statement, values) = match lanes.first().map(|(lane, _)| lane.kind) {
-            Some(EntityKind::Profile) => (PROFILES, profiles.values(ledger)),
+            Some(EntityKind::Profile) => (PROFILES.as_str(), profiles.values_with(ledger)),
             Some(kind @ (EntityKind::Session | EntityKind::Cache)) => {
-                (LEDGER, ledger.into_iter().chain([kind.as_str().into()]).collect())
+                (LEDGER.as_str(), ledger.into_iter().chain([kind.as_str().into()]).collect())
             }
-            Some(EntityKind::Task) | None => (TASKS, tasks.values(ledger)),
+            Some(EntityKind::Task) | None => (TASKS.as_str(), tasks.values_with(ledger)),
         };
         let done = self.store.written(statement, values, self.deadline).await?;
         let again = |(lane, _): &&LaneOf| written.contains(lane) && !done.contains(&lane.id);
@@ -260,7 +261,7 @@ impl Run<'_> {
         for (_, positions) in &lanes {
             let folded = self.fold(positions, Known::default());
             if let (Some(task), Some(position)) = (&folded.known.task, positions.first()) {
-                rows.push(task, &self.operations[*position]);
+                rows.push(CreateRow::of(task, &self.operations[*position]));
             }
         }
         let done = self.store.create(rows, self.deadline).await?;
@@ -324,8 +325,7 @@ impl Run<'_> {
             return Effect { outcome: Some(Outcome::Refused(refusal)), entity: None };
         }
         let Lane { kind, id } = operation.lane();
-        let by_admin =
-            matches!(operation.change, Change::UserSetStanding { .. } | Change::UserErase { .. });
+        let by_admin = matches!(operation.change, Change::User(_));
         if by_admin && known.demoted.contains(&operation.actor.user_id) {
             let outcome = Some(Outcome::Refused(Refusal::NotAllowed));
             return Effect { outcome, entity: None };
@@ -366,15 +366,16 @@ impl Run<'_> {
         let Some(kind) = lanes.first().map(|(lane, _)| lane.kind) else { return Ok(known) };
         let positions: Vec<usize> = lanes.iter().flat_map(|(_, of)| of.iter().copied()).collect();
         let operations = || positions.iter().map(|position| &self.operations[*position]);
-        let ids: Vec<Uuid> = operations().map(|operation| operation.id.as_uuid()).collect();
-        let users: Vec<Uuid> = operations().map(|operation| operation.actor.user_id).collect();
-        let entities: Vec<Uuid> = operations().map(|operation| operation.lane().id).collect();
+        let mut asked = AskedRows::default();
+        for operation in operations() {
+            asked.push(AskedRow::of(operation));
+        }
         let sql = match kind {
-            EntityKind::Task => READ_TASKS,
-            EntityKind::Profile => READ_PROFILES,
+            EntityKind::Task => READ_TASKS.as_str(),
+            EntityKind::Profile => READ_PROFILES.as_str(),
             EntityKind::Session | EntityKind::Cache => return Ok(known),
         };
-        let rows = self.store.rows(sql, vec![ids.into(), users.into(), entities.into()]).await?;
+        let rows = self.store.rows(sql, asked.values_with(Vec::new())).await?;
         for (row, operation) in rows.iter().zip(operations()) {
             let of = known.entry(operation.lane()).or_default();
             if column(row, "known")? {

@@ -4,67 +4,74 @@
 //! [`TASKS`]: super::statements::TASKS
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 use sea_orm::Value;
 use uuid::Uuid;
 
-use super::statements::TaskColumns;
+use super::columns::{Parameters, TASK_COLUMNS, arrays};
+use super::rows::{description_of, title_of};
+use super::statements::{late, named};
 use super::{Store, StoreError};
-use crate::domain::{Action, Operation, OperationState, Task};
+use crate::domain::{Action, EntityKind, Operation, OperationState, Task};
 
 /// Users of whom it is remembered that they are there.
 const REMEMBERED: usize = 100_000;
-
-macro_rules! creates {
-    ($users:literal) => {
-        concat!(
-            r"
-WITH late AS MATERIALIZED (
-    SELECT clock_timestamp() > $13::timestamptz AS passed
-), t AS (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bool[], $5::text[], $6::text[],
-        $7::uuid[], $8::uuid[], $9::timestamptz[])
-    AS t (id, user_id, title, described, description, status, version, operation_id, accepted_at)
-    WHERE NOT (SELECT passed FROM late)
-        AND NOT EXISTS (SELECT FROM users u WHERE u.id = t.user_id AND u.status = 'suspended')
-)",
-            $users,
-            r", created AS (
-    INSERT INTO tasks (id, user_id, title, description, status,
-        title_version, description_version, status_version, created_at, updated_at)
-    SELECT id, user_id, title, CASE WHEN described THEN description END, status,
-        version, version, version, accepted_at, accepted_at
-    FROM t
-    ORDER BY id
-    RETURNING id
-), noted AS (
-    INSERT INTO operations (id, user_id, entity, entity_id, action, outcome, accepted_at,
-        applied_at, node)
-    SELECT operation_id, user_id, 'task', id, $10, $11, accepted_at, clock_timestamp(), $12
-    FROM t WHERE (id IN (SELECT id FROM created)) IS TRUE
-)
-SELECT id FROM created
-UNION ALL SELECT NULL::uuid FROM late WHERE passed"
-        )
-    };
-}
 
 /// Creates tasks that are supposed not to be there, of users that are supposed to be, with their
 /// ledger rows. Those of suspended users are left out and not returned. If one of the tasks or of the
 /// ledger rows is there, or one of the users is not, nothing is written: it fails with
 /// [`StoreError::THERE`] or [`StoreError::ORPHAN`]. Looking for each row before writing it would take
-/// a quarter of the time. `IS TRUE` has PostgreSQL look the created ids up by a hash, where a join would
-/// compare each with each.
-pub(super) const CREATES: &str = creates!("");
+/// a quarter of the time.
+static CREATES: LazyLock<String> = LazyLock::new(|| creates(""));
 
 /// Like [`CREATES`]; users are made on first sight.
-pub(super) const CREATES_OF_NEW_USERS: &str = creates!(
-    r", seen AS (
+pub(super) static CREATES_OF_NEW_USERS: LazyLock<String> = LazyLock::new(|| {
+    creates(
+        r", seen AS (
     INSERT INTO users (id) SELECT DISTINCT user_id FROM t ORDER BY 1 ON CONFLICT (id) DO NOTHING
-)"
-);
+)",
+    )
+});
+
+/// The text of the statement. Its values: those of tasks, the action, the outcome, the node's name, the
+/// deadline. `IS TRUE` has PostgreSQL look the created ids up by a hash, where a join would compare each
+/// with each.
+fn creates(users: &str) -> String {
+    let mut parameters = Parameters::default();
+    let tasks = parameters.unnest(CreateRows::COLUMNS, "t");
+    let (action, outcome) = (parameters.next(), parameters.next());
+    let (node, deadline) = (parameters.next(), parameters.next());
+    let (late, columns) = (late(&deadline), TASK_COLUMNS.join(", "));
+    let kind = named(EntityKind::Task);
+    format!(
+        r"
+WITH {late}, t AS (
+    SELECT * FROM {tasks}
+    WHERE NOT (SELECT passed FROM late)
+        AND NOT EXISTS (SELECT FROM users u WHERE u.id = t.user_id AND u.status = 'suspended')
+){users}, created AS (
+    INSERT INTO tasks ({columns})
+    SELECT {columns} FROM (
+        SELECT id, user_id, title, CASE WHEN described THEN description END AS description, status,
+            version AS title_version, version AS description_version, version AS status_version,
+            NULL::timestamptz AS deleted_at, accepted_at AS created_at, accepted_at AS updated_at
+        FROM t
+    ) AS created
+    ORDER BY id
+    RETURNING id
+), noted AS (
+    INSERT INTO operations (id, user_id, entity, entity_id, action, outcome, accepted_at,
+        applied_at, node)
+    SELECT operation_id, user_id, {kind}, id, {action}, {outcome}, accepted_at, clock_timestamp(),
+        {node}
+    FROM t WHERE (id IN (SELECT id FROM created)) IS TRUE
+)
+SELECT id FROM created
+UNION ALL SELECT NULL::uuid FROM late WHERE passed"
+    )
+}
 
 /// The users that this process knows to be there: they are never removed. Should one be missing all
 /// the same, as in a database that was restored, the statement that relies on it says so.
@@ -101,11 +108,11 @@ impl Store {
         rows: CreateRows,
         deadline: DateTime<Utc>,
     ) -> Result<HashSet<Uuid>, StoreError> {
-        let users = rows.tasks.users();
+        let users = rows.users();
         let number = users.len();
         let unseen = (!self.seen.has_all(users)).then(|| users.to_vec());
-        let statement = if unseen.is_none() { CREATES } else { CREATES_OF_NEW_USERS };
-        match self.written(statement, rows.values(&self.node), deadline).await {
+        let statement = if unseen.is_none() { &CREATES } else { &CREATES_OF_NEW_USERS };
+        match self.written(statement, rows.values_of(&self.node), deadline).await {
             Ok(created) => {
                 if let Some(unseen) = unseen.filter(|_| created.len() == number) {
                     self.seen.remember(unseen);
@@ -122,34 +129,47 @@ impl Store {
     }
 }
 
-/// The arrays of [`CREATES`].
-#[derive(Default)]
-pub(super) struct CreateRows {
-    tasks: TaskColumns,
-    version: Vec<Uuid>,
-    operation_id: Vec<Uuid>,
-    accepted_at: Vec<DateTime<Utc>>,
+arrays! {
+    /// Tasks as their creates make them.
+    CreateRows of CreateRow {
+        id: Uuid,
+        user_id: Uuid,
+        title: String,
+        described: bool,
+        description: String,
+        status: String,
+        version: Uuid,
+        operation_id: Uuid,
+        accepted_at: DateTime<Utc>,
+    }
+}
+
+impl CreateRow {
+    /// A task as its create makes it.
+    pub(super) fn of(task: &Task, create: &Operation) -> Self {
+        Self {
+            id: task.id,
+            user_id: task.user_id,
+            title: title_of(task),
+            described: task.description.is_some(),
+            description: description_of(task),
+            status: task.status.as_str().to_owned(),
+            version: task.versions.newest().as_uuid(),
+            operation_id: create.id.as_uuid(),
+            accepted_at: create.accepted_at,
+        }
+    }
 }
 
 impl CreateRows {
-    /// Adds a task as its create makes it.
-    pub(super) fn push(&mut self, task: &Task, create: &Operation) {
-        self.tasks.push(task);
-        self.version.push(task.versions.newest().as_uuid());
-        self.operation_id.push(create.id.as_uuid());
-        self.accepted_at.push(create.accepted_at);
+    /// Whose tasks they are.
+    fn users(&self) -> &[Uuid] {
+        &self.user_id
     }
 
-    /// All values, the node's name last.
-    pub(super) fn values(self, node: &str) -> Vec<Value> {
-        let others: [Value; 6] = [
-            self.version.into(),
-            self.operation_id.into(),
-            self.accepted_at.into(),
-            Action::Create.as_str().into(),
-            OperationState::Applied.as_str().into(),
-            node.into(),
-        ];
-        self.tasks.values().into_iter().chain(others).collect()
+    /// All values but the deadline.
+    pub(super) fn values_of(self, node: &str) -> Vec<Value> {
+        let (action, outcome) = (Action::Create.as_str(), OperationState::Applied.as_str());
+        self.values_with(vec![action.into(), outcome.into(), node.into()])
     }
 }

@@ -13,14 +13,12 @@ pub(super) type LaneOf = (Lane, Vec<usize>);
 /// last, so that a stack yields it first.
 pub(super) fn by_kind(operations: &[Operation]) -> Vec<Vec<LaneOf>> {
     let mut places: HashMap<Lane, usize> = HashMap::new();
-    let [mut tasks, mut profiles, mut sessions, mut cache]: [Vec<LaneOf>; 4] = Default::default();
+    let mut groups: Vec<(EntityKind, Vec<LaneOf>)> = Vec::new();
     for (position, operation) in operations.iter().enumerate() {
         let lane = operation.lane();
-        let group = match lane.kind {
-            EntityKind::Task => &mut tasks,
-            EntityKind::Profile => &mut profiles,
-            EntityKind::Session => &mut sessions,
-            EntityKind::Cache => &mut cache,
+        let group = match groups.iter().position(|(kind, _)| *kind == lane.kind) {
+            Some(known) => &mut groups[known].1,
+            None => &mut groups.push_mut((lane.kind, Vec::new())).1,
         };
         let place = *places.entry(lane).or_insert_with(|| {
             group.push((lane, Vec::new()));
@@ -28,14 +26,7 @@ pub(super) fn by_kind(operations: &[Operation]) -> Vec<Vec<LaneOf>> {
         });
         group[place].1.push(position);
     }
-    let most_urgent = operations.first().map(|operation| operation.lane().kind);
-    let groups = match most_urgent {
-        Some(EntityKind::Cache) => vec![tasks, profiles, sessions, cache],
-        Some(EntityKind::Session) => vec![cache, tasks, profiles, sessions],
-        Some(EntityKind::Profile) => vec![cache, tasks, sessions, profiles],
-        Some(EntityKind::Task) | None => vec![cache, profiles, sessions, tasks],
-    };
-    groups.into_iter().filter(|group| !group.is_empty()).collect()
+    groups.into_iter().rev().map(|(_, lanes)| lanes).collect()
 }
 
 /// Lanes in one order for everybody, so that batches do not lock each other's rows crosswise.

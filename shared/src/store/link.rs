@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Store, StoreError};
 
+use crate::metric;
+
 /// Pause between two looks at a PostgreSQL that is up. With the time that reads have by default, one
 /// that hangs is noticed within two seconds, also when nobody asks for anything.
 const LOOK: Duration = Duration::from_millis(750);
@@ -131,7 +133,7 @@ impl Link {
             opinion.is_up() && opinion.become_state(LinkState::Down, Instant::now())
         });
         if opened {
-            metrics::gauge!("link_state").set(0.0);
+            metrics::gauge!(metric::LINK_STATE.name).set(0.0);
             tracing::error!(%error, class = class.as_str(), "PostgreSQL is away: writes go to the buffer");
         }
     }
@@ -147,7 +149,7 @@ impl Link {
         let probed = store.probe().await;
         let now = if probed.is_ok() { LinkState::Up } else { LinkState::Down };
         let has_turned = self.turn(now);
-        metrics::gauge!("link_state").set(if now == LinkState::Up { 1.0 } else { 0.0 });
+        metrics::gauge!(metric::LINK_STATE.name).set(if now == LinkState::Up { 1.0 } else { 0.0 });
         if has_turned && now == LinkState::Up {
             tracing::info!("PostgreSQL takes writes");
         }

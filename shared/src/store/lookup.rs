@@ -1,39 +1,38 @@
 //! Reading tasks, profiles and the ledger back.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use chrono::{DateTime, Utc};
 use sea_orm::QueryResult;
 use uuid::Uuid;
 
+use super::columns::{PROFILE_COLUMNS, TASK_COLUMNS};
 use super::{Store, StoreError, column};
 use crate::domain::{
     Description, OperationState, Preferences, Profile, ProfileVersions, Role, Standing, Task,
     TaskStatus, TaskVersions, Title, Version,
 };
 
-const TASK: &str = r"
-SELECT id, user_id, title, description, status, title_version, description_version,
-    status_version, deleted_at, created_at, updated_at
-FROM tasks WHERE id = $1";
+static TASK: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {} FROM tasks WHERE id = $1", TASK_COLUMNS.join(", ")));
 
-const TASKS: &str = r"
-SELECT id, user_id, title, description, status, title_version, description_version,
-    status_version, deleted_at, created_at, updated_at
-FROM tasks WHERE id = ANY($1)";
+static TASKS: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {} FROM tasks WHERE id = ANY($1)", TASK_COLUMNS.join(", ")));
 
-const PROFILE: &str = r"
-SELECT id, role, status AS standing, preferences, role_version, status_version,
-    preferences_version, erased_at, created_at, updated_at
-FROM users WHERE id = $1";
+static PROFILE: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {} FROM users WHERE id = $1", PROFILE_COLUMNS.join(", ")));
 
-const PROFILES: &str = r"
-SELECT id, role, status AS standing, preferences, role_version, status_version,
-    preferences_version, erased_at, created_at, updated_at
-FROM users
+static PROFILES: LazyLock<String> = LazyLock::new(|| {
+    let columns = PROFILE_COLUMNS.join(", ");
+    format!(
+        r"
+SELECT {columns} FROM users
 WHERE erased_at IS NULL AND id > $1 AND ($2 = '' OR role = $2) AND ($3 = '' OR status = $3)
 ORDER BY id
-LIMIT $4";
+LIMIT $4"
+    )
+});
 
 const LEDGER: &str = r"
 SELECT user_id, entity, entity_id, action, outcome, reason, accepted_at, applied_at
@@ -66,7 +65,7 @@ impl Store {
     /// # Errors
     /// If PostgreSQL does not answer in time, or answers with an error.
     pub async fn task(&self, id: Uuid) -> Result<Option<Task>, StoreError> {
-        let rows = self.read(TASK, vec![id.into()]).await?;
+        let rows = self.read(TASK.as_str(), vec![id.into()]).await?;
         rows.first().map(task_of).transpose()
     }
 
@@ -79,7 +78,7 @@ impl Store {
         &self,
         ids: Vec<Uuid>,
     ) -> Result<HashMap<Uuid, Result<Task, StoreError>>, StoreError> {
-        let rows = self.read(TASKS, vec![ids.into()]).await?;
+        let rows = self.read(TASKS.as_str(), vec![ids.into()]).await?;
         rows.iter().map(|row| Ok((column(row, "id")?, task_of(row)))).collect()
     }
 
@@ -88,7 +87,7 @@ impl Store {
     /// # Errors
     /// If PostgreSQL does not answer in time, or answers with an error.
     pub async fn profile(&self, user_id: Uuid) -> Result<Option<Profile>, StoreError> {
-        let rows = self.read(PROFILE, vec![user_id.into()]).await?;
+        let rows = self.read(PROFILE.as_str(), vec![user_id.into()]).await?;
         rows.first().map(profile_of).transpose()
     }
 
@@ -111,7 +110,7 @@ impl Store {
             standing.map_or("", Standing::as_str).into(),
             limit.into(),
         ];
-        self.read(PROFILES, values).await?.iter().map(profile_of).collect()
+        self.read(PROFILES.as_str(), values).await?.iter().map(profile_of).collect()
     }
 
     /// What the ledger keeps of an operation.
@@ -147,14 +146,14 @@ pub(super) fn task_of(row: &QueryResult) -> Result<Task, StoreError> {
     })
 }
 
-/// A profile from a row with the columns of the table, its status named `standing`.
+/// A profile from a row with the columns of the table.
 pub(super) fn profile_of(row: &QueryResult) -> Result<Profile, StoreError> {
     let shape = |_| StoreError::Shape;
     let version = |name: &str| column::<Uuid>(row, name).map(Version::from_uuid);
     Ok(Profile {
         user_id: column(row, "id")?,
         role: Role::parse(&column::<String>(row, "role")?).map_err(shape)?,
-        standing: Standing::parse(&column::<String>(row, "standing")?).map_err(shape)?,
+        standing: Standing::parse(&column::<String>(row, "status")?).map_err(shape)?,
         preferences: Preferences::stored(column(row, "preferences")?),
         versions: ProfileVersions {
             role: version("role_version")?,

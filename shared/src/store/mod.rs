@@ -6,6 +6,7 @@
 //! PostgreSQL is away; every wait has a limit.
 
 mod apply;
+mod columns;
 mod creates;
 mod error;
 mod held;
@@ -17,6 +18,7 @@ mod lookup;
 mod page;
 mod probe;
 mod purge;
+mod rows;
 mod skew;
 mod statements;
 
@@ -37,7 +39,7 @@ pub use hosts::{HostReport, HostsKnown, OtherHosts};
 pub use lineage::{Identity, Lineage, Seen};
 pub use link::{Link, LinkState};
 pub use lookup::LedgerEntry;
-pub use page::{PageStart, TaskFilter, TaskOrder, TaskPosition, TaskQuery};
+pub use page::{ListOrder, ListPosition, ListQuery, PageStart, TaskFilter, TaskQuery};
 pub use skew::CLOCK_SKEW_US;
 
 use crate::settings::{SettingsError, StoreSettings};

@@ -1,21 +1,15 @@
-//! Pages of a user's tasks, by position or past a task: the second costs the same however far the page.
+//! Pages of what a user owns, by position or past an entry: the second costs the same however far the page.
 //!
 //! The text of a statement is put together of fixed parts; everything from outside is a parameter.
 
 use chrono::{DateTime, Utc};
-use sea_orm::Value;
+use sea_orm::{QueryResult, Value};
 use uuid::Uuid;
 
+use super::columns::TASK_COLUMNS;
 use super::lookup::task_of;
 use super::{Store, StoreError, column};
 use crate::domain::{Task, TaskStatus};
-
-const COLUMNS: &str = r"
-SELECT id, user_id, title, description, status, title_version, description_version,
-    status_version, deleted_at, created_at, updated_at
-FROM tasks WHERE user_id = $1 AND deleted_at IS NULL AND id <> ALL($2)";
-
-const COUNTED: &str = "user_id = $1 AND deleted_at IS NULL";
 
 /// Which of a user's tasks are asked for. What is `None` matches all.
 #[derive(Clone, Debug, Default)]
@@ -33,22 +27,19 @@ impl TaskFilter {
         self.status.is_none() && self.title.is_none()
     }
 
-    /// Adds its conditions and their values.
-    fn narrow(&self, sql: &mut String, values: &mut Vec<Value>) {
-        if let Some(status) = self.status {
-            values.push(status.as_str().into());
-            sql.push_str(&format!(" AND status = ${}", values.len()));
-        }
-        if let Some(title) = &self.title {
-            values.push(pattern(title).into());
-            sql.push_str(&format!(" AND title ILIKE ${}", values.len()));
-        }
+    fn conditions(&self) -> Vec<Condition> {
+        let status = self.status.map(|status| ("status =", status.as_str().into()));
+        let title = self.title.as_ref().map(|title| ("title ILIKE", pattern(title).into()));
+        status.into_iter().chain(title).collect()
     }
 }
 
-/// In which order tasks are listed: by when their create was accepted.
+/// A column with an operator, and the value that has to stand behind it.
+type Condition = (&'static str, Value);
+
+/// In which order entries are listed: by when their create was accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TaskOrder {
+pub enum ListOrder {
     /// The newest first.
     #[default]
     Descending,
@@ -56,32 +47,43 @@ pub enum TaskOrder {
     Ascending,
 }
 
-/// Where a task stands in a list.
-pub type TaskPosition = (DateTime<Utc>, Uuid);
+/// Where an entry stands in a list.
+pub type ListPosition = (DateTime<Utc>, Uuid);
 
 /// Where a page begins.
 #[derive(Clone, Copy, Debug)]
 pub enum PageStart {
-    /// After so many tasks.
+    /// After so many entries.
     Offset(u64),
-    /// Past the task that stands there.
-    After(TaskPosition),
+    /// Past the entry that stands there.
+    After(ListPosition),
 }
 
-/// A page of a user's tasks.
+/// A page of what a user owns.
 #[derive(Clone, Debug)]
-pub struct TaskQuery {
+pub struct ListQuery<F> {
     /// Whose.
     pub user_id: Uuid,
     /// Which.
-    pub filter: TaskFilter,
+    pub filter: F,
     /// In which order.
-    pub order: TaskOrder,
+    pub order: ListOrder,
     /// Where it begins.
     pub start: PageStart,
-    /// Tasks at the most.
+    /// Entries at the most.
     pub limit: u64,
 }
+
+/// A page of a user's tasks.
+pub type TaskQuery = ListQuery<TaskFilter>;
+
+/// A table whose rows users own and list.
+struct Listed {
+    table: &'static str,
+    columns: &'static [&'static str],
+}
+
+const TASKS: Listed = Listed { table: "tasks", columns: &TASK_COLUMNS };
 
 impl Store {
     /// A page of a user's tasks, as if those in `without` were not there.
@@ -93,27 +95,8 @@ impl Store {
         query: &TaskQuery,
         without: Vec<Uuid>,
     ) -> Result<Vec<Task>, StoreError> {
-        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let mut sql = COLUMNS.to_owned();
-        let mut values: Vec<Value> = vec![query.user_id.into(), without.into()];
-        query.filter.narrow(&mut sql, &mut values);
-        let (past, direction) = match query.order {
-            TaskOrder::Descending => ("<", "DESC"),
-            TaskOrder::Ascending => (">", "ASC"),
-        };
-        if let PageStart::After((at, id)) = query.start {
-            values.extend([at.into(), id.into()]);
-            let (time, task) = (values.len() - 1, values.len());
-            sql.push_str(&format!(" AND (created_at, id) {past} (${time}, ${task})"));
-        }
-        values.push(signed(query.limit).into());
-        let limit = values.len();
-        sql.push_str(&format!(" ORDER BY created_at {direction}, id {direction} LIMIT ${limit}"));
-        if let PageStart::Offset(offset) = query.start {
-            values.push(signed(offset).into());
-            sql.push_str(&format!(" OFFSET ${}", values.len()));
-        }
-        self.read(sql, values).await?.iter().map(task_of).collect()
+        let rows = self.page(&TASKS, query, query.filter.conditions(), without).await?;
+        rows.iter().map(task_of).collect()
     }
 
     /// How many tasks a user has, as if those in `without` were not there. Both are counted in one state
@@ -127,15 +110,57 @@ impl Store {
         filter: &TaskFilter,
         without: Vec<Uuid>,
     ) -> Result<u64, StoreError> {
-        let (mut counted, mut values) = (COUNTED.to_owned(), vec![user_id.into()]);
-        filter.narrow(&mut counted, &mut values);
-        let mut sql = format!("SELECT (SELECT count(*) FROM tasks WHERE {counted})");
+        self.count(&TASKS, user_id, filter.conditions(), without).await
+    }
+
+    async fn page<F>(
+        &self,
+        of: &Listed,
+        query: &ListQuery<F>,
+        conditions: Vec<Condition>,
+        without: Vec<Uuid>,
+    ) -> Result<Vec<QueryResult>, StoreError> {
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let (table, columns) = (of.table, of.columns.join(", "));
+        let mut values: Vec<Value> = vec![query.user_id.into(), without.into()];
+        let owned = owned(conditions, &mut values);
+        let mut sql = format!("SELECT {columns} FROM {table} WHERE {owned} AND id <> ALL($2)");
+        let (past, direction) = match query.order {
+            ListOrder::Descending => ("<", "DESC"),
+            ListOrder::Ascending => (">", "ASC"),
+        };
+        if let PageStart::After((at, id)) = query.start {
+            values.extend([at.into(), id.into()]);
+            let (time, entry) = (values.len() - 1, values.len());
+            sql.push_str(&format!(" AND (created_at, id) {past} (${time}, ${entry})"));
+        }
+        values.push(signed(query.limit).into());
+        let limit = values.len();
+        sql.push_str(&format!(" ORDER BY created_at {direction}, id {direction} LIMIT ${limit}"));
+        if let PageStart::Offset(offset) = query.start {
+            values.push(signed(offset).into());
+            sql.push_str(&format!(" OFFSET ${}", values.len()));
+        }
+        self.read(sql, values).await
+    }
+
+    async fn count(
+        &self,
+        of: &Listed,
+        user_id: Uuid,
+        conditions: Vec<Condition>,
+        without: Vec<Uuid>,
+    ) -> Result<u64, StoreError> {
+        let table = of.table;
+        let mut values = vec![user_id.into()];
+        let owned = owned(conditions, &mut values);
+        let mut sql = format!("SELECT (SELECT count(*) FROM {table} WHERE {owned})");
         if !without.is_empty() {
             values.push(without.into());
             let ids = values.len();
-            // By their keys: to compare each of a user's tasks with each of these would take long.
+            // By their keys: to compare each of a user's rows with each of these would take long.
             sql.push_str(&format!(
-                " - (SELECT count(*) FROM tasks WHERE id = ANY(${ids}) AND {counted})"
+                " - (SELECT count(*) FROM {table} WHERE id = ANY(${ids}) AND {owned})"
             ));
         }
         sql.push_str(" AS total");
@@ -143,6 +168,17 @@ impl Store {
         let total: i64 = rows.first().map_or(Ok(0), |row| column(row, "total"))?;
         Ok(u64::try_from(total).unwrap_or(0))
     }
+}
+
+/// The condition that a row is the user's (`$1`), is not deleted and meets the others, whose values are
+/// added.
+fn owned(conditions: Vec<Condition>, values: &mut Vec<Value>) -> String {
+    let mut sql = "user_id = $1 AND deleted_at IS NULL".to_owned();
+    for (condition, value) in conditions {
+        values.push(value);
+        sql.push_str(&format!(" AND {condition} ${}", values.len()));
+    }
+    sql
 }
 
 /// A text to look for, as LIKE takes it.

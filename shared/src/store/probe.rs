@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 use sea_orm::Value;
 
 use super::creates::{CREATES_OF_NEW_USERS, CreateRows};
-use super::statements::{LedgerRows, PROFILES, ProfileRows, TASKS, TaskRows};
+use super::rows::{LedgerRows, ProfileRows, TaskRows};
+use super::statements::{PROFILES, TASKS};
 use super::{Store, StoreError, connect, within};
 
 impl Store {
@@ -23,16 +24,18 @@ impl Store {
 
     async fn probe_anew(&self) -> Result<(), StoreError> {
         let fresh = connect(&self.options).await.map_err(|_| StoreError::Unreachable)?;
-        let ledger = || LedgerRows::default().values(&self.node);
         // Never too late: an old offset of the clocks must not make for another answer.
         let with_deadline = |values: Vec<Value>| {
             values.into_iter().chain([DateTime::<Utc>::MAX_UTC.into()]).collect()
         };
+        let ledger = || LedgerRows::default().values_of(&self.node);
         within(self.read_timeout, async {
-            let creates = CreateRows::default().values(&self.node);
-            fresh.query(CREATES_OF_NEW_USERS, with_deadline(creates)).await?;
-            fresh.query(TASKS, with_deadline(TaskRows::default().values(ledger()))).await?;
-            fresh.query(PROFILES, with_deadline(ProfileRows::default().values(ledger()))).await?;
+            let creates = CreateRows::default().values_of(&self.node);
+            fresh.query(CREATES_OF_NEW_USERS.as_str(), with_deadline(creates)).await?;
+            let tasks = TaskRows::default().values_with(ledger());
+            fresh.query(TASKS.as_str(), with_deadline(tasks)).await?;
+            let profiles = ProfileRows::default().values_with(ledger());
+            fresh.query(PROFILES.as_str(), with_deadline(profiles)).await?;
             self.read_clock(&fresh).await?;
             self.read_lineage(&fresh).await
         })

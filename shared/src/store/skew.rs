@@ -13,6 +13,8 @@ use chrono::Utc;
 use super::held::Connections;
 use super::{Store, StoreError, column, within};
 
+use crate::metric;
+
 const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us";
 
 /// An offset beyond this one is worth telling people (microseconds).
@@ -67,7 +69,7 @@ impl Skew {
         let before = self.offset_us.load(Ordering::Relaxed);
         let offset = moved(before, now_us.saturating_sub(sent_us), round_trip);
         self.offset_us.store(offset, Ordering::Relaxed);
-        metrics::gauge!("clock_skew_seconds").set(offset as f64 / 1e6);
+        metrics::gauge!(metric::CLOCK_SKEW.name).set(offset as f64 / 1e6);
         self.tell(offset);
     }
 

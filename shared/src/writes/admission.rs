@@ -76,17 +76,15 @@ impl WritePath {
     /// Returns the end of the lane that was looked at.
     async fn check(&self, operation: &Operation) -> Result<LaneEnd, WriteError> {
         match &operation.change {
-            Change::TaskCreate { .. }
-            | Change::ProfilePut { .. }
-            | Change::ProfilePatch { .. }
-            | Change::UserSetStanding { .. }
-            | Change::UserErase { .. }
-            | Change::SessionRevoke { .. }
-            | Change::CacheInvalidate => Ok(LaneEnd::default()),
             // In a box of its own: what asks PostgreSQL is large, and every write would carry it along.
-            Change::TaskReplace { .. } | Change::TaskPatch { .. } | Change::TaskDelete { .. } => {
+            Change::Task(change) if change.creates().is_none() => {
                 Box::pin(self.check_task(operation)).await
             }
+            Change::Task(_)
+            | Change::Profile(_)
+            | Change::User(_)
+            | Change::Session(_)
+            | Change::Cache(_) => Ok(LaneEnd::default()),
         }
     }
 
@@ -105,20 +103,20 @@ impl WritePath {
             Base::Unknown
         };
         if matches!(base, Base::Unknown) && self.known.is_deleted(lane.id) {
-            return Err(WriteError::Refused(Refusal::NotFound));
+            return Err(WriteError::Refused(Refusal::NotFound(lane.kind)));
         }
         let asserted = operation.if_match();
         let end = whole.end;
         match see_task(base, &whole.operations, operation.actor.user_id) {
-            Seen::Absent => Err(WriteError::Refused(Refusal::NotFound)),
+            Seen::Absent => Err(WriteError::Refused(Refusal::NotFound(lane.kind))),
             Seen::Part(part) if asserted.is_some_and(|asked| !part.may_have(asked)) => {
-                Err(WriteError::Refused(Refusal::PreconditionFailed))
+                Err(WriteError::Refused(Refusal::PreconditionFailed(lane.kind)))
             }
             // It would be the version of everything that comes into the lane after it.
             Seen::Unknown | Seen::Part(_)
                 if asserted.is_some_and(|asked| !whole.may_have_had(asked)) =>
             {
-                Err(WriteError::Refused(Refusal::PreconditionFailed))
+                Err(WriteError::Refused(Refusal::PreconditionFailed(lane.kind)))
             }
             Seen::Unknown | Seen::Part(_) => Ok(end),
             Seen::Whole(task) => match apply_to_task(&mut Some(task), operation) {

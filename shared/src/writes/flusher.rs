@@ -136,7 +136,7 @@ impl WritePath {
             let is_in_vain = sent == Sent::Perhaps && is_asserted_again(&operation, &mut asserted);
             async move {
                 let written = if is_in_vain {
-                    Err(WriteError::Refused(Refusal::PreconditionFailed))
+                    Err(WriteError::Refused(Refusal::PreconditionFailed(operation.lane().kind)))
                 } else {
                     self.keep_one(operation, sent).await
                 };

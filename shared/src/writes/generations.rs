@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
-use crate::domain::{Change, Operation};
+use crate::domain::{Change, Operation, TaskChange, UserChange};
 
 /// Counters (a power of two; 128 KiB). With 30,000 creates a second each of them grows twice a second.
 const COUNTERS: usize = 1 << 14;
@@ -49,15 +49,14 @@ impl Generations {
 /// Whose number of tasks an operation may change.
 pub(super) fn counted_user(operation: &Operation) -> Option<Uuid> {
     match &operation.change {
-        Change::TaskCreate { .. } | Change::TaskDelete { .. } => Some(operation.actor.user_id),
-        // The lane is the profile of the user who is erased.
-        Change::UserErase { .. } => Some(operation.lane().id),
-        Change::TaskReplace { .. }
-        | Change::TaskPatch { .. }
-        | Change::ProfilePut { .. }
-        | Change::ProfilePatch { .. }
-        | Change::UserSetStanding { .. }
-        | Change::SessionRevoke { .. }
-        | Change::CacheInvalidate => None,
+        Change::Task(TaskChange::Create { .. } | TaskChange::Delete { .. }) => {
+            Some(operation.actor.user_id)
+        }
+        Change::User(UserChange::Erase { user_id }) => Some(*user_id),
+        Change::Task(TaskChange::Replace { .. } | TaskChange::Patch { .. })
+        | Change::User(UserChange::SetStanding { .. })
+        | Change::Profile(_)
+        | Change::Session(_)
+        | Change::Cache(_) => None,
     }
 }

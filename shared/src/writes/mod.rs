@@ -18,7 +18,9 @@
 //!
 //! use shared::buffer::{Buffer, Found};
 //! use shared::cache::EntityCache;
-//! use shared::domain::{Actor, Change, Operation, Role, TaskFields, TaskStatus, Title};
+//! use shared::domain::{
+//!     Actor, Change, Operation, Role, TaskChange, TaskFields, TaskStatus, Title,
+//! };
 //! use shared::host_clock::HostClock;
 //! use shared::settings::{BufferSettings, RedisSettings, StoreSettings};
 //! use shared::store::{Link, Store, Usage};
@@ -47,7 +49,7 @@
 //! let operation = Operation {
 //!     id: clock.next(),
 //!     actor: Actor { user_id: Uuid::new_v4(), role: Role::User, session_id: None },
-//!     change: Change::TaskCreate { task_id: Uuid::now_v7(), fields },
+//!     change: Change::Task(TaskChange::Create { task_id: Uuid::now_v7(), fields }),
 //!     accepted_at: chrono::Utc::now(),
 //!     request_id: Uuid::new_v4(),
 //!     traceparent: None,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::future::join_all;
 use serde_json::json;
 use shared::buffer::Buffer;
-use shared::domain::{Change, Clock};
+use shared::domain::{Change, Clock, TaskChange};
 use shared::settings::BufferSettings;
 use tests::{World, wait_until};
 use uuid::Uuid;
@@ -32,7 +32,8 @@ async fn flood(buffer: Arc<Buffer>, stop: Arc<AtomicBool>) {
             continue;
         }
         let appended = join_all((0..FLOOD / 2).map(|_| {
-            let change = Change::TaskDelete { task_id: Uuid::now_v7(), if_match: None };
+            let change =
+                Change::Task(TaskChange::Delete { task_id: Uuid::now_v7(), if_match: None });
             buffer.append(operation(clock.next(), user, change), None)
         }));
         assert!(appended.await.iter().all(Result::is_ok), "the flood was refused");

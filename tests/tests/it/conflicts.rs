@@ -8,7 +8,8 @@ use chrono::Utc;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use shared::domain::{
-    Change, Description, Operation, Task, TaskFields, TaskPatch, TaskStatus, Title, Version,
+    Change, Description, Operation, Task, TaskChange, TaskFields, TaskPatch, TaskStatus, Title,
+    Version,
 };
 use shared::store::Source;
 use uuid::Uuid;
@@ -112,7 +113,7 @@ impl Ask {
                     description: told.map(description),
                     status: TaskStatus::ALL[*status],
                 };
-                Change::TaskReplace { task_id, fields, if_match: None }
+                Change::Task(TaskChange::Replace { task_id, fields, if_match: None })
             }
             Self::Patch { title: named, description: told, status } => {
                 let patch = TaskPatch {
@@ -120,9 +121,9 @@ impl Ask {
                     description: told.map(|told| told.map(description)),
                     status: status.map(|status| TaskStatus::ALL[status]),
                 };
-                Change::TaskPatch { task_id, patch, if_match: None }
+                Change::Task(TaskChange::Patch { task_id, patch, if_match: None })
             }
-            Self::Delete => Change::TaskDelete { task_id, if_match: None },
+            Self::Delete => Change::Task(TaskChange::Delete { task_id, if_match: None }),
         }
     }
 }
@@ -194,7 +195,10 @@ impl<'a> Run<'a> {
         let mut creates: Vec<Operation> = tasks
             .iter()
             .map(|task_id| {
-                let change = Change::TaskCreate { task_id: *task_id, fields: fields("created") };
+                let change = Change::Task(TaskChange::Create {
+                    task_id: *task_id,
+                    fields: fields("created"),
+                });
                 operation(version(now), user, change)
             })
             .collect();

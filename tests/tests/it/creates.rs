@@ -1,7 +1,7 @@
 //! Batches of nothing but creates have a statement of their own, which looks for nothing before it
 //! writes. What is in its way must come to what it comes to in any other batch.
 
-use shared::domain::{Change, Clock, Operation, Outcome, Refusal};
+use shared::domain::{Change, Clock, Operation, Outcome, Refusal, TaskChange};
 use shared::store::Source;
 use uuid::Uuid;
 
@@ -9,7 +9,10 @@ use crate::node::{Database, fields, operation};
 use crate::story::user;
 
 fn create(clock: &Clock, user_id: Uuid) -> Operation {
-    let change = Change::TaskCreate { task_id: clock.next().as_uuid(), fields: fields("a task") };
+    let change = Change::Task(TaskChange::Create {
+        task_id: clock.next().as_uuid(),
+        fields: fields("a task"),
+    });
     operation(clock.next(), user_id, change)
 }
 

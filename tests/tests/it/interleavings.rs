@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use chrono::Utc;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use shared::buffer::{Settlement, Tries, Verdict, unix_millis};
-use shared::domain::{Change, TaskPatch, Title, Version};
+use shared::buffer::Verdict;
+use shared::domain::{Change, TaskChange, TaskPatch, Title, Version};
 use uuid::Uuid;
 
 use crate::conflicts::version;
@@ -54,47 +54,43 @@ fn text(number: u8) -> String {
     format!("title {number}")
 }
 
-/// One step of a node's replay. What finds no task waits, as it does while other nodes may hold its
-/// create. False if there was nothing to do.
+/// One step of a node's replay. False if there was nothing to do.
 async fn replay(node: &Node, database: &Database, take: usize) -> bool {
     let batch = node.claim(take, &HashSet::new()).await;
     let some = !batch.entries.is_empty();
-    let settlements =
-        node.apply(&database.store, batch).await.into_iter().map(|settled| match settled.verdict {
-            Verdict::Dead { reason, .. } if reason == "not_found" => {
-                let verdict = Verdict::Retry { tries: Tries::default(), not_before: unix_millis() };
-                Settlement { verdict, ..settled }
-            }
-            Verdict::Dead { .. } => panic!("{settled:?}"),
-            Verdict::Done | Verdict::Retry { .. } | Verdict::Damaged(_) => settled,
-        });
-    node.buffer().settle(settlements.collect()).await.unwrap();
+    let settlements = node.apply(&database.store, batch).await;
+    let gives_up =
+        settlements.iter().any(|settled| matches!(settled.verdict, Verdict::Dead { .. }));
+    assert!(!gives_up, "{settlements:?}");
+    node.buffer().settle(settlements).await.unwrap();
     some
 }
 
 async fn play(database: &Database, history: &History) {
     let (user, now) = (Uuid::new_v4(), Utc::now().timestamp_millis());
     let task_id = Uuid::new_v5(&user, b"the key");
-    let nodes = [Node::new(), Node::new(), Node::new()];
+    let nodes = [Node::patient(), Node::patient(), Node::patient()];
     let (mut number, mut newest, mut deleted) = (0, None::<(Version, u8)>, false);
     let mut accepted = 0;
     for step in &history.steps {
         number += 1;
         let id = |node: usize| version(now + history.skew[node] + number);
         let (node, id, change) = match *step {
-            Step::Create { node } => {
-                (node, id(node), Change::TaskCreate { task_id, fields: fields("of the create") })
-            }
+            Step::Create { node } => (
+                node,
+                id(node),
+                Change::Task(TaskChange::Create { task_id, fields: fields("of the create") }),
+            ),
             Step::Rename { node, title } => {
                 let renamed = Title::try_from(text(title)).unwrap();
                 let patch = TaskPatch { title: Some(renamed), ..TaskPatch::default() };
                 let id = id(node);
                 newest = newest.filter(|(known, _)| *known > id).or(Some((id, title)));
-                (node, id, Change::TaskPatch { task_id, patch, if_match: None })
+                (node, id, Change::Task(TaskChange::Patch { task_id, patch, if_match: None }))
             }
             Step::Delete { node } => {
                 deleted = true;
-                (node, id(node), Change::TaskDelete { task_id, if_match: None })
+                (node, id(node), Change::Task(TaskChange::Delete { task_id, if_match: None }))
             }
             Step::Replay { node, take } => {
                 replay(&nodes[node], database, take).await;

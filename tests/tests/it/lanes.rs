@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use shared::buffer::{Batch, Found};
-use shared::domain::{Change, Clock, Lane, TaskPatch, Title, Version};
+use shared::domain::{Change, Clock, Lane, ProfileChange, TaskChange, TaskPatch, Title, Version};
 use uuid::Uuid;
 
 use crate::node::{Database, Node, fields, operation, preferences};
@@ -134,15 +134,17 @@ impl<'a> History<'a> {
         let (user, task_id) = (self.users[user], self.tasks[task]);
         let text = self.accepted.len().to_string();
         let change = match ask {
-            Ask::Create => Change::TaskCreate { task_id, fields: fields(&text) },
-            Ask::Replace => Change::TaskReplace { task_id, fields: fields(&text), if_match: None },
+            Ask::Create => Change::Task(TaskChange::Create { task_id, fields: fields(&text) }),
+            Ask::Replace => {
+                Change::Task(TaskChange::Replace { task_id, fields: fields(&text), if_match: None })
+            }
             Ask::Patch => {
                 let title = Some(Title::try_from(text).unwrap());
                 let patch = TaskPatch { title, ..TaskPatch::default() };
-                Change::TaskPatch { task_id, patch, if_match: None }
+                Change::Task(TaskChange::Patch { task_id, patch, if_match: None })
             }
-            Ask::Delete => Change::TaskDelete { task_id, if_match: None },
-            Ask::Prefer => Change::ProfilePut { preferences: preferences(&text) },
+            Ask::Delete => Change::Task(TaskChange::Delete { task_id, if_match: None }),
+            Ask::Prefer => Change::Profile(ProfileChange::Put { preferences: preferences(&text) }),
         };
         let operation = operation(self.clock.next(), user, change);
         let lane = operation.lane();

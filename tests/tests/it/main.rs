@@ -14,6 +14,7 @@ mod bad_input;
 mod cache;
 mod cache_and_postgres;
 mod clocks;
+mod columns;
 mod conflicts;
 mod connections;
 mod creates;
@@ -31,6 +32,8 @@ mod limits;
 mod lists;
 mod load;
 mod lost_ack;
+
+mod metrics;
 mod migration;
 mod neighbours;
 mod node;

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::Utc;
-use shared::buffer::{Batch, BatchLimits, Buffer, Entry, Settlement, Tries, Verdict, unix_millis};
+use shared::buffer::{Batch, BatchLimits, Buffer, Entry, Settlement, Verdict, unix_millis};
 use shared::domain::{
-    Actor, Change, Lane, Operation, Outcome, Preferences, Refusal, Role, TaskFields, TaskStatus,
-    Title, Version,
+    Actor, Change, Fate, Lane, Operation, Preferences, RetryRules, Role, TaskFields, TaskStatus,
+    Title, Tries, Version, judge,
 };
 use shared::settings::{BufferSettings, StoreSettings};
 use shared::store::{Effect, Source, Store, Usage};
@@ -17,7 +17,9 @@ use tests::{Postgres, scratch_folder};
 use uuid::Uuid;
 
 /// Attempts after which replay gives up, here.
-pub const ATTEMPTS: u32 = 3;
+const ATTEMPTS: u32 = 3;
+/// Waits for another host after which nothing is expected of it any more, here: replay counts time.
+const WAITS: u8 = 3;
 /// Far enough in the future for every retry to be due (milliseconds).
 const LATER: i64 = 1_000_000;
 
@@ -75,12 +77,23 @@ impl Database {
 pub struct Node {
     buffer: Option<Buffer>,
     settings: BufferSettings,
+    /// Whether other hosts may still bring what was waited for so often.
+    may_come: fn(Tries) -> bool,
     _folder: TempDir,
 }
 
 impl Node {
-    /// A node with an empty buffer file.
+    /// A node with an empty buffer file, which expects something of other hosts for a while.
     pub fn new() -> Self {
+        Self::expecting(|tries| tries.waits < WAITS)
+    }
+
+    /// A node with an empty buffer file, and other hosts that may bring what it waits for in the end.
+    pub fn patient() -> Self {
+        Self::expecting(|_| true)
+    }
+
+    fn expecting(may_come: fn(Tries) -> bool) -> Self {
         let folder = scratch_folder("node");
         let settings = BufferSettings {
             buffer_path: folder.path().join("data/buffer.redb"),
@@ -89,7 +102,7 @@ impl Node {
             ..BufferSettings::default()
         };
         let buffer = Some(Buffer::open(&settings).unwrap());
-        Self { buffer, settings, _folder: folder }
+        Self { buffer, settings, may_come, _folder: folder }
     }
 
     /// The buffer.
@@ -124,7 +137,29 @@ impl Node {
         }
         let applied = store.apply(&mut operations, Source::Replay).await;
         assert_eq!(applied.error, None);
-        batch.entries.iter().zip(&applied.effects).filter_map(settlement).collect()
+        let entries = batch.entries.iter().zip(&applied.effects);
+        entries.filter_map(|(entry, effect)| self.settlement(entry, effect)).collect()
+    }
+
+    /// What the rules of replay make of an operation; retries are due at once.
+    fn settlement(&self, entry: &Entry, effect: &Effect) -> Option<Settlement> {
+        let rules = RetryRules {
+            max_attempts: ATTEMPTS,
+            base: Duration::ZERO,
+            cap: Duration::ZERO,
+            random: 0.0,
+            now: unix_millis(),
+        };
+        let may_come = (self.may_come)(entry.tries);
+        let verdict = match judge(effect.outcome?, entry.tries, may_come, &rules) {
+            Fate::Done => Verdict::Done,
+            Fate::Retry { tries, not_before } | Fate::Awaits { tries, not_before } => {
+                Verdict::Retry { tries, not_before }
+            }
+            Fate::Dead { tries, refusal } => Verdict::Dead { tries, reason: refusal.reason() },
+            Fate::Erased => return None,
+        };
+        Some(Settlement { place: entry.place, verdict })
     }
 
     /// Claims, applies and settles one batch; false if there was none.
@@ -135,26 +170,6 @@ impl Node {
         self.buffer().settle(settlements).await.unwrap();
         some
     }
-}
-
-fn settlement((entry, effect): (&Entry, &Effect)) -> Option<Settlement> {
-    let outcome = effect.outcome?;
-    let used = |refusal: Refusal| entry.tries.attempts + u32::from(refusal.uses_an_attempt());
-    let verdict = match outcome {
-        Outcome::Refused(refusal) if refusal.is_retried() && used(refusal) < ATTEMPTS => {
-            let attempts = used(refusal);
-            Verdict::Retry { tries: Tries { attempts, waits: 0 }, not_before: unix_millis() }
-        }
-        Outcome::Refused(refusal) => {
-            Verdict::Dead { tries: Tries::default().failed(), reason: refusal.reason() }
-        }
-        Outcome::Applied
-        | Outcome::Merged
-        | Outcome::Superseded
-        | Outcome::Gone
-        | Outcome::Duplicate => Verdict::Done,
-    };
-    Some(Settlement { place: entry.place, verdict })
 }
 
 /// An operation of a user.

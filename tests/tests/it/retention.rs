@@ -4,8 +4,9 @@
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use shared::buffer::{BatchLimits, Buffer, Found, Settlement, Tries, Verdict, unix_millis};
-use shared::domain::{Change, Clock, Version};
+use shared::buffer::{BatchLimits, Buffer, Found, Settlement, Verdict, unix_millis};
+use shared::domain::Tries;
+use shared::domain::{Change, Clock, TaskChange, Version};
 use shared::settings::BufferSettings;
 use tests::{WallClock, World, wait_until};
 use uuid::Uuid;
@@ -30,7 +31,7 @@ fn buffer_of(world: &World) -> Buffer {
 
 /// Puts a dead letter into the buffer of a world whose replay has nothing to do.
 async fn dead_letter(buffer: &Buffer) -> Version {
-    let change = Change::TaskDelete { task_id: Uuid::now_v7(), if_match: None };
+    let change = Change::Task(TaskChange::Delete { task_id: Uuid::now_v7(), if_match: None });
     let id = buffer.append(operation(Clock::default().next(), user(), change), None).await.unwrap();
     let limits = BatchLimits {
         operations: 1000,
@@ -40,7 +41,8 @@ async fn dead_letter(buffer: &Buffer) -> Version {
     };
     let batch = buffer.next_batch(unix_millis(), limits, Default::default()).await.unwrap();
     let entry = batch.entries.iter().find(|entry| entry.operation.id == id).unwrap();
-    let verdict = Verdict::Dead { tries: Tries::default().failed(), reason: "of the test".to_owned() };
+    let verdict =
+        Verdict::Dead { tries: Tries::default().failed(), reason: "of the test".to_owned() };
     buffer.settle(vec![Settlement { place: entry.place, verdict }]).await.unwrap();
     id
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use serde_json::json;
 use shared::buffer::Buffer;
-use shared::domain::{Actor, Change, Clock, Operation, Role, TaskFields, TaskStatus, Title};
+use shared::domain::{
+    Actor, Change, Clock, Operation, Role, TaskChange, TaskFields, TaskStatus, Title,
+};
 use shared::settings::BufferSettings;
 use tests::{Client, World, wait_until};
 use uuid::Uuid;
@@ -40,7 +42,10 @@ async fn fill(world: &World, count: usize) {
                     role: Role::User,
                     session_id: None,
                 },
-                change: Change::TaskCreate { task_id: clock.next().as_uuid(), fields },
+                change: Change::Task(TaskChange::Create {
+                    task_id: clock.next().as_uuid(),
+                    fields,
+                }),
                 accepted_at: chrono::Utc::now(),
                 request_id: Uuid::nil(),
                 traceparent: None,

@@ -61,7 +61,7 @@ pub(super) fn described(task: u128, length: usize) -> Change {
         description: Some(Description::stored("x".repeat(length))),
         status: TaskStatus::Pending,
     };
-    Change::TaskCreate { task_id: Uuid::from_u128(task), fields }
+    Change::Task(TaskChange::Create { task_id: Uuid::from_u128(task), fields })
 }
 
 /// Appends until nothing is taken in any more; how many were.

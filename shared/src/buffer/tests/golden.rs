@@ -1,10 +1,9 @@
 //! Records that earlier programs wrote stay readable: one golden file for each format version. A
 //! file that stands here is never changed; a new format adds one.
 
-use super::super::keys::Keys;
-use super::super::record::{Header, Payload, decode, encode, encode_payload, seal_with};
 use super::*;
-use crate::domain::TaskPatch;
+use crate::buffer::format::record::{Header, Payload, decode, encode, encode_payload, seal_with};
+use crate::domain::{CacheChange, SessionChange, TaskPatch, UserChange};
 
 const FORMAT_1: &str = include_str!("golden/format-1.hex");
 /// Kinds of operations that came later.
@@ -28,12 +27,12 @@ fn operations() -> Vec<Operation> {
         other => panic!("{other}"),
     };
     let changes = [
-        Change::TaskCreate { task_id, fields: fields.clone() },
-        Change::TaskReplace { task_id, fields, if_match },
-        Change::TaskPatch { task_id, patch: cleared, if_match: None },
-        Change::TaskDelete { task_id, if_match },
-        Change::ProfilePut { preferences: preferences.clone() },
-        Change::ProfilePatch { preferences },
+        Change::Task(TaskChange::Create { task_id, fields: fields.clone() }),
+        Change::Task(TaskChange::Replace { task_id, fields, if_match }),
+        Change::Task(TaskChange::Patch { task_id, patch: cleared, if_match: None }),
+        Change::Task(TaskChange::Delete { task_id, if_match }),
+        Change::Profile(ProfileChange::Put { preferences: preferences.clone() }),
+        Change::Profile(ProfileChange::Patch { preferences }),
     ];
     numbered(changes)
 }
@@ -42,10 +41,10 @@ fn operations() -> Vec<Operation> {
 fn later_operations() -> Vec<Operation> {
     let user_id = Uuid::from_u128(0x23);
     numbered([
-        Change::UserSetStanding { user_id, role: Some(Role::Admin), standing: None },
-        Change::UserErase { user_id },
-        Change::SessionRevoke { session_id: Uuid::from_u128(0x24) },
-        Change::CacheInvalidate,
+        Change::User(UserChange::SetStanding { user_id, role: Some(Role::Admin), standing: None }),
+        Change::User(UserChange::Erase { user_id }),
+        Change::Session(SessionChange::Revoke { session_id: Uuid::from_u128(0x24) }),
+        Change::Cache(CacheChange::Invalidate),
     ])
 }
 
@@ -73,13 +72,13 @@ fn records(
 ) -> Vec<Vec<u8>> {
     let numbered = (0_u64..).zip(operations);
     numbered
-        .map(|(seq, operation)| {
+        .map(|(place, operation)| {
             let header = Header {
                 tries: Tries { attempts: 2, waits: 0 },
                 not_before: 7,
                 ..Header::of(&operation, 1_795_204_737_529)
             };
-            encode(seq, &header, &payload(seq, &operation))
+            encode(place, &header, &payload(place, &operation))
         })
         .collect()
 }
@@ -92,11 +91,11 @@ fn check(golden: &str, operations: Vec<Operation>, written: &[Vec<u8>], keys: &K
     let written: Vec<String> = written.iter().map(|record| hex(record)).collect();
     let golden: Vec<&str> = golden.lines().collect();
     assert_eq!(written, golden, "the format changed without a new version");
-    for ((seq, line), operation) in (0_u64..).zip(golden).zip(operations) {
+    for ((place, line), operation) in (0_u64..).zip(golden).zip(operations) {
         let bytes: Vec<u8> = (0..line.len() / 2)
             .map(|at| u8::from_str_radix(&line[2 * at..2 * at + 2], 16).unwrap())
             .collect();
-        let (header, read) = decode(seq, &bytes, keys).unwrap();
+        let (header, read) = decode(place, &bytes, keys).unwrap();
         assert_eq!(read, operation);
         assert_eq!((header.tries.attempts, header.not_before), (2, 7));
     }
@@ -116,7 +115,7 @@ fn records_of_format_1_are_read_and_written_as_ever() {
 #[test]
 fn sealed_records_of_format_1_are_read_and_written_as_ever() {
     let keys = Keys::parse(Some(&KEY.into())).unwrap();
-    let nonce = |seq: u64| [u8::try_from(seq).unwrap(); 24];
-    let sealed = |seq, operation: &Operation| seal_with(nonce(seq), operation, &keys).unwrap();
+    let nonce = |place: u64| [u8::try_from(place).unwrap(); 24];
+    let sealed = |place, operation: &Operation| seal_with(nonce(place), operation, &keys).unwrap();
     check(FORMAT_1_SEALED, operations(), &records(operations(), sealed), &keys);
 }
