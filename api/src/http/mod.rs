@@ -3,6 +3,7 @@
 mod auth;
 mod body;
 mod buffer;
+mod buffer_view;
 mod code;
 mod document;
 mod envelope;
@@ -20,8 +21,10 @@ mod ready;
 mod sessions;
 mod shell;
 mod site;
+mod task_answers;
 mod task_input;
 mod tasks;
+mod user_view;
 mod users;
 mod written;
 

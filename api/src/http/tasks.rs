@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use poem::web::Data;
+use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
-use poem_openapi::{ApiResponse, Object, OpenApi};
-use serde::Serialize;
 use shared::domain::{self, Change, EntityKind, Operation, Refusal, Version};
 use shared::store::Entity;
 use uuid::Uuid;
@@ -13,11 +12,14 @@ use uuid::Uuid;
 use super::auth::Authenticated;
 use super::body::JsonBody;
 use super::code::Code;
-use super::envelope::{ListMeta, ReadMeta, WriteMeta};
+use super::envelope::{ListMeta, ReadMeta};
 use super::error::ApiError;
 use super::list_query;
-use super::ready::Ready;
 use super::shell::{RequestId, Traceparent};
+use super::task_answers::{
+    Changed, Created, Deleted, DeletedTask, Listed, Read, TaskDeleted, TaskList, TaskRead,
+    TaskWritten,
+};
 use super::task_input::{NewTask, TaskChange, WholeTask};
 use super::written::{Accepted, Buffered, operation, submit};
 use crate::permission::Permission;
@@ -27,118 +29,6 @@ use crate::state::State;
 
 /// Characters of an idempotency key at the most.
 const MAX_KEY: usize = 255;
-
-/// A task after a write.
-#[derive(Serialize, Object)]
-pub struct TaskWritten {
-    /// The task.
-    data: TaskView,
-    /// About the answer.
-    meta: WriteMeta,
-}
-
-/// The id of a deleted task.
-#[derive(Serialize, Object)]
-pub struct DeletedTask {
-    /// The task's id.
-    id: Uuid,
-}
-
-/// A delete that waits in the buffer.
-#[derive(Serialize, Object)]
-pub struct TaskDeleted {
-    /// The task that is being deleted.
-    data: DeletedTask,
-    /// About the answer.
-    meta: WriteMeta,
-}
-
-/// A task, as it was read.
-#[derive(Serialize, Object)]
-pub struct TaskRead {
-    /// The task.
-    data: TaskView,
-    /// About the answer.
-    meta: ReadMeta,
-}
-
-/// A page of tasks.
-#[derive(Serialize, Object)]
-pub struct TaskList {
-    /// The tasks, in order.
-    data: Vec<TaskView>,
-    /// About the page.
-    meta: ListMeta,
-}
-
-/// What a create is answered with.
-#[derive(ApiResponse)]
-pub enum Created {
-    /// A create with this `Idempotency-Key` was made before. This is its task as PostgreSQL has it now.
-    #[oai(status = 200)]
-    Replayed(
-        Ready<TaskWritten>,
-        #[oai(header = "Idempotency-Replayed")] String,
-        #[oai(header = "ETag")] String,
-    ),
-    /// PostgreSQL has committed the task.
-    #[oai(status = 201)]
-    Committed(
-        Ready<TaskWritten>,
-        #[oai(header = "Location")] String,
-        #[oai(header = "ETag")] String,
-    ),
-    /// The buffer of this host holds the task, synced to its disk. Replay brings it to PostgreSQL.
-    #[oai(status = 202)]
-    Buffered(
-        Ready<TaskWritten>,
-        #[oai(header = "Location")] String,
-        #[oai(header = "Idempotency-Replayed")] Option<String>,
-        #[oai(header = "ETag")] String,
-    ),
-}
-
-/// What a change is answered with.
-#[derive(ApiResponse)]
-pub enum Changed {
-    /// PostgreSQL has committed the change.
-    #[oai(status = 200)]
-    Committed(Ready<TaskWritten>, #[oai(header = "ETag")] String),
-    /// The buffer of this host holds the change, synced to its disk. Replay brings it to PostgreSQL.
-    #[oai(status = 202)]
-    Buffered(
-        Ready<TaskWritten>,
-        #[oai(header = "Location")] String,
-        #[oai(header = "ETag")] String,
-    ),
-}
-
-/// What a delete is answered with.
-#[derive(ApiResponse)]
-pub enum Deleted {
-    /// PostgreSQL has committed the delete.
-    #[oai(status = 204)]
-    Committed,
-    /// The buffer of this host holds the delete, synced to its disk. Replay brings it to PostgreSQL.
-    #[oai(status = 202)]
-    Buffered(Ready<TaskDeleted>, #[oai(header = "Location")] String),
-}
-
-/// What a read is answered with.
-#[derive(ApiResponse)]
-pub enum Read {
-    /// The task.
-    #[oai(status = 200)]
-    Found(Ready<TaskRead>, #[oai(header = "ETag")] String, #[oai(header = "X-Data-Source")] String),
-}
-
-/// What a list is answered with.
-#[derive(ApiResponse)]
-pub enum Listed {
-    /// A page of the user's tasks.
-    #[oai(status = 200)]
-    Page(Ready<TaskList>, #[oai(header = "X-Data-Source")] String),
-}
 
 /// The routes of tasks.
 pub struct TasksApi;

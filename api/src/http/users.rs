@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
-use poem_openapi::{ApiResponse, Object, OpenApi};
-use serde::{Deserialize, Serialize};
+use poem_openapi::{Object, OpenApi};
+use serde::Deserialize;
 use shared::domain::{
-    self, Actor, Change, EntityKind, Invalid, Lane, Operation, Profile, ProfileVersions, Role,
-    Standing, Version, apply_to_profile,
+    self, Actor, Change, EntityKind, Invalid, Lane, Profile, Role, Standing, apply_to_profile,
 };
 use shared::store::Entity;
 use uuid::Uuid;
@@ -17,15 +15,17 @@ use uuid::Uuid;
 use super::auth::Authenticated;
 use super::body::JsonBody;
 use super::code::Code;
-use super::envelope::{Meta, PartMeta, WriteMeta};
+use super::envelope::{Meta, PartMeta};
 use super::error::ApiError;
 use super::parameters::in_range;
 use super::ready::Ready;
 use super::shell::{RequestId, Traceparent};
 use super::task_input::present;
+use super::user_view::{
+    Erased, ErasedUser, UserErasing, UserList, UserRead, UserView, UserWritten,
+};
 use super::written::{Accepted, Buffered, Changed, operation, submit};
 use crate::permission::Permission;
-use crate::shapes::{self, Nullable, UserStatus};
 use crate::state::State;
 
 const DEFAULT_LIMIT: u64 = 50;
@@ -57,117 +57,6 @@ impl UserChange {
         }
         Ok(Change::User(domain::UserChange::SetStanding { user_id, role, standing }))
     }
-}
-
-/// A user.
-#[derive(Clone, Debug, Serialize, Object)]
-pub struct UserView {
-    /// The user's id, the `sub` of their tokens.
-    id: Uuid,
-    /// What the user may do: the role that an admin has set, else `user`. Null if this host does not know.
-    role: Nullable<shapes::Role>,
-    /// Whether the user is let in. Null if this host does not know.
-    status: Nullable<UserStatus>,
-    /// When the user sent the first request. Null if this host does not know.
-    created_at: Nullable<DateTime<Utc>>,
-    /// When the newest change was accepted. Null if this host does not know.
-    updated_at: Nullable<DateTime<Utc>>,
-}
-
-impl UserView {
-    fn of(profile: &Profile) -> Self {
-        Self {
-            id: profile.user_id,
-            role: Some(profile.role.into()).into(),
-            status: Some(profile.standing.into()).into(),
-            created_at: Some(profile.created_at).into(),
-            updated_at: Some(profile.updated_at).into(),
-        }
-    }
-
-    /// A user of whom just what pending operations have set is known.
-    fn as_set(profile: &Profile) -> Self {
-        let ProfileVersions { role, standing, .. } = profile.versions;
-        let set = |version: Version| version != Version::NONE;
-        Self {
-            role: set(role).then(|| profile.role.into()).into(),
-            status: set(standing).then(|| profile.standing.into()).into(),
-            created_at: None.into(),
-            ..Self::of(profile)
-        }
-    }
-
-    /// A user of whom just what an operation sets is known.
-    fn asked(user_id: Uuid, operation: &Operation) -> Self {
-        let (mut role, mut standing) = (None, None);
-        if let Change::User(domain::UserChange::SetStanding {
-            role: to, standing: stands, ..
-        }) = &operation.change
-        {
-            (role, standing) = (*to, *stands);
-        }
-        Self {
-            id: user_id,
-            role: role.map(shapes::Role::from).into(),
-            status: standing.map(UserStatus::from).into(),
-            created_at: None.into(),
-            updated_at: Some(operation.accepted_at).into(),
-        }
-    }
-}
-
-/// A user, as it was read.
-#[derive(Serialize, Object)]
-pub struct UserRead {
-    /// The user.
-    data: UserView,
-    /// About the answer.
-    meta: Meta,
-}
-
-/// A user after a write.
-#[derive(Serialize, Object)]
-pub struct UserWritten {
-    /// The user.
-    data: UserView,
-    /// About the answer.
-    meta: WriteMeta,
-}
-
-/// A part of the list of users.
-#[derive(Serialize, Object)]
-pub struct UserList {
-    /// The users, in the order of their ids.
-    data: Vec<UserView>,
-    /// About the part.
-    meta: PartMeta,
-}
-
-/// The id of a user who is being erased.
-#[derive(Serialize, Object)]
-pub struct ErasedUser {
-    /// The user's id.
-    id: Uuid,
-}
-
-/// A user who is being erased.
-#[derive(Serialize, Object)]
-pub struct UserErasing {
-    /// The user who is being erased.
-    data: ErasedUser,
-    /// About the answer.
-    meta: WriteMeta,
-}
-
-/// What an erasure is answered with.
-#[derive(ApiResponse)]
-pub enum Erased {
-    /// Nothing is left of the user in PostgreSQL and on this host.
-    #[oai(status = 204)]
-    Everywhere,
-    /// The buffer of this host holds the erasure, and replay carries it out in PostgreSQL. What else this host holds of the user is removed now, or with it.
-    #[oai(status = 202)]
-    Here(Ready<UserErasing>, #[oai(header = "Location")] String),
 }
 
 /// The routes of users.

@@ -13,31 +13,12 @@ use shared::buffer::{open_private_existing, private_folder, sibling};
 use shared::settings::SettingsError;
 use uuid::Uuid;
 
-use super::verifier::{Issuer, MIN_SECRET_BYTES, Verifier};
+use super::verifier::{Issuer, Verifier};
+use super::weakness::weakness;
 use crate::settings::TokenSettings;
 
 const OWN: Issuer<'_> = Issuer { name: super::OWN_ISSUER, audience: super::OWN_AUDIENCE };
 const PRIVATE_KEY_FILE: &str = "JWT_PRIVATE_KEY_FILE";
-
-/// Parts of secrets that stand in tutorials, templates and the first lines of word lists.
-const EXAMPLES: [&str; 16] = [
-    "change-me",
-    "changeme",
-    "change_me",
-    "change-this",
-    "change_this",
-    "your-secret",
-    "your_secret",
-    "your-256-bit",
-    "at-least-256-bits",
-    "example",
-    "supersecret",
-    "super-secret",
-    "super_secret",
-    "placeholder",
-    "secret-key",
-    "password",
-];
 
 /// Signs our own tokens.
 pub(super) struct Signer {
@@ -151,21 +132,6 @@ pub(super) fn check_secret(
         Some(problem) => Err(unusable(variable, problem)),
         None => Ok(()),
     }
-}
-
-/// Why a secret can be guessed, if it can.
-pub(super) fn weakness(secret: &[u8]) -> Option<&'static str> {
-    if secret.len() < MIN_SECRET_BYTES {
-        return Some("must have at least 32 bytes");
-    }
-    let lower = String::from_utf8_lossy(secret).to_lowercase();
-    if EXAMPLES.iter().any(|example| lower.contains(example)) {
-        return Some("is a known example; make one with `openssl rand -hex 32`");
-    }
-    let mut bytes = secret.to_vec();
-    bytes.sort_unstable();
-    bytes.dedup();
-    (bytes.len() < 8).then_some("repeats too few characters; make one with `openssl rand -hex 32`")
 }
 
 pub(super) fn unusable(variable: &'static str, problem: &str) -> SettingsError {

@@ -8,6 +8,7 @@
 mod local;
 mod provider;
 mod verifier;
+mod weakness;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -7,12 +7,10 @@ use shared::domain::Role;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::local::weakness;
+use super::weakness::weakness;
 
 /// Clocks of issuers may differ from ours by this much (seconds).
 pub(super) const LEEWAY_SECONDS: u64 = 30;
-/// A shorter secret can be guessed (RFC 7518, 3.2: at least the size of the hash).
-pub(super) const MIN_SECRET_BYTES: usize = 32;
 /// A shorter modulus can be factored (RFC 7518, 3.3: at least 2048 bits).
 const MIN_MODULUS_BYTES: usize = 256;
 
