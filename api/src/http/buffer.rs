@@ -28,38 +28,38 @@ use crate::state::State;
 const DEFAULT_LIMIT: u64 = 50;
 const MAX_LIMIT: u64 = 500;
 
-/// The buffer at a glance.
+/// The state of this host's buffer and of its replay.
 #[derive(Serialize, Object)]
 pub struct BufferView {
     /// Pending operations.
     pending: u64,
-    /// Pending operations by their own priority: of 1, of 2, up to 5.
+    /// Pending operations of each priority: of priority 1, of 2, up to 5.
     pending_by_priority: Vec<u64>,
-    /// Bytes of pending operations.
+    /// Bytes that the pending operations take.
     bytes: u64,
-    /// Dead letters.
+    /// Dead letters: operations that replay has given up.
     dead: u64,
-    /// Records that cannot be read.
+    /// Records in quarantine: they cannot be read.
     quarantined: u64,
-    /// Lanes whose head waits for another attempt.
+    /// Lanes that wait for another attempt. A lane is all pending operations of one entity.
     waiting_lanes: u64,
-    /// When the oldest pending operation was queued.
+    /// When the oldest pending operation came into the buffer. Null if none is pending.
     oldest_queued_at: Nullable<DateTime<Utc>>,
-    /// Its age in seconds.
+    /// Seconds since then. Null if none is pending.
     oldest_age_seconds: Nullable<u64>,
-    /// Operations settled per second when the worker last looked.
+    /// Operations that replay settles per second. Null if it settles none.
     drain_rate: Nullable<u64>,
-    /// Seconds until the buffer is empty at that rate.
+    /// Seconds until the buffer is empty at that rate. Null if there is no rate.
     estimated_seconds_left: Nullable<u64>,
-    /// When the worker last settled a batch.
+    /// When replay last settled operations. Null if it never did.
     last_replay_at: Nullable<DateTime<Utc>>,
-    /// Since when replay is paused, if it is.
+    /// Since when replay is paused. Null if it is not.
     paused_since: Nullable<DateTime<Utc>>,
-    /// Who paused it.
+    /// Who paused it. Null if it is not paused.
     paused_by: Nullable<String>,
 }
 
-/// The buffer at a glance, in the envelope.
+/// The state of this host's buffer and of its replay.
 #[derive(Serialize, Object)]
 pub struct BufferRead {
     /// The buffer.
@@ -75,29 +75,29 @@ pub struct BufferedOperation {
     id: Uuid,
     /// `pending`, or `rejected` or `expired` for a dead letter.
     state: shapes::OperationState,
-    /// Whose it is.
+    /// The user who asked for it.
     user_id: Uuid,
     /// What it changes.
     entity: EntityName,
-    /// Of which entity.
+    /// The id of the entity that it changes.
     entity_id: Uuid,
     /// What it does.
     action: ActionName,
-    /// From 1 (low) to 5 (high).
+    /// How urgent it is, from 1 (low) to 5 (high).
     priority: u8,
-    /// Attempts at replay that were used up.
+    /// Failed attempts at replay that count.
     attempts: u32,
-    /// When it was accepted.
+    /// When the request that carried it was accepted.
     accepted_at: DateTime<Utc>,
-    /// When it will be tried again, if it waits for that.
+    /// When replay tries it again. Null if it does not wait for that.
     next_attempt_at: Nullable<DateTime<Utc>>,
-    /// When replay gave up, if it did.
+    /// When replay gave it up. Null if it did not.
     died_at: Nullable<DateTime<Utc>>,
-    /// Why replay gave up.
+    /// Why replay gave it up. Null if it did not.
     reason: Nullable<String>,
-    /// The request that carried it.
+    /// The id of the request that carried it.
     request_id: Uuid,
-    /// What it is to change; only if asked for.
+    /// The change, with all its values. Null unless `payload=true` asks for it.
     payload: Nullable<JsonObject>,
 }
 
@@ -126,17 +126,17 @@ pub enum DoneStatus {
     Resumed,
 }
 
-/// What was done.
+/// What a command led to.
 #[derive(Serialize, Object)]
 pub struct Done {
-    /// The state that it led to.
+    /// The state that the command led to.
     status: DoneStatus,
 }
 
-/// What was done, in the envelope.
+/// The command was carried out.
 #[derive(Serialize, Object)]
 pub struct DoneRead {
-    /// What was done.
+    /// What the command led to.
     data: Done,
     /// About the answer.
     meta: Meta,
@@ -147,7 +147,7 @@ pub struct BufferApi;
 
 #[OpenApi(prefix_path = "/api/v1/buffer")]
 impl BufferApi {
-    /// The buffer at a glance. For operators.
+    /// Read the state of this host's buffer. For operators.
     #[oai(path = "/", method = "get", operation_id = "readBuffer")]
     async fn read(
         &self,
@@ -164,7 +164,7 @@ impl BufferApi {
         Ok(BufferRead { data, meta: Meta::now(request.0) }.into())
     }
 
-    /// Pending operations in order of acceptance. For operators.
+    /// List pending operations, the oldest first. For operators.
     #[oai(path = "/operations", method = "get", operation_id = "listPending")]
     #[allow(clippy::too_many_arguments)]
     async fn pending(
@@ -172,20 +172,20 @@ impl BufferApi {
         #[oai(scope = "Permission::BufferRead")] _operator: Authenticated,
         state: Data<&Arc<State>>,
         request: RequestId,
-        /// Of this user.
+        /// List operations of this user only.
         user_id: Query<Option<Uuid>>,
-        /// Of this task.
+        /// List operations of this task only.
         task_id: Query<Option<Uuid>>,
-        /// Of this priority, 1 to 5.
+        /// List operations of this priority only, from 1 (low) to 5 (high).
         #[oai(validator(minimum(value = "1"), maximum(value = "5")))]
         priority: Query<Option<u8>>,
-        /// `create`, `replace`, `patch` or `delete`.
+        /// List operations with this action only.
         action: Query<Option<String>>,
-        /// With what they are to change.
+        /// True to list the changes with all their values.
         payload: Query<Option<bool>>,
-        /// The `next_cursor` of the part before.
+        /// The `meta.next_cursor` of the part before.
         cursor: Query<Option<String>>,
-        /// Entries of a part, up to 500; 50 if not given.
+        /// Operations in a part, up to 500. The default is 50.
         #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
         limit: Query<Option<u64>>,
     ) -> Result<Ready<BufferedOperations>, ApiError> {
@@ -204,7 +204,7 @@ impl BufferApi {
         Ok(BufferedOperations { data, meta: PartMeta::now(request.0, limit, next) }.into())
     }
 
-    /// Dead letters, the oldest first. For operators.
+    /// List dead letters, the oldest first. For operators.
     #[oai(path = "/dead", method = "get", operation_id = "listDead")]
     #[allow(clippy::too_many_arguments)]
     async fn dead(
@@ -212,18 +212,18 @@ impl BufferApi {
         #[oai(scope = "Permission::BufferRead")] _operator: Authenticated,
         state: Data<&Arc<State>>,
         request: RequestId,
-        /// Of this user.
+        /// List operations of this user only.
         user_id: Query<Option<Uuid>>,
-        /// `rejected` or `expired`.
+        /// List dead letters in this state only.
         #[oai(name = "state")]
         in_state: Query<Option<String>>,
-        /// With this reason.
+        /// List dead letters with this reason only.
         reason: Query<Option<String>>,
-        /// With what they were to change.
+        /// True to list the changes with all their values.
         payload: Query<Option<bool>>,
-        /// The `next_cursor` of the part before.
+        /// The `meta.next_cursor` of the part before.
         cursor: Query<Option<String>>,
-        /// Entries of a part, up to 500; 50 if not given.
+        /// Operations in a part, up to 500. The default is 50.
         #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
         limit: Query<Option<u64>>,
     ) -> Result<Ready<BufferedOperations>, ApiError> {
@@ -241,13 +241,17 @@ impl BufferApi {
         Ok(BufferedOperations { data, meta: PartMeta::now(request.0, limit, next) }.into())
     }
 
-    /// Put a dead letter back among the pending operations. For operators.
+    /// Let replay try a dead letter again. For operators.
+    ///
+    /// It becomes the newest pending operation of its entity. A record in quarantine can be tried again too, if
+    /// it can be read by now.
     #[oai(path = "/dead/:id/retry", method = "post", operation_id = "retryDead")]
     async fn retry(
         &self,
         #[oai(scope = "Permission::BufferWrite")] user: Authenticated,
         state: Data<&Arc<State>>,
         request: RequestId,
+        /// The operation's id.
         id: Path<Uuid>,
     ) -> Result<Ready<DoneRead>, ApiError> {
         let by = user.0.user_id.to_string();
@@ -255,13 +259,14 @@ impl BufferApi {
         Ok(done(request, DoneStatus::Pending))
     }
 
-    /// Drop a dead letter for good. For operators.
+    /// Discard a dead letter for good. For operators.
     #[oai(path = "/dead/:id", method = "delete", operation_id = "discardDead")]
     async fn discard(
         &self,
         #[oai(scope = "Permission::BufferWrite")] user: Authenticated,
         state: Data<&Arc<State>>,
         request: RequestId,
+        /// The operation's id.
         id: Path<Uuid>,
     ) -> Result<Ready<DoneRead>, ApiError> {
         let by = user.0.user_id.to_string();
@@ -269,7 +274,7 @@ impl BufferApi {
         Ok(done(request, DoneStatus::Discarded))
     }
 
-    /// Stop replay until it is resumed. For operators.
+    /// Pause replay on this host until it is resumed. For operators.
     #[oai(path = "/pause", method = "post", operation_id = "pauseReplay")]
     async fn pause(
         &self,
@@ -282,7 +287,7 @@ impl BufferApi {
         Ok(done(request, DoneStatus::Paused))
     }
 
-    /// Let replay go on. For operators.
+    /// Resume replay on this host. For operators.
     #[oai(path = "/resume", method = "post", operation_id = "resumeReplay")]
     async fn resume(
         &self,

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use shared::domain::{Action, OperationState};
 
 use super::code::Code;
 use super::error::has_retry_after;
@@ -23,6 +24,8 @@ const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 const TASK_BODIES: &[&str] = &["NewTask", "WholeTask", "TaskChange"];
 /// The set of all codes.
 const CODES: &str = "ErrorCode";
+/// The states of dead letters.
+const DEATHS: [OperationState; 2] = [OperationState::Rejected, OperationState::Expired];
 /// Bodies that have to name a field.
 const CHANGES: &[&str] = &["TaskChange", "UserChange"];
 
@@ -36,10 +39,12 @@ pub(super) fn complete(document: &str) -> Value {
         refer_directly(schemas);
         complete_schemas(schemas);
     }
+    let descriptions = descriptions(&document);
     let mut bodies = Vec::new();
     for (path, methods) in document["paths"].as_object_mut().into_iter().flatten() {
         for (_, operation) in methods.as_object_mut().into_iter().flatten() {
             complete_operation(path, operation);
+            describe_answers(operation, &descriptions);
             let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
             bodies.extend(schema["$ref"].as_str().map(str::to_owned));
         }
@@ -77,9 +82,9 @@ fn parameters() -> Vec<(&'static [&'static str], &'static str, Value)> {
         (&["listTasks"], "cursor", json!({ "pattern": task_cursor })),
         (&["listUsers"], "role", reference("Role")),
         (&["listUsers"], "status", reference("UserStatus")),
-        (&["listPending"], "action", json!({ "enum": ["create", "replace", "patch", "delete"] })),
+        (&["listPending"], "action", json!({ "enum": Action::ALL.map(Action::as_str) })),
         (&["listPending"], "cursor", json!({ "pattern": "^[0-9]{1,19}$" })),
-        (&["listDead"], "state", json!({ "enum": ["rejected", "expired"] })),
+        (&["listDead"], "state", json!({ "enum": DEATHS.map(OperationState::as_str) })),
         (&["listDead"], "cursor", json!({ "pattern": dead_cursor })),
         (&["replaceTask", "changeTask", "deleteTask"], "If-Match", json!({ "pattern": etag })),
         (&["createTask"], "Idempotency-Key", json!({ "pattern": "^[!-~]{1,255}$" })),
@@ -152,7 +157,9 @@ fn refer_directly(schemas: &mut Map<String, Value>) {
 fn complete_operation(path: &str, operation: &mut Value) {
     let permission = operation["security"][0]["bearer"][0].as_str();
     if let Some(permission) = permission.map(str::to_owned) {
-        operation["description"] = format!("Needs the permission `{permission}`.").into();
+        let needs = format!("Needs the permission `{permission}`.");
+        let described = operation["description"].as_str().map(|more| format!("{more}\n\n{needs}"));
+        operation["description"] = described.unwrap_or(needs).into();
     }
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
     let listed = operation.get_mut("parameters").and_then(Value::as_array_mut);
@@ -173,6 +180,27 @@ fn complete_operation(path: &str, operation: &mut Value) {
     }
 }
 
+/// The descriptions of all schemas, by the references to them.
+fn descriptions(document: &Value) -> BTreeMap<String, Value> {
+    let schemas = document["components"]["schemas"].as_object().into_iter().flatten();
+    schemas
+        .map(|(name, schema)| {
+            (format!("#/components/schemas/{name}"), schema["description"].clone())
+        })
+        .collect()
+}
+
+/// Describes each answer that the code leaves without a description by its schema.
+fn describe_answers(operation: &mut Value, descriptions: &BTreeMap<String, Value>) {
+    for (_, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+        let schema = &response["content"]["application/json"]["schema"]["$ref"];
+        let description = schema.as_str().and_then(|schema| descriptions.get(schema));
+        if let Some(description) = description.filter(|_| response["description"] == "") {
+            response["description"] = description.clone();
+        }
+    }
+}
+
 /// Adds the answer with these codes, which have one status. An operation may have another answer with it.
 fn add_failures(responses: &mut Value, codes: &[Code]) {
     let Some(status) = codes.first().map(|code| code.status()) else { return };
@@ -184,7 +212,7 @@ fn add_failures(responses: &mut Value, codes: &[Code]) {
     let mut lines: Vec<String> = listed.collect();
     if other.is_some() {
         let description = response["description"].as_str().unwrap_or_default();
-        lines.insert(0, format!("{description}, or\n"));
+        lines.insert(0, format!("{description} Or a failure:\n"));
     }
     let schema = match other {
         Some(other) => json!({ "oneOf": [other, envelope] }),

@@ -11,7 +11,7 @@ use crate::shapes::{Nullable, Source};
 /// About an answer.
 #[derive(Clone, Debug, Serialize, Object)]
 pub struct Meta {
-    /// The request's id, as sent or as made.
+    /// The request's id: the client's `X-Request-ID` if that is a UUID, else a new one.
     pub request_id: Uuid,
     /// When the answer was made.
     #[serde(serialize_with = "time_as_text")]
@@ -26,7 +26,7 @@ impl Meta {
     }
 }
 
-/// Where a write is.
+/// Where a write is: `committed` in PostgreSQL, or `buffered`, synced to the disk of this host.
 #[derive(Clone, Copy, Debug, Serialize, Enum)]
 #[serde(rename_all = "snake_case")]
 #[oai(rename_all = "snake_case")]
@@ -37,19 +37,19 @@ pub enum SyncState {
     Buffered,
 }
 
-/// Where a write is, and the operation by which it can be followed.
+/// Where a write is, and how to follow it.
 #[derive(Clone, Copy, Debug, Serialize, Object)]
 pub struct Sync {
     /// Where the write is.
     pub state: SyncState,
-    /// The operation's id, for `GET /api/v1/operations/{id}`.
+    /// The id of the write's operation. `GET /api/v1/operations/{id}` says what became of it.
     pub operation_id: Uuid,
 }
 
 /// About the answer to a write.
 #[derive(Clone, Debug, Serialize, Object)]
 pub struct WriteMeta {
-    /// The request's id, as sent or as made.
+    /// The request's id: the client's `X-Request-ID` if that is a UUID, else a new one.
     pub request_id: Uuid,
     /// When the answer was made.
     #[serde(serialize_with = "time_as_text")]
@@ -70,14 +70,14 @@ impl WriteMeta {
 /// About the answer to a read.
 #[derive(Clone, Debug, Serialize, Object)]
 pub struct ReadMeta {
-    /// The request's id, as sent or as made.
+    /// The request's id: the client's `X-Request-ID` if that is a UUID, else a new one.
     pub request_id: Uuid,
     /// When the answer was made.
     #[serde(serialize_with = "time_as_text")]
     pub timestamp: DateTime<Utc>,
     /// Where the data comes from.
     pub source: Source,
-    /// True if PostgreSQL is away, so that there may be newer data.
+    /// True if PostgreSQL could not be asked, so that there may be newer data.
     pub stale: bool,
 }
 
@@ -92,7 +92,7 @@ impl ReadMeta {
 /// About a page of a list.
 #[derive(Clone, Debug, Serialize, Object)]
 pub struct ListMeta {
-    /// The request's id, as sent or as made.
+    /// The request's id: the client's `X-Request-ID` if that is a UUID, else a new one.
     pub request_id: Uuid,
     /// When the answer was made.
     #[serde(serialize_with = "time_as_text")]
@@ -101,31 +101,31 @@ pub struct ListMeta {
     pub source: Source,
     /// True if PostgreSQL could not be asked, so that there may be newer data.
     pub stale: bool,
-    /// False if there may be entries that this node cannot see now.
+    /// False if PostgreSQL could not be asked, so that entries may be missing.
     pub complete: bool,
-    /// The page, from 1.
+    /// The number of the page, from 1.
     pub page: u64,
-    /// Entries of a page at the most.
+    /// The most entries that a page has.
     pub limit: u64,
-    /// Entries on all pages, as far as this node knows.
+    /// Entries on all pages. If `complete` is false, those that this host knows.
     pub total: u64,
-    /// Pages, as far as this node knows.
+    /// The number of pages.
     pub total_pages: u64,
-    /// Where the next page begins, for `cursor`; null on the last page.
+    /// The `cursor` of the next page. Null on the last page.
     pub next_cursor: Nullable<String>,
 }
 
 /// About a part of a list.
 #[derive(Serialize, Object)]
 pub struct PartMeta {
-    /// The request's id, as sent or as made.
+    /// The request's id: the client's `X-Request-ID` if that is a UUID, else a new one.
     pub request_id: Uuid,
     /// When the answer was made.
     #[serde(serialize_with = "time_as_text")]
     pub timestamp: DateTime<Utc>,
-    /// Entries of a part at the most.
+    /// The most entries that a part has.
     pub limit: u64,
-    /// Where the next part begins; null at the end. A part may be short and yet have a next one.
+    /// The `cursor` of the next part. Null at the end. A part with fewer entries may have a next one.
     pub next_cursor: Nullable<String>,
 }
 

@@ -28,12 +28,12 @@ use crate::standings::StandingUnknown;
 /// Seconds after which a client that was turned away may come back.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
-/// What is wrong with one field of a request.
+/// A field, parameter or header that is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Object)]
 pub struct FieldProblem {
-    /// The field, parameter or header.
+    /// Its name.
     pub field: String,
-    /// What would be accepted.
+    /// What would be accepted instead.
     pub message: String,
 }
 
@@ -257,7 +257,8 @@ pub fn classify(error: &poem::Error) -> ApiError {
     if let Some(error) = error.downcast_ref::<ApiError>() {
         return error.clone();
     }
-    let parameter = |name| ApiError::parameter(name, "does not have the form that is documented");
+    let parameter =
+        |name| ApiError::parameter(name, "must have the form that the OpenAPI document gives");
     if let Some(error) = error.downcast_ref::<ParseParamError>() {
         return parameter(error.name);
     }

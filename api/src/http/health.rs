@@ -1,4 +1,4 @@
-//! Is the process there, can it take writes, and the whole truth.
+//! Probes: whether the process answers, whether it takes writes, and the state of this node in full.
 
 use std::sync::Arc;
 
@@ -27,17 +27,17 @@ pub enum ProbeStatus {
     Ready,
 }
 
-/// What a probe found.
+/// The state of this process.
 #[derive(Serialize, Object)]
 pub struct Probe {
     /// The state of this process.
     status: ProbeStatus,
 }
 
-/// The answer to a probe.
+/// The process is as the probe asks.
 #[derive(Serialize, Object)]
 pub struct ProbeRead {
-    /// What the probe found.
+    /// The state of this process.
     data: Probe,
     /// About the answer.
     meta: Meta,
@@ -126,25 +126,25 @@ pub struct Health {
     attention: Vec<AttentionName>,
 }
 
-/// How full the buffer is.
+/// What the buffer of this host holds.
 #[derive(Serialize, Object)]
 pub struct BufferHealth {
     /// Pending operations.
     pending: u64,
-    /// Their bytes.
+    /// Bytes that the pending operations take.
     bytes: u64,
-    /// Dead letters.
+    /// Dead letters: operations that replay has given up.
     dead: u64,
-    /// Records that cannot be read.
+    /// Records in quarantine: they cannot be read.
     quarantined: u64,
-    /// When the oldest pending operation was queued.
+    /// When the oldest pending operation came into the buffer. Null if none is pending.
     oldest_queued_at: Nullable<DateTime<Utc>>,
 }
 
-/// The whole truth, in the envelope.
+/// The state of this node.
 #[derive(Serialize, Object)]
 pub struct HealthRead {
-    /// The whole truth.
+    /// The state of this node.
     data: Health,
     /// About the answer.
     meta: Meta,
@@ -153,10 +153,10 @@ pub struct HealthRead {
 /// What health is answered with.
 #[derive(ApiResponse)]
 pub enum HealthAnswer {
-    /// Everything is as it should be
+    /// The node is healthy.
     #[oai(status = 200)]
     Healthy(Ready<HealthRead>),
-    /// Something is not; the service may well go on
+    /// The node is degraded, and may still serve.
     #[oai(status = 503)]
     Degraded(Ready<HealthRead>),
 }
@@ -166,13 +166,13 @@ pub struct HealthApi;
 
 #[OpenApi]
 impl HealthApi {
-    /// The process is there.
+    /// Probe whether the process answers.
     #[oai(path = "/live", method = "get", operation_id = "live")]
     async fn live(&self, request: RequestId) -> Ready<ProbeRead> {
         probed(request, ProbeStatus::Live)
     }
 
-    /// It can take writes, be it to the buffer.
+    /// Probe whether the process takes writes, to PostgreSQL or to the buffer.
     #[oai(path = "/ready", method = "get", operation_id = "ready")]
     async fn ready(
         &self,
@@ -187,7 +187,7 @@ impl HealthApi {
         Ok(probed(request, ProbeStatus::Ready))
     }
 
-    /// The whole truth.
+    /// Read the state of this node: PostgreSQL, Redis, the worker, the buffer.
     #[oai(path = "/health", method = "get", operation_id = "health")]
     async fn health(
         &self,

@@ -30,10 +30,14 @@ pub(super) fn service() -> Service {
         health::HealthApi,
     );
     OpenApiService::new(apis, "Holdfast", env!("CARGO_PKG_VERSION")).description(
-        "Tasks and profiles that go on being written while the database is away. A write is \
-         answered 201, 200 or 204 when PostgreSQL has committed it, and 202 when this host's \
-         buffer holds it, synced to the disk; `meta.sync` says which, and \
-         `GET /api/v1/operations/{id}` what became of it.",
+        "Tasks and profiles that can be written while the database is away.\n\n\
+         A write is answered 201, 200 or 204 when PostgreSQL has committed it. It is answered 202 \
+         when the buffer of this host holds it, synced to the disk: PostgreSQL takes no writes, or earlier \
+         changes of the same entity are waiting. \
+         `meta.sync.state` says which. `GET /api/v1/operations/{id}` says what became of a write.\n\n\
+         With PostgreSQL away, reads answer what this host knows and set `meta.stale`. A field of a \
+         task or profile that this host does not know is null.\n\n\
+         A failure has a code in `error.code`. Each operation lists the codes that it can fail with.",
     )
 }
 

@@ -31,25 +31,25 @@ pub struct OperationView {
     state: OperationState,
     /// What it changes.
     entity: EntityName,
-    /// Of which entity.
+    /// The id of the entity that it changes.
     entity_id: Uuid,
     /// What it does.
     action: ActionName,
-    /// From 1 (low) to 5 (high), while it is in the buffer.
+    /// How urgent it is, from 1 (low) to 5 (high). Null once it has left the buffer.
     priority: Nullable<u8>,
-    /// Attempts at replay that were used up, while it is in the buffer.
+    /// Failed attempts at replay that count. Null once it has left the buffer.
     attempts: Nullable<u32>,
-    /// When it was accepted.
+    /// When the request that carried it was accepted.
     accepted_at: DateTime<Utc>,
-    /// When it will be tried again, if it waits for that.
+    /// When replay tries it again. Null if it does not wait for that.
     next_attempt_at: Nullable<DateTime<Utc>>,
-    /// When it was settled in PostgreSQL, if it was.
+    /// When it was settled in PostgreSQL. Null if it was not.
     applied_at: Nullable<DateTime<Utc>>,
-    /// Why it did not take effect, if it did not.
+    /// Why it did not take effect. Null if it did, or still may.
     reason: Nullable<String>,
 }
 
-/// An operation that was read.
+/// What became of an operation.
 #[derive(Serialize, Object)]
 pub struct OperationRead {
     /// The operation.
@@ -136,13 +136,16 @@ pub struct OperationsApi;
 
 #[OpenApi(prefix_path = "/api/v1")]
 impl OperationsApi {
-    /// What became of an accepted operation of one's own.
+    /// Read what became of a write.
+    ///
+    /// Users see their own operations; operators and admins see all.
     #[oai(path = "/operations/:id", method = "get", operation_id = "readOperation")]
     async fn read(
         &self,
         #[oai(scope = "Permission::OperationRead")] user: Authenticated,
         state: Data<&Arc<State>>,
         request: RequestId,
+        /// The operation's id: `meta.sync.operation_id` of the write's answer.
         id: Path<Uuid>,
     ) -> Result<Ready<OperationRead>, ApiError> {
         let data = find(&state, user.0, Version::from_uuid(id.0)).await?;

@@ -20,12 +20,12 @@ use crate::reads;
 use crate::shapes::{JsonObject, ProfileView};
 use crate::state::State;
 
-/// The writable fields of a profile.
+/// The fields of a profile that its user can write.
 #[derive(Debug, Deserialize, Object)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
 pub struct ProfileChange {
-    /// A JSON object of the client's own making, up to 8 KiB; it is replaced as a whole.
+    /// Any JSON object of up to 8 KiB. It replaces the one before as a whole.
     preferences: JsonObject,
 }
 
@@ -36,7 +36,7 @@ impl ProfileChange {
     }
 }
 
-/// A profile that was written.
+/// A profile after a write.
 #[derive(Serialize, Object)]
 pub struct ProfileWritten {
     /// The profile.
@@ -45,7 +45,7 @@ pub struct ProfileWritten {
     meta: WriteMeta,
 }
 
-/// A profile that was read.
+/// A profile, as it was read.
 #[derive(Serialize, Object)]
 pub struct ProfileRead {
     /// The profile.
@@ -57,7 +57,7 @@ pub struct ProfileRead {
 /// What a read is answered with.
 #[derive(ApiResponse)]
 pub enum Read {
-    /// The profile
+    /// The profile.
     #[oai(status = 200)]
     Found(Ready<ProfileRead>, #[oai(header = "X-Data-Source")] String),
 }
@@ -67,7 +67,7 @@ pub struct ProfileApi;
 
 #[OpenApi(prefix_path = "/api/v1")]
 impl ProfileApi {
-    /// Read one's own profile.
+    /// Read your profile.
     #[oai(path = "/profile", method = "get", operation_id = "readProfile")]
     async fn read(
         &self,
@@ -81,7 +81,7 @@ impl ProfileApi {
         Ok(Read::Found(ProfileRead { data: found.view, meta }.into(), source))
     }
 
-    /// Replace what one may write of one's own profile.
+    /// Replace the fields of your profile that you can write.
     #[oai(path = "/profile", method = "put", operation_id = "replaceProfile")]
     async fn replace(
         &self,
@@ -95,7 +95,7 @@ impl ProfileApi {
         write(&state, user.0, change, request, trace).await
     }
 
-    /// Change the fields one names of one's own profile.
+    /// Change the fields of your profile that the body names.
     #[oai(path = "/profile", method = "patch", operation_id = "changeProfile")]
     async fn change(
         &self,

@@ -54,7 +54,8 @@ impl<T: Type> ApiResponse for Ready<T> {
     fn meta() -> MetaResponses {
         let content = vec![MetaMediaType { content_type: JSON, schema: T::schema_ref() }];
         let ok = MetaResponse {
-            description: "Here it is",
+            // `document.rs` takes that of the schema.
+            description: "",
             status: Some(200),
             status_range: None,
             content,

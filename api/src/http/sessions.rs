@@ -27,7 +27,7 @@ use crate::tokens::ACCESS_SECONDS;
 /// Clocks may differ by this much: a revocation is kept in mind for longer than tokens are good (ms).
 const MARGIN_MS: i64 = 60_000;
 
-/// Who the client is, by the identity provider's word.
+/// The identity provider's word on who the client is.
 #[derive(Debug, Deserialize, Object)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
@@ -37,30 +37,30 @@ pub struct Login {
     assertion: String,
 }
 
-/// What continues a session.
+/// The token that renews a session.
 #[derive(Debug, Deserialize, Object)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
 pub struct Refresh {
-    /// The newest refresh token of the session. It is used up by this.
+    /// The newest refresh token of the session. It is good for one use.
     #[oai(validator(max_length = 255))]
     refresh_token: String,
 }
 
-/// What a session is used with.
+/// The tokens of a session.
 #[derive(Serialize, Object)]
 pub struct SessionTokens {
-    /// For the `Authorization` header.
+    /// The bearer token for the header `Authorization`.
     access_token: String,
-    /// For `POST /auth/refresh`, once. Using it twice ends the session.
+    /// The token for `POST /api/v1/auth/refresh`. It is good for one use: a second use ends the session.
     refresh_token: String,
-    /// Seconds for which the access token is good.
+    /// Seconds until the access token expires.
     expires_in: u64,
-    /// `Bearer`.
+    /// Always `Bearer`.
     token_type: String,
 }
 
-/// What a session is used with, in the envelope.
+/// A session is open. These are its tokens.
 #[derive(Serialize, Object)]
 pub struct SessionGranted {
     /// The tokens.
@@ -69,20 +69,20 @@ pub struct SessionGranted {
     meta: Meta,
 }
 
-/// A session of one's own.
+/// A session of the user.
 #[derive(Serialize, Object)]
 pub struct SessionView {
-    /// Its id.
+    /// The session's id.
     id: Uuid,
     /// When it was opened.
     created_at: DateTime<Utc>,
     /// When it was last renewed.
     used_at: DateTime<Utc>,
-    /// Whether it is the one that asks.
+    /// True for the session that sent this request.
     current: bool,
 }
 
-/// One's own sessions.
+/// The user's sessions.
 #[derive(Serialize, Object)]
 pub struct SessionList {
     /// The sessions, the newest first.
@@ -91,17 +91,17 @@ pub struct SessionList {
     meta: Meta,
 }
 
-/// A session that is being ended.
+/// The id of a session that is being ended.
 #[derive(Serialize, Object)]
 pub struct EndingSession {
-    /// Its id.
+    /// The session's id.
     id: Uuid,
 }
 
-/// That a session is being ended.
+/// A session that is being ended.
 #[derive(Serialize, Object)]
 pub struct SessionEnding {
-    /// Which.
+    /// The session that is being ended.
     data: EndingSession,
     /// About the answer.
     meta: WriteMeta,
@@ -110,10 +110,10 @@ pub struct SessionEnding {
 /// What the end of a session is answered with.
 #[derive(ApiResponse)]
 pub enum Ended {
-    /// The session has ended everywhere
+    /// The session has ended on all hosts.
     #[oai(status = 204)]
     Everywhere,
-    /// Redis is away: the session has ended on this host, and the buffer holds it for the others
+    /// Redis is away. The session has ended on this host, and ends on the others when Redis is back.
     #[oai(status = 202)]
     Here(Ready<SessionEnding>, #[oai(header = "Location")] String),
 }
@@ -123,7 +123,7 @@ pub struct SessionsApi;
 
 #[OpenApi(prefix_path = "/api/v1/auth")]
 impl SessionsApi {
-    /// Exchange a token of the identity provider for a session.
+    /// Log in: open a session with a token of the identity provider.
     #[oai(path = "/login", method = "post", operation_id = "login")]
     async fn login(
         &self,
@@ -144,7 +144,9 @@ impl SessionsApi {
         granted(&state, request, opened)
     }
 
-    /// Renew a session. The refresh token is used up; using it again ends the session.
+    /// Renew a session.
+    ///
+    /// A refresh token is good for one use. Using it again ends the session.
     #[oai(path = "/refresh", method = "post", operation_id = "refresh")]
     async fn refresh(
         &self,
@@ -180,7 +182,7 @@ impl SessionsApi {
         }
     }
 
-    /// End the session that the access token belongs to.
+    /// Log out: end the session of this access token.
     #[oai(path = "/logout", method = "post", operation_id = "logout")]
     async fn logout(
         &self,
@@ -193,7 +195,7 @@ impl SessionsApi {
         end(&state, user.0, session_id, request, trace).await
     }
 
-    /// List one's own sessions, the newest first.
+    /// List your sessions, the newest first.
     #[oai(path = "/sessions", method = "get", operation_id = "listSessions")]
     async fn list(
         &self,
@@ -212,7 +214,7 @@ impl SessionsApi {
         Ok(SessionList { data, meta: Meta::now(request.0) }.into())
     }
 
-    /// End a session of one's own.
+    /// End a session of yours.
     #[oai(path = "/sessions/:id", method = "delete", operation_id = "endSession")]
     async fn delete(
         &self,
@@ -220,6 +222,7 @@ impl SessionsApi {
         state: Data<&Arc<State>>,
         request: RequestId,
         trace: Traceparent,
+        /// The session's id.
         id: Path<Uuid>,
     ) -> Result<Ended, ApiError> {
         end(&state, user.0, id.0, request, trace).await

@@ -8,7 +8,7 @@ use shared::domain::{Description, Invalid, TaskFields, TaskPatch, TaskStatus, Ti
 use super::error::{ApiError, FieldProblem};
 use crate::shapes::Nullable;
 
-/// A new task.
+/// The fields of a new task. `status` is `pending` if it is not given.
 #[derive(Debug, Deserialize, Object)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
@@ -20,7 +20,7 @@ pub struct NewTask {
     #[oai(default)]
     #[serde(default)]
     description: Nullable<String>,
-    /// `pending` (the default), `in_progress`, `completed` or `cancelled`.
+    /// How far the task is; `pending` if not given.
     #[serde(default, deserialize_with = "present")]
     status: Option<String>,
 }
@@ -36,11 +36,11 @@ pub struct WholeTask {
     /// Up to 10,000 characters, or null.
     #[serde(deserialize_with = "Nullable::deserialize")]
     description: Nullable<String>,
-    /// `pending`, `in_progress`, `completed` or `cancelled`.
+    /// How far the task is.
     status: String,
 }
 
-/// Some fields of a task; at least one.
+/// The fields of a task that are to change, at least one.
 #[derive(Debug, Deserialize, Object)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
@@ -49,11 +49,11 @@ pub struct TaskChange {
     #[oai(validator(min_length = 1, max_length = 255))]
     #[serde(default, deserialize_with = "present")]
     title: Option<String>,
-    /// Up to 10,000 characters; null clears it.
+    /// Up to 10,000 characters. Null removes the description.
     #[oai(validator(max_length = 10_000))]
     #[serde(default)]
     description: MaybeUndefined<String>,
-    /// `pending`, `in_progress`, `completed` or `cancelled`.
+    /// How far the task is.
     #[serde(default, deserialize_with = "present")]
     status: Option<String>,
 }

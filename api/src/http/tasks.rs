@@ -28,7 +28,7 @@ use crate::state::State;
 /// Characters of an idempotency key at the most.
 const MAX_KEY: usize = 255;
 
-/// A task that was written.
+/// A task after a write.
 #[derive(Serialize, Object)]
 pub struct TaskWritten {
     /// The task.
@@ -37,23 +37,23 @@ pub struct TaskWritten {
     meta: WriteMeta,
 }
 
-/// The task that was deleted.
+/// The id of a deleted task.
 #[derive(Serialize, Object)]
 pub struct DeletedTask {
-    /// Its id.
+    /// The task's id.
     id: Uuid,
 }
 
 /// A delete that waits in the buffer.
 #[derive(Serialize, Object)]
 pub struct TaskDeleted {
-    /// Which task.
+    /// The task that is being deleted.
     data: DeletedTask,
     /// About the answer.
     meta: WriteMeta,
 }
 
-/// A task that was read.
+/// A task, as it was read.
 #[derive(Serialize, Object)]
 pub struct TaskRead {
     /// The task.
@@ -74,21 +74,21 @@ pub struct TaskList {
 /// What a create is answered with.
 #[derive(ApiResponse)]
 pub enum Created {
-    /// A create repeated with the same `Idempotency-Key`: the task as it is stored
+    /// A create with this `Idempotency-Key` was made before. This is its task as PostgreSQL has it now.
     #[oai(status = 200)]
     Replayed(
         Ready<TaskWritten>,
         #[oai(header = "Idempotency-Replayed")] String,
         #[oai(header = "ETag")] String,
     ),
-    /// Committed in PostgreSQL
+    /// PostgreSQL has committed the task.
     #[oai(status = 201)]
     Committed(
         Ready<TaskWritten>,
         #[oai(header = "Location")] String,
         #[oai(header = "ETag")] String,
     ),
-    /// Durable in the buffer
+    /// The buffer of this host holds the task, synced to its disk. Replay brings it to PostgreSQL.
     #[oai(status = 202)]
     Buffered(
         Ready<TaskWritten>,
@@ -101,10 +101,10 @@ pub enum Created {
 /// What a change is answered with.
 #[derive(ApiResponse)]
 pub enum Changed {
-    /// Committed in PostgreSQL
+    /// PostgreSQL has committed the change.
     #[oai(status = 200)]
     Committed(Ready<TaskWritten>, #[oai(header = "ETag")] String),
-    /// Durable in the buffer
+    /// The buffer of this host holds the change, synced to its disk. Replay brings it to PostgreSQL.
     #[oai(status = 202)]
     Buffered(
         Ready<TaskWritten>,
@@ -116,10 +116,10 @@ pub enum Changed {
 /// What a delete is answered with.
 #[derive(ApiResponse)]
 pub enum Deleted {
-    /// Committed in PostgreSQL
+    /// PostgreSQL has committed the delete.
     #[oai(status = 204)]
     Committed,
-    /// Durable in the buffer
+    /// The buffer of this host holds the delete, synced to its disk. Replay brings it to PostgreSQL.
     #[oai(status = 202)]
     Buffered(Ready<TaskDeleted>, #[oai(header = "Location")] String),
 }
@@ -127,7 +127,7 @@ pub enum Deleted {
 /// What a read is answered with.
 #[derive(ApiResponse)]
 pub enum Read {
-    /// The task
+    /// The task.
     #[oai(status = 200)]
     Found(Ready<TaskRead>, #[oai(header = "ETag")] String, #[oai(header = "X-Data-Source")] String),
 }
@@ -135,7 +135,7 @@ pub enum Read {
 /// What a list is answered with.
 #[derive(ApiResponse)]
 pub enum Listed {
-    /// A page of the user's tasks
+    /// A page of the user's tasks.
     #[oai(status = 200)]
     Page(Ready<TaskList>, #[oai(header = "X-Data-Source")] String),
 }
@@ -146,6 +146,8 @@ pub struct TasksApi;
 #[OpenApi(prefix_path = "/api/v1")]
 impl TasksApi {
     /// Create a task.
+    ///
+    /// With an `Idempotency-Key` it can be repeated after any failure, and makes one task.
     #[oai(path = "/tasks", method = "post", operation_id = "createTask")]
     async fn create(
         &self,
@@ -153,7 +155,8 @@ impl TasksApi {
         state: Data<&Arc<State>>,
         request: RequestId,
         trace: Traceparent,
-        /// Repeating a create with the same key makes no second task.
+        /// A text of the client's own, 1 to 255 visible ASCII characters. A create that repeats the key
+        /// makes no second task, and is answered with the first.
         #[oai(name = "Idempotency-Key")]
         key: Header<Option<String>>,
         body: JsonBody<NewTask>,
@@ -194,7 +197,9 @@ impl TasksApi {
         })
     }
 
-    /// List one's own tasks, by when their create was accepted.
+    /// List your tasks, by the time of their create.
+    ///
+    /// With PostgreSQL away it lists the tasks with pending changes, and `meta.complete` is false.
     #[oai(path = "/tasks", method = "get", operation_id = "listTasks")]
     #[allow(clippy::too_many_arguments)]
     async fn list(
@@ -202,19 +207,19 @@ impl TasksApi {
         #[oai(scope = "Permission::TaskRead")] user: Authenticated,
         state: Data<&Arc<State>>,
         request: RequestId,
-        /// The page, from 1. A far page takes longer than one by `cursor`.
+        /// The number of the page, from 1. For pages far back, `cursor` is faster.
         #[oai(validator(minimum(value = "1"), maximum(value = "1000000")))]
         page: Query<Option<u64>>,
-        /// Entries of a page, up to 100; 20 if not given.
+        /// Tasks on a page, up to 100. The default is 20.
         #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
         limit: Query<Option<u64>>,
-        /// `desc`, the newest first (if not given), or `asc`.
+        /// `desc` for the newest first, which is the default, or `asc`.
         order: Query<Option<String>>,
-        /// In this status.
+        /// List tasks in this status only.
         status: Query<Option<String>>,
-        /// With this text in the title, whatever its case; up to 255 characters.
+        /// List tasks with this text in their title only. Upper and lower case are the same.
         q: Query<Option<String>>,
-        /// The `next_cursor` of the page before; `page` is of no account then.
+        /// The `meta.next_cursor` of the page before. `page` is ignored then.
         cursor: Query<Option<String>>,
     ) -> Result<Listed, ApiError> {
         let query = list_query::parse(list_query::Parameters {
@@ -251,6 +256,7 @@ impl TasksApi {
         #[oai(scope = "Permission::TaskRead")] user: Authenticated,
         state: Data<&Arc<State>>,
         request: RequestId,
+        /// The task's id.
         id: Path<Uuid>,
     ) -> Result<Read, ApiError> {
         let found = reads::task(&state, user.0.user_id, id.0).await?;
@@ -259,7 +265,7 @@ impl TasksApi {
         Ok(Read::Found(TaskRead { data: found.view, meta }.into(), etag, source))
     }
 
-    /// Replace a task: all its fields.
+    /// Replace all fields of a task.
     #[oai(path = "/tasks/:id", method = "put", operation_id = "replaceTask")]
     #[allow(clippy::too_many_arguments)]
     async fn replace(
@@ -268,8 +274,10 @@ impl TasksApi {
         state: Data<&Arc<State>>,
         request: RequestId,
         trace: Traceparent,
+        /// The task's id.
         id: Path<Uuid>,
-        /// Only if the task still has this ETag.
+        /// The `ETag` of the task as the client knows it. If the task has another version by now, nothing is
+        /// done. `*` accepts any version.
         #[oai(name = "If-Match")]
         if_match: Header<Option<String>>,
         body: JsonBody<WholeTask>,
@@ -285,6 +293,8 @@ impl TasksApi {
     }
 
     /// Change some fields of a task.
+    ///
+    /// Fields that the body does not name stay as they are.
     #[oai(path = "/tasks/:id", method = "patch", operation_id = "changeTask")]
     #[allow(clippy::too_many_arguments)]
     async fn change(
@@ -293,8 +303,10 @@ impl TasksApi {
         state: Data<&Arc<State>>,
         request: RequestId,
         trace: Traceparent,
+        /// The task's id.
         id: Path<Uuid>,
-        /// Only if the task still has this ETag.
+        /// The `ETag` of the task as the client knows it. If the task has another version by now, nothing is
+        /// done. `*` accepts any version.
         #[oai(name = "If-Match")]
         if_match: Header<Option<String>>,
         body: JsonBody<TaskChange>,
@@ -309,7 +321,7 @@ impl TasksApi {
         change_task(&state, operation).await
     }
 
-    /// Delete a task, for good.
+    /// Delete a task for good.
     #[oai(path = "/tasks/:id", method = "delete", operation_id = "deleteTask")]
     async fn delete(
         &self,
@@ -317,8 +329,10 @@ impl TasksApi {
         state: Data<&Arc<State>>,
         request: RequestId,
         trace: Traceparent,
+        /// The task's id.
         id: Path<Uuid>,
-        /// Only if the task still has this ETag.
+        /// The `ETag` of the task as the client knows it. If the task has another version by now, nothing is
+        /// done. `*` accepts any version.
         #[oai(name = "If-Match")]
         if_match: Header<Option<String>>,
     ) -> Result<Deleted, ApiError> {

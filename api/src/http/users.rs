@@ -31,15 +31,15 @@ use crate::state::State;
 const DEFAULT_LIMIT: u64 = 50;
 const MAX_LIMIT: u64 = 500;
 
-/// What is to change of a user: at least one of the two.
+/// A user's new role, status, or both.
 #[derive(Debug, Deserialize, Object)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
 pub struct UserChange {
-    /// `user`, `operator` or `admin`. It counts from now on, whatever the user's token says.
+    /// The new role. It counts from now on, whatever role the user's token names.
     #[serde(default, deserialize_with = "present")]
     role: Option<String>,
-    /// `active`, `inactive` or `suspended`.
+    /// The new status.
     #[serde(default, deserialize_with = "present")]
     status: Option<String>,
 }
@@ -64,13 +64,13 @@ impl UserChange {
 pub struct UserView {
     /// The user's id, the `sub` of their tokens.
     id: Uuid,
-    /// What the user may do: as an admin has set it, else as it is at first.
+    /// What the user may do: the role that an admin has set, else `user`. Null if this host does not know.
     role: Nullable<shapes::Role>,
-    /// Whether the user is let in.
+    /// Whether the user is let in. Null if this host does not know.
     status: Nullable<UserStatus>,
-    /// When the user was first seen.
+    /// When the user sent the first request. Null if this host does not know.
     created_at: Nullable<DateTime<Utc>>,
-    /// When the newest change was accepted.
+    /// When the newest change was accepted. Null if this host does not know.
     updated_at: Nullable<DateTime<Utc>>,
 }
 
@@ -116,7 +116,7 @@ impl UserView {
     }
 }
 
-/// A user that was read.
+/// A user, as it was read.
 #[derive(Serialize, Object)]
 pub struct UserRead {
     /// The user.
@@ -125,7 +125,7 @@ pub struct UserRead {
     meta: Meta,
 }
 
-/// A user that was written.
+/// A user after a write.
 #[derive(Serialize, Object)]
 pub struct UserWritten {
     /// The user.
@@ -137,23 +137,23 @@ pub struct UserWritten {
 /// A part of the list of users.
 #[derive(Serialize, Object)]
 pub struct UserList {
-    /// The users, by id.
+    /// The users, in the order of their ids.
     data: Vec<UserView>,
     /// About the part.
     meta: PartMeta,
 }
 
-/// The user that is being erased.
+/// The id of a user who is being erased.
 #[derive(Serialize, Object)]
 pub struct ErasedUser {
-    /// Their id.
+    /// The user's id.
     id: Uuid,
 }
 
-/// That a user is being erased.
+/// A user who is being erased.
 #[derive(Serialize, Object)]
 pub struct UserErasing {
-    /// Which user.
+    /// The user who is being erased.
     data: ErasedUser,
     /// About the answer.
     meta: WriteMeta,
@@ -162,10 +162,10 @@ pub struct UserErasing {
 /// What an erasure is answered with.
 #[derive(ApiResponse)]
 pub enum Erased {
-    /// Nothing is left of the user in PostgreSQL and on this host
+    /// Nothing is left of the user in PostgreSQL and on this host.
     #[oai(status = 204)]
     Everywhere,
-    /// The buffer holds the erasure for PostgreSQL; what else this host holds of the user is removed now, or with it
+    /// The buffer of this host holds the erasure, and replay carries it out in PostgreSQL. What else this host holds of the user is removed now, or with it.
     #[oai(status = 202)]
     Here(Ready<UserErasing>, #[oai(header = "Location")] String),
 }
@@ -175,7 +175,9 @@ pub struct UsersApi;
 
 #[OpenApi(prefix_path = "/api/v1/users")]
 impl UsersApi {
-    /// List users, by id. For admins.
+    /// List users in the order of their ids. For admins.
+    ///
+    /// It needs PostgreSQL.
     #[oai(path = "/", method = "get", operation_id = "listUsers")]
     #[allow(clippy::too_many_arguments)]
     async fn list(
@@ -183,13 +185,13 @@ impl UsersApi {
         #[oai(scope = "Permission::UserRead")] _admin: Authenticated,
         state: Data<&Arc<State>>,
         request: RequestId,
-        /// Of this role.
+        /// List users of this role only.
         role: Query<Option<String>>,
-        /// Of this standing.
+        /// List users of this status only.
         status: Query<Option<String>>,
-        /// The `next_cursor` of the part before.
+        /// The `meta.next_cursor` of the part before.
         cursor: Query<Option<Uuid>>,
-        /// Entries of a part, up to 500; 50 if not given.
+        /// Users in a part, up to 500. The default is 50.
         #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
         limit: Query<Option<u64>>,
     ) -> Result<Ready<UserList>, ApiError> {
@@ -223,6 +225,7 @@ impl UsersApi {
         #[oai(scope = "Permission::UserRead")] _admin: Authenticated,
         state: Data<&Arc<State>>,
         request: RequestId,
+        /// The user's id.
         id: Path<Uuid>,
     ) -> Result<Ready<UserRead>, ApiError> {
         let data = find(&state, id.0).await?;
@@ -230,6 +233,8 @@ impl UsersApi {
     }
 
     /// Set a user's role, status, or both. For admins.
+    ///
+    /// They count within a few seconds, whatever role the user's token names.
     #[oai(path = "/:id", method = "patch", operation_id = "changeUser")]
     async fn change(
         &self,
@@ -237,6 +242,7 @@ impl UsersApi {
         state: Data<&Arc<State>>,
         request: RequestId,
         trace: Traceparent,
+        /// The user's id.
         id: Path<Uuid>,
         body: JsonBody<UserChange>,
     ) -> Result<Changed<UserWritten>, ApiError> {
@@ -261,7 +267,9 @@ impl UsersApi {
         })
     }
 
-    /// Erase a user: tasks, preferences, sessions, and what this host's buffer holds. For admins.
+    /// Erase a user for good. For admins.
+    ///
+    /// Removes the user's tasks, preferences and sessions, and what the buffer of this host holds of the user.
     #[oai(path = "/:id", method = "delete", operation_id = "eraseUser")]
     async fn erase(
         &self,
@@ -269,6 +277,7 @@ impl UsersApi {
         state: Data<&Arc<State>>,
         request: RequestId,
         trace: Traceparent,
+        /// The user's id.
         id: Path<Uuid>,
     ) -> Result<Erased, ApiError> {
         if admin.0.user_id == id.0 {

@@ -61,10 +61,10 @@ impl Buffered {
 /// What a change is answered with, where the answer has no `ETag`.
 #[derive(ApiResponse)]
 pub enum Changed<T: Type + Send> {
-    /// Committed in PostgreSQL
+    /// PostgreSQL has committed the change.
     #[oai(status = 200)]
     Committed(Ready<T>),
-    /// Durable in the buffer
+    /// The buffer of this host holds the change, synced to its disk. Replay brings it to PostgreSQL.
     #[oai(status = 202)]
     Buffered(Ready<T>, #[oai(header = "Location")] String),
 }

@@ -10,23 +10,23 @@ use uuid::Uuid;
 use super::schema::{JsonObject, Nullable, nullable_time};
 use super::words::{Role, TaskStatus, UserStatus};
 
-/// A task.
+/// A task. With PostgreSQL away, what this host does not know of it is null.
 #[derive(Clone, Debug, Serialize, Object)]
 pub struct TaskView {
     /// The task's id.
     pub id: Uuid,
     /// The title.
     pub title: Nullable<String>,
-    /// The description, if there is one.
+    /// The description. Null if there is none.
     pub description: Nullable<String>,
     /// How far the task is.
     pub status: Nullable<TaskStatus>,
-    /// The task's version, as its ETag has it.
+    /// The task's version. Its `ETag` is the same in quotes.
     pub version: Uuid,
-    /// When its create was accepted.
+    /// When the task was created.
     #[serde(serialize_with = "nullable_time")]
     pub created_at: Nullable<DateTime<Utc>>,
-    /// When its newest change was accepted.
+    /// When the task was last changed.
     #[serde(serialize_with = "nullable_time")]
     pub updated_at: Nullable<DateTime<Utc>>,
 }
@@ -82,7 +82,7 @@ impl TaskView {
     }
 }
 
-/// A profile.
+/// A user's profile. With PostgreSQL away, what this host does not know of it is null.
 #[derive(Clone, Debug, Serialize, Object)]
 pub struct ProfileView {
     /// The user's id.
@@ -93,10 +93,10 @@ pub struct ProfileView {
     pub status: Nullable<UserStatus>,
     /// The user's preferences.
     pub preferences: Nullable<JsonObject>,
-    /// When the user was first seen.
+    /// When the user sent the first request.
     #[serde(serialize_with = "nullable_time")]
     pub created_at: Nullable<DateTime<Utc>>,
-    /// When the newest change was accepted.
+    /// When the profile was last changed.
     #[serde(serialize_with = "nullable_time")]
     pub updated_at: Nullable<DateTime<Utc>>,
 }

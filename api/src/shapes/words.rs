@@ -22,7 +22,8 @@ pub enum TaskStatus {
     Cancelled,
 }
 
-/// What a user may do.
+/// What a user may do: `user` works with their own tasks and profile, `operator` also manages the buffer,
+/// `admin` also manages users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
 #[serde(rename_all = "snake_case")]
 #[oai(rename_all = "snake_case", remote = "domain::Role")]
@@ -35,7 +36,7 @@ pub enum Role {
     Admin,
 }
 
-/// Whether a user is let in.
+/// Whether a user is let in: `active` and `inactive` users are, `suspended` ones are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
 #[serde(rename_all = "snake_case")]
 #[oai(rename_all = "snake_case", remote = "domain::Standing")]
@@ -148,7 +149,8 @@ impl From<domain::Action> for ActionName {
     }
 }
 
-/// Where what was read comes from.
+/// Where the data of an answer comes from: the `database`, the `cache` in Redis, or an `overlay` of changes
+/// that wait in the buffer, laid over the other two if they could be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
 #[serde(rename_all = "snake_case")]
 #[oai(rename_all = "snake_case")]

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
-use super::job::{Purpose, Room};
-use super::layout::{BYTES, LaneState, PENDING};
-use super::record::{self, Header};
-use super::tables::Tables;
-use super::tail::Group;
-use super::{Buffer, BufferError, unix_millis};
+use crate::buffer::commit::buffer::Buffer;
+use crate::buffer::commit::job::{OnFullDisk, Room};
+use crate::buffer::error::BufferError;
+use crate::buffer::format::record::{self, Header, unix_millis};
+use crate::buffer::tables::intake::Intake;
+use crate::buffer::tables::lane_end::LaneEnd;
 use crate::domain::{Clock, Lane, MAX_PRIORITY, Operation, Version};
 use crate::metric;
 use crate::settings::BufferSettings;
@@ -20,26 +18,6 @@ const RESERVE: u64 = 1000;
 
 /// Pending operations of one entity at the most: what is laid over a read grows with them.
 const LANE_LIMIT: u64 = 1000;
-
-/// How far a lane goes, as a reader saw it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LaneEnd {
-    /// How many operations are pending.
-    pub(super) count: u64,
-    /// The newest of their ids.
-    pub(super) newest: Option<Version>,
-}
-
-impl LaneEnd {
-    /// The end of a lane that has this state in the tables, and these operations in the tail.
-    pub(super) fn of(indexed: Option<&LaneState>, tail: Option<&Group>) -> Self {
-        let newest = indexed.map(|state| state.newest).max(tail.map(|group| group.newest));
-        Self {
-            count: indexed.map_or(0, LaneState::len) + tail.map_or(0, Group::count),
-            newest: newest.map(|id| Version::from_uuid(Uuid::from_u128(id))),
-        }
-    }
-}
 
 impl Buffer {
     /// Puts an operation at the end of its lane, durably. With a clock, the operation is one that has
@@ -88,33 +66,33 @@ impl Buffer {
         let settings = Arc::clone(&self.settings);
         // Bounded by who appends it, and what others have filled must not keep it out.
         let of_cache = operation.lane() == Lane::CACHE;
-        let purpose = if of_cache { Purpose::Other } else { Purpose::Append };
-        let append = move |tables: &mut Tables<'_>, room: &Room| {
+        let on_full_disk = if of_cache { OnFullDisk::MakeRoom } else { OnFullDisk::Refuse };
+        let append = move |intake: &mut Intake<'_>, room: &Room| {
             let lane = record::lane_bytes(operation.lane());
             // Of what has just been drawn, both the operation's id and its entity's, nothing is
             // in the file.
             let is_new = clock.is_some() && operation.opens_its_lane();
-            if !is_new && tables.place(operation.id)?.is_some() {
+            if !is_new && intake.find(operation.id)?.is_some() {
                 return Ok(Some(operation.id));
             }
-            let end = if is_new { LaneEnd::default() } else { tables.lane_end(&lane)? };
+            let end = if is_new { LaneEnd::default() } else { intake.lane_end(&lane)? };
             if seen.is_some_and(|seen| seen != end) {
                 return Ok(None);
             }
             if !of_cache {
-                admit(tables, room, &settings, &operation, payload.len(), end.count)?;
+                admit(intake, room, &settings, &operation, payload.len(), end.count)?;
             }
             if let Some(clock) = clock.as_deref().filter(|_| !is_new) {
-                let known = end.newest.max(operation.if_match()).max(tables.ahead(&lane)?);
+                let known = end.newest.max(operation.if_match()).max(intake.ahead(&lane)?);
                 if let Some(known) = known.filter(|known| *known >= operation.id) {
                     operation.id = clock.past(known);
                     payload = record::encode_payload(&operation, &keys)?;
                 }
             }
-            tables.append(&Header::of(&operation, unix_millis()), &payload);
+            intake.append(&Header::of(&operation, unix_millis()), &payload);
             Ok(Some(operation.id))
         };
-        let appended = self.request(append, purpose).await;
+        let appended = self.take_in(append, on_full_disk).await;
         match &appended {
             Ok(Some(_)) => self.appended.increment(1),
             Ok(None) => {}
@@ -132,13 +110,15 @@ impl Buffer {
     /// The one that it would be refused with.
     pub async fn has_room(&self) -> Result<(), BufferError> {
         let settings = Arc::clone(&self.settings);
-        self.append_work(move |tables, room| limits(tables, room, &settings, 0, 0)).await
+        let look =
+            move |intake: &mut Intake<'_>, room: &Room| limits(intake, room, &settings, 0, 0);
+        self.take_in(look, OnFullDisk::Refuse).await
     }
 }
 
 /// Whether an operation of so many bytes may come in, of an entity of which so many are waiting.
 fn admit(
-    tables: &mut Tables<'_>,
+    intake: &mut Intake<'_>,
     room: &Room,
     settings: &BufferSettings,
     operation: &Operation,
@@ -146,9 +126,9 @@ fn admit(
     waiting: u64,
 ) -> Result<(), BufferError> {
     let reserve = if operation.priority() == MAX_PRIORITY { RESERVE } else { 0 };
-    limits(tables, room, settings, length, reserve)?;
+    limits(intake, room, settings, length, reserve)?;
     let user = operation.actor.user_id.as_u128();
-    let (count, bytes) = tables.of_user(user)?;
+    let (count, bytes) = intake.of_user(user)?;
     let length = u64::try_from(length).unwrap_or(u64::MAX);
     if count >= settings.buffer_user_share.saturating_add(reserve)
         || bytes.saturating_add(length) > settings.buffer_user_bytes.saturating_add(reserve << 10)
@@ -163,7 +143,7 @@ fn admit(
 
 /// The limits that are the same for all users.
 fn limits(
-    tables: &Tables<'_>,
+    intake: &Intake<'_>,
     room: &Room,
     settings: &BufferSettings,
     length: usize,
@@ -175,9 +155,8 @@ fn limits(
     if !room.ballast || room.free_bytes < settings.buffer_min_free_bytes {
         return Err(BufferError::LowDisk);
     }
-    if tables.totals.counter(PENDING)? + tables.tail.len() >= size
-        || (tables.totals.counter(BYTES)? + tables.tail.bytes()).saturating_add(length) > most
-    {
+    let (pending, bytes) = intake.of_all()?;
+    if pending >= size || bytes.saturating_add(length) > most {
         return Err(BufferError::Full);
     }
     Ok(())

@@ -9,18 +9,17 @@ use std::time::Duration;
 
 use redb::ReadableTable;
 
-use super::audit::purge_audit;
-use super::keys::Keys;
-use super::layout::{Bytes, LANES, READY, RECORDS, Slot, WAITING};
-use super::record::{self, Damage, Header, Tries};
-use super::snapshot::Snapshot;
-use super::{Buffer, BufferError, unix_millis};
+use crate::buffer::commit::buffer::Buffer;
+use crate::buffer::commit::snapshot::Snapshot;
+use crate::buffer::error::BufferError;
+use crate::buffer::format::damage::Damage;
+use crate::buffer::format::entry::Entry;
+use crate::buffer::format::keys::Keys;
+use crate::buffer::format::layout::{Bytes, LANES, READY, RECORDS, Slot, WAITING};
+use crate::buffer::format::record::{self, unix_millis};
 use crate::domain::{
-    HybridTime, Lane, MAX_PRIORITY, Operation, OperationState, Priority, aged_priority,
+    HybridTime, Lane, MAX_PRIORITY, OperationState, Priority, Tries, aged_priority,
 };
-
-/// Changes that one transaction makes at the most when something is swept.
-const SWEEP: usize = 1000;
 
 /// Damaged records in one batch at the most: setting one aside may read whole tables.
 const DAMAGED: usize = 8;
@@ -40,33 +39,6 @@ pub struct BatchLimits {
     /// The longest wait for another attempt there is: one that seems longer was set before the wall
     /// clock was set back, and is over.
     pub longest_wait: Duration,
-}
-
-/// A pending operation and its place.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Its place in the file.
-    pub place: u64,
-    /// How often it was tried in vain.
-    pub tries: Tries,
-    /// When it was queued (Unix milliseconds).
-    pub queued_at: i64,
-    /// When it may be tried again (Unix milliseconds); 0: at once.
-    pub not_before: i64,
-    /// The operation.
-    pub operation: Operation,
-}
-
-impl Entry {
-    pub(super) fn new(place: u64, header: &Header, operation: Operation) -> Self {
-        Self {
-            place,
-            tries: header.tries,
-            queued_at: header.queued_at,
-            not_before: header.not_before,
-            operation,
-        }
-    }
 }
 
 /// What replay should apply next.
@@ -124,8 +96,7 @@ impl Buffer {
         busy: HashSet<Lane>,
     ) -> Result<Batch, BufferError> {
         if self.read(|snapshot| Ok(snapshot.tail().len() > 0)).await? {
-            // Any change that is not an append has the tables brought up to the log first.
-            self.write(|_, _| Ok(())).await?;
+            self.checkpoint().await?;
         }
         let keys = Arc::clone(&self.keys);
         self.read(move |snapshot| collect(snapshot, now, limits, &busy, &keys)).await
@@ -183,37 +154,6 @@ impl Buffer {
             Ok(None)
         })
         .await
-    }
-
-    /// Makes dead letters of operations queued before `cutoff` (Unix milliseconds), a limited
-    /// number at a time, sparing the lanes in `busy`. Returns how many there were.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub async fn expire(&self, cutoff: i64, busy: HashSet<Lane>) -> Result<usize, BufferError> {
-        self.write(move |tables, room| {
-            let spared = |lane: Lane| busy.contains(&lane);
-            Ok(tables.expire(cutoff, unix_millis(), room.most(SWEEP), &spared)?)
-        })
-        .await
-    }
-
-    /// Ends the retention of entries of the audit log from before `cutoff` (Unix milliseconds), a
-    /// limited number at a time. Returns how many there were.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub async fn purge_audit(&self, cutoff: i64) -> Result<usize, BufferError> {
-        self.write(move |tables, room| Ok(purge_audit(tables, cutoff, room.most(SWEEP))?)).await
-    }
-
-    /// Ends the retention of dead letters from before `cutoff` (Unix milliseconds), a limited
-    /// number at a time. Returns how many there were.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub async fn purge_dead(&self, cutoff: i64) -> Result<usize, BufferError> {
-        self.write(move |tables, room| Ok(tables.purge_dead(cutoff, room.most(SWEEP))?)).await
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::collections::HashSet;
 
-use super::layout::LOG_GENERATION;
-use super::log::file_of;
-use super::record::Header;
-use super::{Buffer, BufferError};
+use crate::buffer::commit::buffer::Buffer;
+use crate::buffer::error::BufferError;
+use crate::buffer::format::generation::file_of;
+use crate::buffer::format::layout::WAL_GENERATION;
+use crate::buffer::format::record::Header;
 use crate::domain::Lane;
 
 /// Records that are passed over in the search for the oldest, at the most.
@@ -17,7 +18,7 @@ const PASSED_OVER: usize = 10_000;
 pub struct FileId {
     /// Drawn when the file was made: tells it from others, and copies of it do not differ in it.
     pub file: u32,
-    /// Grows whenever the log is emptied into the tables: a copy that is put back has an earlier one.
+    /// Grows whenever the WAL is emptied into the tables: a copy that is put back has an earlier one.
     pub generation: u64,
 }
 
@@ -28,7 +29,7 @@ impl Buffer {
     /// If the file cannot be read.
     pub async fn file_id(&self) -> Result<FileId, BufferError> {
         self.read(|snapshot| {
-            let [generation] = snapshot.counters([LOG_GENERATION])?;
+            let [generation] = snapshot.counters([WAL_GENERATION])?;
             Ok(FileId { file: file_of(generation), generation })
         })
         .await

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::audit::Act;
-use super::keys::Keys;
-use super::layout::{AUDIT, DEAD, PLACES, Place, QUARANTINE, decode_dead};
-use super::record::{self, Header};
-use super::snapshot::Snapshot;
-use super::{Buffer, BufferError};
+use crate::buffer::commit::buffer::Buffer;
+use crate::buffer::commit::job::{OnFullDisk, Room};
+use crate::buffer::commit::snapshot::Snapshot;
+use crate::buffer::error::BufferError;
+use crate::buffer::format::keys::Keys;
+use crate::buffer::format::layout::{AUDIT, DEAD, IDS, QUARANTINE, Whereabouts, decode_dead};
+use crate::buffer::format::record::{self, Header};
+use crate::buffer::tables::audit::Act;
+use crate::buffer::tables::intake::Intake;
 use crate::domain::{Lane, Operation, OperationState, Version};
 
 /// Where an operation was found.
@@ -63,32 +66,34 @@ impl Buffer {
     /// # Errors
     /// If the file cannot be written.
     pub async fn is_kept(&self, id: Version) -> Result<bool, BufferError> {
-        self.append_work(move |tables, _| Ok(matches!(tables.place(id)?, Some(Place::Pending(_)))))
-            .await
+        let look = move |intake: &mut Intake<'_>, _: &Room| {
+            Ok(matches!(intake.find(id)?, Some(Whereabouts::Pending(_))))
+        };
+        self.take_in(look, OnFullDisk::Refuse).await
     }
 }
 
 fn find(snapshot: &Snapshot, id: Version, keys: &Keys) -> Result<Option<Found>, redb::Error> {
     let key = id.as_uuid().as_u128();
-    let indexed = snapshot.open_table(PLACES)?.get(key)?.and_then(|p| Place::decode(p.value()));
-    let place = match indexed {
-        Some(place) => Some(place),
-        None => snapshot.tail().place(key).map(Place::Pending),
+    let indexed = snapshot.open_table(IDS)?.get(key)?.and_then(|p| Whereabouts::decode(p.value()));
+    let whereabouts = match indexed {
+        Some(known) => Some(known),
+        None => snapshot.tail().place(key).map(Whereabouts::Pending),
     };
-    match place {
+    match whereabouts {
         None => Ok(None),
-        Some(Place::Quarantined(place)) => {
+        Some(Whereabouts::Quarantined(place)) => {
             let quarantine = snapshot.open_table(QUARANTINE)?;
             let record = quarantine.get(place)?;
             let bytes = record.as_ref().map_or::<&[u8], _>(&[], |record| record.value());
             Ok(Some(unreadable(place, bytes)))
         }
-        Some(Place::Discarded(at)) => {
+        Some(Whereabouts::Discarded(at)) => {
             let audit = snapshot.open_table(AUDIT)?;
             let act = audit.get((at, key))?;
             Ok(act.and_then(|act| serde_json::from_slice(act.value()).ok()).map(Found::Discarded))
         }
-        Some(Place::Pending(place)) => {
+        Some(Whereabouts::Pending(place)) => {
             let record = snapshot.records()?.get(place)?;
             Ok(record.map(|record| match record::decode(place, &record, keys) {
                 Ok((header, operation)) => Found::Pending {
@@ -99,7 +104,7 @@ fn find(snapshot: &Snapshot, id: Version, keys: &Keys) -> Result<Option<Found>, 
                 Err(_) => unreadable(place, &record),
             }))
         }
-        Some(Place::Dead(at)) => {
+        Some(Whereabouts::Dead(at)) => {
             let dead = snapshot.open_table(DEAD)?;
             let letter = dead.get((at, key))?;
             Ok(letter.map(|bytes| {

@@ -9,16 +9,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::append::LaneEnd;
-use super::keys::Keys;
-use super::layout::{
+use crate::buffer::commit::buffer::Buffer;
+use crate::buffer::commit::snapshot::{Records, Snapshot};
+use crate::buffer::error::BufferError;
+use crate::buffer::format::keys::Keys;
+use crate::buffer::format::layout::{
     AHEAD, AHEAD_COUNT, BY_PRIORITY, BYTES, DEAD_COUNT, LANE_STATES, LaneState, PENDING,
     QUARANTINED, READY, STATUS, WAITING,
 };
-use super::record::{self, Header};
-use super::snapshot::{Records, Snapshot};
-use super::tail::Tail;
-use super::{Buffer, BufferError, unix_millis};
+use crate::buffer::format::record::{self, Header, unix_millis};
+use crate::buffer::tables::lane_end::LaneEnd;
+use crate::buffer::wal::tail::Tail;
 use crate::domain::{EntityKind, Lane, Operation, Version};
 use crate::metric;
 

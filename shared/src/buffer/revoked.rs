@@ -7,9 +7,10 @@
 
 use uuid::Uuid;
 
-use super::layout::REVOKED;
-use super::tables::keys_before;
-use super::{Buffer, BufferError};
+use crate::buffer::commit::buffer::Buffer;
+use crate::buffer::error::BufferError;
+use crate::buffer::format::layout::REVOKED;
+use crate::buffer::tables::keys_before;
 
 /// Revocations that one transaction forgets at the most.
 const SWEEP: usize = 1000;

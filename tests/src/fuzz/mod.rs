@@ -1,5 +1,6 @@
 //! The fuzzing behind `make fuzz`: schemathesis, a program from PyPI, asks what the OpenAPI document
-//! allows and what it does not, and checks each answer against it. Six runs: online and in an outage of
+//! allows and what it does not, and checks each answer against it; `checks.py` adds that a failure has a code
+//! which its route lists. Six runs: online and in an outage of
 //! PostgreSQL and Redis, each with an admin's token, with a user's, and without any.
 #![allow(clippy::print_stdout, reason = "it talks to a person at a terminal")]
 
@@ -13,6 +14,7 @@ use uuid::Uuid;
 use crate::World;
 
 const CONFIGURATION: &str = include_str!("schemathesis.toml");
+const CHECKS: &str = include_str!("checks.py");
 
 /// How to fuzz.
 #[derive(Clone, Debug, Parser)]
@@ -75,6 +77,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
 async fn fuzz(arguments: &Arguments, run: &Run, world: &World) -> anyhow::Result<bool> {
     let configuration = world.folder().join("schemathesis.toml");
     std::fs::write(&configuration, CONFIGURATION)?;
+    std::fs::write(world.folder().join("checks.py"), CHECKS)?;
     let mut command = command(arguments, &configuration, &world.api_url());
     if let Some(role) = run.role {
         let client = world.client_as(Uuid::new_v4(), role);
@@ -88,6 +91,8 @@ async fn fuzz(arguments: &Arguments, run: &Run, world: &World) -> anyhow::Result
 fn command(arguments: &Arguments, configuration: &Path, api: &str) -> Command {
     let mut command = Command::new(&arguments.schemathesis);
     command.arg("--config-file").arg(configuration);
+    // The module `checks` in the folder in which it runs.
+    command.env("SCHEMATHESIS_HOOKS", "checks");
     command.args(["run", &format!("{api}/openapi.json"), "--checks", "all"]);
     command.args(["--max-examples", &arguments.examples.to_string(), "--continue-on-failure"]);
     if let Some(seed) = arguments.seed {

@@ -4,7 +4,8 @@
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use shared::buffer::{BatchLimits, Buffer, Found, Settlement, Tries, Verdict, unix_millis};
+use shared::buffer::{BatchLimits, Buffer, Found, Settlement, Verdict, unix_millis};
+use shared::domain::Tries;
 use shared::domain::{Change, Clock, TaskChange, Version};
 use shared::settings::BufferSettings;
 use tests::{WallClock, World, wait_until};

@@ -87,3 +87,35 @@ fn every_setting_stands_in_the_example() {
     }
     assert!(names > 30, "only {names} settings were found");
 }
+
+#[test]
+fn the_table_of_settings_has_the_names_and_defaults_of_the_example() {
+    let example = include_str!("../../../.env.example");
+    let of_example: Vec<(&str, &str, bool)> = example
+        .lines()
+        .filter_map(|line| {
+            let (name, value) = line.trim_start_matches("# ").split_once('=')?;
+            let is_name = name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+            is_name.then_some((name, value, line.starts_with('#')))
+        })
+        .collect();
+    let table = include_str!("../../../docs/settings.md");
+    let of_table: Vec<(&str, &str)> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .filter_map(|(name, rest)| Some((name, rest.split(" | ").next()?)))
+        .collect();
+    for (name, value, has_no_default) in &of_example {
+        let defaults = of_table.iter().filter(|row| row.0 == *name).map(|row| row.1);
+        let [default] = defaults.collect::<Vec<_>>()[..] else {
+            panic!("{name} does not stand in docs/settings.md once");
+        };
+        // A line that is commented out has an example: what the default is, the table says in words.
+        let in_words = *has_no_default && !default.starts_with('`');
+        assert!(in_words || default == format!("`{value}`"), "{name}: {default}, not {value}");
+    }
+    for (name, _) in &of_table {
+        assert!(of_example.iter().any(|row| row.0 == *name), "{name} is not in .env.example");
+    }
+    assert!(of_table.len() > 30, "only {} settings were found", of_table.len());
+}

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{bail, ensure};
 use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use shared::buffer::{Buffer, DeadEntry, DeadFilter, Entry, Found, PendingFilter, Verification};
 use shared::domain::{Action, EntityKind, Lane, Operation, OperationState, Priority, Version};
@@ -343,7 +344,11 @@ pub(super) async fn export(buffer: &Buffer) -> anyhow::Result<()> {
 }
 
 async fn verify(format: Format, buffer: &Buffer) -> anyhow::Result<()> {
-    let found = buffer.verify().await?;
+    let bar = if format.json { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+    bar.set_style(ProgressStyle::with_template("{spinner} {pos} entries checked")?);
+    let shown = bar.clone();
+    let found = buffer.verify(move |seen| shown.set_position(seen)).await?;
+    bar.finish_and_clear();
     print_verification(format, &found)?;
     ensure!(found.problem_count == 0, "the buffer file is damaged");
     Ok(())

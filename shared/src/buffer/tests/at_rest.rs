@@ -56,14 +56,14 @@ async fn quarantine_all(buffer: &Buffer) {
 
 #[tokio::test]
 async fn sealed_records_are_not_in_the_file_and_need_their_key() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let plain = with_keys(folder.path(), &[]);
+    let plain = with_keys(host.path(), &[]);
     let before = plain.append(operation(&clock, 1, create(1)), None).await.unwrap();
     drop(plain);
-    let sealing = with_keys(folder.path(), &[OLD]);
+    let sealing = with_keys(host.path(), &[OLD]);
     let id = sealing.append(operation(&clock, 1, marked(2, 100)), None).await.unwrap();
-    assert_eq!(found(folder.path()), 0);
+    assert_eq!(found(host.path()), 0);
     let ids: HashSet<Version> = batch(&sealing).await.iter().map(|e| e.operation.id).collect();
     assert_eq!(ids, HashSet::from([before, id]), "records from before the keys stay readable");
     audit::check(&sealing).await;
@@ -73,7 +73,7 @@ async fn sealed_records_are_not_in_the_file_and_need_their_key() {
         (vec![NEW], Some(Damage::UnknownKey)),
         (vec![WRONG], Some(Damage::Seal)),
     ] {
-        let other = with_keys(folder.path(), &keys);
+        let other = with_keys(host.path(), &keys);
         assert_eq!(damage(&other).await.first().copied(), expected, "{keys:?}");
         let plain = Lane { kind: EntityKind::Task, id: Uuid::from_u128(1) };
         assert_eq!(other.lane(plain).await.unwrap().len(), 1, "{keys:?}");
@@ -82,9 +82,9 @@ async fn sealed_records_are_not_in_the_file_and_need_their_key() {
 
 #[tokio::test]
 async fn swapped_sealed_records_are_set_aside() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = with_keys(folder.path(), &[OLD]);
+    let buffer = with_keys(host.path(), &[OLD]);
     for task in [1, 2] {
         buffer.append(operation(&clock, 1, create(task)), None).await.unwrap();
     }
@@ -104,17 +104,17 @@ async fn swapped_sealed_records_are_set_aside() {
 
 #[tokio::test]
 async fn what_a_wrong_key_set_aside_is_put_back_once_the_right_one_is_there() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = with_keys(folder.path(), &[OLD]);
+    let buffer = with_keys(host.path(), &[OLD]);
     let written = operation(&clock, 1, marked(1, 100));
     let id = buffer.append(written.clone(), None).await.unwrap();
     drop(buffer);
-    let wrong = with_keys(folder.path(), &[WRONG]);
+    let wrong = with_keys(host.path(), &[WRONG]);
     quarantine_all(&wrong).await;
     assert!(matches!(wrong.retry_dead(id, "me").await, Err(OperatorError::Quarantined)));
     drop(wrong);
-    let right = with_keys(folder.path(), &[NEW, OLD]);
+    let right = with_keys(host.path(), &[NEW, OLD]);
     let later = right.append(operation(&clock, 1, delete(1)), None).await.unwrap();
     right.retry_dead(id, "me").await.unwrap();
     let stats = right.stats().await.unwrap();
@@ -130,9 +130,9 @@ async fn what_a_wrong_key_set_aside_is_put_back_once_the_right_one_is_there() {
 
 #[tokio::test]
 async fn rekey_seals_everything_with_the_newest_key_and_leaves_nothing_of_before() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let plain = with_keys(folder.path(), &[]);
+    let plain = with_keys(host.path(), &[]);
     assert!(matches!(plain.rekey("me", |_| ()).await, Err(RekeyError::NoKeys)));
     let mut ids = Vec::new();
     for number in 1..40 {
@@ -151,13 +151,13 @@ async fn rekey_seals_everything_with_the_newest_key_and_leaves_nothing_of_before
     let verdict = Verdict::Retry { tries: Tries { attempts: 2, waits: 0 }, not_before: 77 };
     settle(&plain, retried, verdict).await;
     drop(plain);
-    let both = with_keys(folder.path(), &[OLD]);
+    let both = with_keys(host.path(), &[OLD]);
     ids.push(both.append(operation(&clock, 1, marked(50, 200)), None).await.unwrap());
     let before = batch(&both).await;
     drop(both);
-    assert!(found(folder.path()) > 0);
+    assert!(found(host.path()) > 0);
 
-    let both = with_keys(folder.path(), &[NEW, OLD]);
+    let both = with_keys(host.path(), &[NEW, OLD]);
     ids.push(both.append(operation(&clock, 1, marked(51, 200)), None).await.unwrap());
     let seen = std::cell::Cell::new(0);
     let done = both.rekey("me", |count| seen.set(count)).await.unwrap();
@@ -166,8 +166,8 @@ async fn rekey_seals_everything_with_the_newest_key_and_leaves_nothing_of_before
     assert_eq!(both.audit(1).await.unwrap()[0].kind, ActKind::Rekey);
     drop(both);
 
-    assert_eq!(found(folder.path()), 0);
-    let new = with_keys(folder.path(), &[NEW]);
+    assert_eq!(found(host.path()), 0);
+    let new = with_keys(host.path(), &[NEW]);
     audit::check(&new).await;
     let after = batch(&new).await;
     assert_eq!(after.len(), before.len() + 1);
@@ -221,20 +221,20 @@ async fn two_users(buffer: &Buffer, clock: &Clock) -> (Vec<Version>, Vec<Operati
 
 #[tokio::test]
 async fn an_erased_user_leaves_no_byte_and_others_stay() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = with_keys(folder.path(), &[]);
+    let buffer = with_keys(host.path(), &[]);
     let (gone, kept) = two_users(&buffer, &clock).await;
     let stats = buffer.stats().await.unwrap();
     assert!(stats.pending > 100 && stats.dead == 20 && stats.quarantined == 20, "{stats:?}");
     let length = || std::fs::metadata(&buffer.settings().buffer_path).unwrap().len();
     let before = length();
-    assert!(found(folder.path()) > 0);
+    assert!(found(host.path()) > 0);
 
     let erased = buffer.erase_user(Uuid::from_u128(1), "me").await.unwrap();
 
     assert_eq!(erased.pending + erased.dead + erased.quarantined, gone.len() as u64);
-    assert_eq!(found(folder.path()), 0);
+    assert_eq!(found(host.path()), 0);
     assert!(length() <= 2 * before, "{} and {before} before", length());
     audit::check(&buffer).await;
     for id in gone {
@@ -259,9 +259,9 @@ async fn an_erased_user_leaves_no_byte_and_others_stay() {
 
 #[tokio::test]
 async fn what_comes_in_while_a_user_is_erased_is_erased_or_pending_and_nothing_is_lost() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Arc::new(Clock::default());
-    let buffer = Arc::new(with_keys(folder.path(), &[OLD]));
+    let buffer = Arc::new(with_keys(host.path(), &[OLD]));
     let appending = tokio::spawn({
         let (buffer, clock) = (Arc::clone(&buffer), Arc::clone(&clock));
         async move {
@@ -289,10 +289,10 @@ async fn what_comes_in_while_a_user_is_erased_is_erased_or_pending_and_nothing_i
 
 #[tokio::test]
 async fn a_user_is_not_erased_before_nobody_reads_an_old_state_of_the_file() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Arc::new(with_keys(folder.path(), &[]));
-    let peer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = Arc::new(with_keys(host.path(), &[]));
+    let peer = host.open();
     for number in 0..60 {
         buffer.append(operation(&clock, 1, marked(number, 3000)), None).await.unwrap();
     }
@@ -308,8 +308,8 @@ async fn a_user_is_not_erased_before_nobody_reads_an_old_state_of_the_file() {
         assert!(std::time::Instant::now() < deadline, "the free pages were never filled");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(found(folder.path()) > 0 && !erasing.is_finished());
+    assert!(found(host.path()) > 0 && !erasing.is_finished());
     drop(reading);
     assert_eq!(erasing.await.unwrap().unwrap().pending, 60);
-    assert_eq!(found(folder.path()), 0);
+    assert_eq!(found(host.path()), 0);
 }

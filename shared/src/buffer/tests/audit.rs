@@ -2,11 +2,11 @@
 
 use redb::ReadableTable;
 
-use super::super::*;
+use super::*;
 
 /// Fails if anything is wrong with the file.
 pub(super) async fn check(buffer: &Buffer) {
-    let found = buffer.verify().await.unwrap();
+    let found = buffer.verify(|_| ()).await.unwrap();
     assert_eq!(found.problems, Vec::<String>::new());
 }
 
@@ -28,12 +28,12 @@ pub(super) fn tail<T>(buffer: &Buffer, ask: impl FnOnce(&Tail) -> T) -> T {
     ask(&Snapshot::take(&opened).unwrap().tail())
 }
 
-/// Brings the tables up to some of the operations in the log.
-pub(super) fn index(buffer: &Buffer, most: u64) {
+/// Brings the tables up to some of the operations in the WAL.
+pub(super) fn checkpoint(buffer: &Buffer, most: u64) {
     let opened = buffer.handle.read().unwrap().clone();
     let transaction = opened.database.begin_write().unwrap();
-    let mut tables = Tables::open(&transaction, &opened.log, Tail::default()).unwrap();
-    tables.index(most).unwrap();
-    tables.close().unwrap();
+    let mut intake = Intake::open(&transaction, &opened.wal, Tail::default()).unwrap();
+    intake.checkpoint_some(most).unwrap();
+    intake.close().unwrap();
     transaction.commit().unwrap();
 }

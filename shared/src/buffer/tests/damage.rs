@@ -1,30 +1,30 @@
-//! Damage in the log: it is found, and costs only what it hit.
+//! Damage in the WAL: it is found, and costs only what it hit.
 
-use super::super::log::PAGE;
-use super::log::{logged, logged_at_once, path_of_log, pending, reopened_with};
+use super::wal::{logged, logged_at_once, path_of_wal, pending, reopened_with};
 use super::*;
+use crate::buffer::wal::frame::PAGE;
 
 /// Pages reach the disk in any order when power is lost in the middle of a write; of a killed process the
 /// first comes last. What was acknowledged before stays as it was.
 #[tokio::test]
 async fn i1_a_torn_frame_takes_nothing_with_it() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let before: HashSet<_> = logged(&buffer, &clock, 1, 2).await.into_iter().collect();
-    let log = path_of_log(&buffer);
-    let without = std::fs::read(&log).unwrap();
+    let wal = path_of_wal(&buffer);
+    let without = std::fs::read(&wal).unwrap();
     let at = usize::try_from(audit::tail(&buffer, Tail::end)).unwrap();
     let torn: HashSet<_> = logged_at_once(&buffer, &clock, 30).await.into_iter().collect();
     let end = usize::try_from(audit::tail(&buffer, Tail::end)).unwrap();
-    let (page, with) = (usize::try_from(PAGE).unwrap(), std::fs::read(&log).unwrap());
+    let (page, with) = (usize::try_from(PAGE).unwrap(), std::fs::read(&wal).unwrap());
     let pages = (end - at) / page;
     assert!(pages >= 3, "{pages}");
     killed(buffer);
-    let original = std::fs::read(&settings(folder.path()).buffer_path).unwrap();
+    let original = std::fs::read(&host.settings().buffer_path).unwrap();
     for written in 0..1_usize << pages {
-        let folder = tempfile::tempdir().unwrap();
-        let path = settings(folder.path()).buffer_path;
+        let host = Host::new();
+        let path = host.settings().buffer_path;
         private_folder(&path).unwrap();
         drop(open_private(&path).unwrap());
         drop(open_private(&sibling(&path, "log")).unwrap());
@@ -35,7 +35,7 @@ async fn i1_a_torn_frame_takes_nothing_with_it() {
             bytes[page.clone()].copy_from_slice(&with[page]);
         }
         std::fs::write(sibling(&path, "log"), bytes).unwrap();
-        let buffer = Buffer::open(&settings(folder.path())).unwrap();
+        let buffer = host.open();
         while !set_damaged_aside(&buffer).await.is_empty() {}
         let found = pending(&buffer).await;
         assert!(found.is_superset(&before), "{written:b}");
@@ -56,17 +56,17 @@ async fn i1_a_torn_frame_takes_nothing_with_it() {
     }
 }
 
-/// A buffer with three creates in its log, a frame each, that was damaged while nobody had it open.
+/// A buffer with three creates in its WAL, a frame each, that was damaged while nobody had it open.
 async fn with_three(
     folder: &Path,
     clock: &Clock,
     damage: impl FnOnce(&mut Vec<u8>),
 ) -> (Buffer, Vec<Version>) {
-    let buffer = Buffer::open(&settings(folder)).unwrap();
+    let buffer = open(folder);
     let ids = logged(&buffer, clock, 1, 3).await;
-    let log = path_of_log(&buffer);
+    let wal = path_of_wal(&buffer);
     killed(buffer);
-    (reopened_with(folder, &log, damage).await, ids)
+    (reopened_with(folder, &wal, damage).await, ids)
 }
 
 #[tokio::test]
@@ -85,9 +85,9 @@ async fn damage_in_the_log_is_found_and_costs_only_what_it_hit() {
         ("a record's end", page + 44 + 420, 1),
     ];
     for (what, at, hit) in flips {
-        let folder = tempfile::tempdir().unwrap();
+        let host = Host::new();
         let clock = Clock::default();
-        let (buffer, ids) = with_three(folder.path(), &clock, |bytes| bytes[at] ^= 4).await;
+        let (buffer, ids) = with_three(host.path(), &clock, |bytes| bytes[at] ^= 4).await;
         while !set_damaged_aside(&buffer).await.is_empty() {}
         let stats = buffer.stats().await.unwrap();
         assert_eq!((stats.pending, stats.quarantined), (3 - hit, hit), "{what}");
@@ -103,9 +103,9 @@ async fn damage_in_the_log_is_found_and_costs_only_what_it_hit() {
 async fn a_page_of_zeros_in_the_log_costs_only_what_was_on_it() {
     let page = usize::try_from(PAGE).unwrap();
     for (number, hit) in [(0, 0), (1, 1), (2, 1)] {
-        let folder = tempfile::tempdir().unwrap();
+        let host = Host::new();
         let zeros = |bytes: &mut Vec<u8>| bytes[number * page..(number + 1) * page].fill(0);
-        let (buffer, ids) = with_three(folder.path(), &Clock::default(), zeros).await;
+        let (buffer, ids) = with_three(host.path(), &Clock::default(), zeros).await;
         let stats = buffer.stats().await.unwrap();
         assert_eq!((stats.pending, stats.quarantined), (3 - hit, hit), "page {number}");
         assert!(pending(&buffer).await.contains(&ids[2]));
@@ -116,34 +116,34 @@ async fn a_page_of_zeros_in_the_log_costs_only_what_was_on_it() {
 #[tokio::test]
 async fn garbage_in_the_place_of_a_log_blocks_nothing() {
     for garbage in [vec![], vec![7; 10], vec![0; 1 << 20], vec![0xff; 3 << 20]] {
-        let folder = tempfile::tempdir().unwrap();
+        let host = Host::new();
         let clock = Clock::default();
-        let buffer = Buffer::open(&settings(folder.path())).unwrap();
-        let log = path_of_log(&buffer);
+        let buffer = host.open();
+        let wal = path_of_wal(&buffer);
         let id = buffer.append(operation(&clock, 1, create(1)), None).await.unwrap();
         drop(buffer);
-        let buffer = reopened_with(folder.path(), &log, |bytes| *bytes = garbage).await;
+        let buffer = reopened_with(host.path(), &wal, |bytes| *bytes = garbage).await;
         assert_eq!(pending(&buffer).await, HashSet::from([id]));
         for task in 2..5 {
             buffer.append(operation(&clock, 1, create(task)), None).await.unwrap();
         }
         killed(buffer);
-        let buffer = Buffer::open(&settings(folder.path())).unwrap();
+        let buffer = host.open();
         assert_eq!(pending(&buffer).await.len(), 4);
     }
 }
 
 #[tokio::test]
 async fn damage_in_a_frame_that_is_half_in_the_tables_is_found() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let ids = logged_at_once(&buffer, &clock, 5).await;
-    audit::index(&buffer, 2);
+    audit::checkpoint(&buffer, 2);
     let record = audit::tail(&buffer, |tail| tail.record(3).unwrap().to_vec());
-    let log = path_of_log(&buffer);
+    let wal = path_of_wal(&buffer);
     killed(buffer);
-    let buffer = reopened_with(folder.path(), &log, |bytes| {
+    let buffer = reopened_with(host.path(), &wal, |bytes| {
         let at = bytes.windows(record.len()).position(|window| window == record).unwrap();
         bytes[at + 5] ^= 4;
     })

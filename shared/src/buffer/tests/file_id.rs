@@ -4,8 +4,8 @@ use super::*;
 
 #[tokio::test]
 async fn a_file_keeps_its_number_and_its_generation_grows_with_what_it_takes_in() {
-    let folder = tempfile::tempdir().unwrap();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let host = Host::new();
+    let buffer = host.open();
     let (clock, before) = (Clock::default(), buffer.file_id().await.unwrap());
     buffer.append(operation(&clock, 1, create(1)), None).await.unwrap();
     buffer.next_batch(unix_millis(), LIMITS, HashSet::new()).await.unwrap();
@@ -13,14 +13,14 @@ async fn a_file_keeps_its_number_and_its_generation_grows_with_what_it_takes_in(
     assert_eq!(after.file, before.file);
     assert!(after.generation > before.generation);
     drop(buffer);
-    let again = Buffer::open(&settings(folder.path())).unwrap();
+    let again = host.open();
     assert!(again.file_id().await.unwrap().generation >= after.generation);
 }
 
 #[tokio::test]
 async fn the_oldest_is_told_in_log_and_tables_and_spared_lanes_are_passed_over() {
-    let folder = tempfile::tempdir().unwrap();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let host = Host::new();
+    let buffer = host.open();
     let clock = Clock::default();
     let oldest = async |spared: &[Lane]| {
         buffer.oldest_task_but(spared.iter().copied().collect()).await.unwrap()

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use super::super::log::LENGTH;
 use super::*;
+use crate::buffer::wal::file::LENGTH;
 use crate::guard;
 
 const CASES: u64 = 10_000;
@@ -19,25 +19,25 @@ const FAR: i64 = 100_000_000;
 /// A sound buffer, and what is in it.
 struct Sample {
     file: Vec<u8>,
-    log: Vec<u8>,
+    wal: Vec<u8>,
     /// Every operation that was ever appended.
     operations: HashMap<Version, Operation>,
-    /// Those that are pending, each with the pages of the file and the log that have its record.
+    /// Those that are pending, each with the pages of the file and the WAL that have its record.
     pending: HashMap<Version, Vec<(Part, usize)>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Part {
     File,
-    Log,
+    Wal,
 }
 
 impl Sample {
-    /// Pending operations of several lanes, in the tables and in the log; one that waits, dead letters,
+    /// Pending operations of several lanes, in the tables and in the WAL; one that waits, dead letters,
     /// one in quarantine, one that was discarded, and traces of some that were settled.
     async fn make() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let settings = settings(folder.path());
+        let host = Host::new();
+        let settings = host.settings();
         let (clock, mut operations) = (Clock::default(), HashMap::new());
         let buffer = Buffer::open(&settings).unwrap();
         let mut append = async |user: u128, change: Change| {
@@ -98,18 +98,18 @@ impl Sample {
         let snapshot = Snapshot::take(&opened).unwrap();
         killed(buffer);
         let file = std::fs::read(&settings.buffer_path).unwrap();
-        let log = std::fs::read(sibling(&settings.buffer_path, "log")).unwrap();
+        let wal = std::fs::read(sibling(&settings.buffer_path, "log")).unwrap();
         for entry in page.items {
             let record = snapshot.records().unwrap().get(entry.place).unwrap().unwrap();
             let in_file = found(&file, &record).map(|page| (Part::File, page));
-            let in_log = found(&log, &record).map(|page| (Part::Log, page));
-            let pages: Vec<_> = in_file.chain(in_log).collect();
+            let in_wal = found(&wal, &record).map(|page| (Part::Wal, page));
+            let pages: Vec<_> = in_file.chain(in_wal).collect();
             assert!(!pages.is_empty());
             pending.insert(entry.operation.id, pages);
         }
-        let end = log.iter().rposition(|byte| *byte != 0).unwrap_or(0);
-        let log = log[..(end + 1).next_multiple_of(PAGE)].to_vec();
-        Self { file, log, operations, pending }
+        let end = wal.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+        let wal = wal[..(end + 1).next_multiple_of(PAGE)].to_vec();
+        Self { file, wal, operations, pending }
     }
 }
 
@@ -186,9 +186,9 @@ fn is_intact(before: &[u8], after: &[u8], page: usize) -> bool {
 }
 
 async fn play(sample: &Sample, case: u64, folder: &Path) {
-    let (mut file, mut log, mut dice) = (sample.file.clone(), sample.log.clone(), Dice(case));
+    let (mut file, mut wal, mut dice) = (sample.file.clone(), sample.wal.clone(), Dice(case));
     for _ in 0..=dice.below(3) {
-        let part = if dice.below(4) == 0 { &mut log } else { &mut file };
+        let part = if dice.below(4) == 0 { &mut wal } else { &mut file };
         damage(part, &mut dice);
     }
     let settings = settings(folder);
@@ -201,11 +201,11 @@ async fn play(sample: &Sample, case: u64, folder: &Path) {
             std::fs::remove_file(file).unwrap();
         }
     }
-    for (path, bytes) in [(path.clone(), &file), (sibling(path, "log"), &log)] {
+    for (path, bytes) in [(path.clone(), &file), (sibling(path, "log"), &wal)] {
         drop(open_private(&path).unwrap());
         std::fs::write(path, bytes).unwrap();
     }
-    let cut = sample.log.len() != log.len();
+    let cut = sample.wal.len() != wal.len();
     if !cut {
         std::fs::OpenOptions::new()
             .write(true)
@@ -217,7 +217,7 @@ async fn play(sample: &Sample, case: u64, folder: &Path) {
     let must_be_there = sample.pending.iter().filter(|(_, pages)| {
         pages.iter().any(|(part, page)| match part {
             Part::File => is_intact(&sample.file, &file, *page),
-            Part::Log => is_intact(&sample.log, &log, *page),
+            Part::Wal => is_intact(&sample.wal, &wal, *page),
         })
     });
     let must_be_there: HashSet<Version> = must_be_there.map(|(id, _)| *id).collect();

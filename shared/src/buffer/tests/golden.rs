@@ -1,9 +1,8 @@
 //! Records that earlier programs wrote stay readable: one golden file for each format version. A
 //! file that stands here is never changed; a new format adds one.
 
-use super::super::keys::Keys;
-use super::super::record::{Header, Payload, decode, encode, encode_payload, seal_with};
 use super::*;
+use crate::buffer::format::record::{Header, Payload, decode, encode, encode_payload, seal_with};
 use crate::domain::{CacheChange, SessionChange, TaskPatch, UserChange};
 
 const FORMAT_1: &str = include_str!("golden/format-1.hex");
@@ -73,13 +72,13 @@ fn records(
 ) -> Vec<Vec<u8>> {
     let numbered = (0_u64..).zip(operations);
     numbered
-        .map(|(seq, operation)| {
+        .map(|(place, operation)| {
             let header = Header {
                 tries: Tries { attempts: 2, waits: 0 },
                 not_before: 7,
                 ..Header::of(&operation, 1_795_204_737_529)
             };
-            encode(seq, &header, &payload(seq, &operation))
+            encode(place, &header, &payload(place, &operation))
         })
         .collect()
 }
@@ -92,11 +91,11 @@ fn check(golden: &str, operations: Vec<Operation>, written: &[Vec<u8>], keys: &K
     let written: Vec<String> = written.iter().map(|record| hex(record)).collect();
     let golden: Vec<&str> = golden.lines().collect();
     assert_eq!(written, golden, "the format changed without a new version");
-    for ((seq, line), operation) in (0_u64..).zip(golden).zip(operations) {
+    for ((place, line), operation) in (0_u64..).zip(golden).zip(operations) {
         let bytes: Vec<u8> = (0..line.len() / 2)
             .map(|at| u8::from_str_radix(&line[2 * at..2 * at + 2], 16).unwrap())
             .collect();
-        let (header, read) = decode(seq, &bytes, keys).unwrap();
+        let (header, read) = decode(place, &bytes, keys).unwrap();
         assert_eq!(read, operation);
         assert_eq!((header.tries.attempts, header.not_before), (2, 7));
     }
@@ -116,7 +115,7 @@ fn records_of_format_1_are_read_and_written_as_ever() {
 #[test]
 fn sealed_records_of_format_1_are_read_and_written_as_ever() {
     let keys = Keys::parse(Some(&KEY.into())).unwrap();
-    let nonce = |seq: u64| [u8::try_from(seq).unwrap(); 24];
-    let sealed = |seq, operation: &Operation| seal_with(nonce(seq), operation, &keys).unwrap();
+    let nonce = |place: u64| [u8::try_from(place).unwrap(); 24];
+    let sealed = |place, operation: &Operation| seal_with(nonce(place), operation, &keys).unwrap();
     check(FORMAT_1_SEALED, operations(), &records(operations(), sealed), &keys);
 }

@@ -33,9 +33,9 @@ proptest! {
 }
 
 async fn play(steps: Vec<Step>) {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Arc::new(Clock::default());
-    let mut buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let mut buffer = host.open();
     let mut expected: Vec<(Lane, Version)> = Vec::new();
     let far = unix_millis() + 1_000_000;
     for step in steps {
@@ -75,7 +75,7 @@ async fn play(steps: Vec<Step>) {
             }
             Step::Reopen => {
                 drop(buffer);
-                buffer = Buffer::open(&settings(folder.path())).unwrap();
+                buffer = host.open();
             }
         }
         audit::check(&buffer).await;

@@ -7,12 +7,12 @@ use super::*;
 
 #[tokio::test]
 async fn i12_each_limit_refuses_and_keeps_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
     let buffer = Buffer::open(&BufferSettings {
         buffer_max_size: 3,
         buffer_user_share: 2,
-        ..settings(folder.path())
+        ..host.settings()
     })
     .unwrap();
     for task in [1, 2] {
@@ -32,21 +32,21 @@ async fn i12_each_limit_refuses_and_keeps_nothing() {
 
 #[tokio::test]
 async fn i12_bytes_and_free_disk_are_limits_too() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let small = BufferSettings { buffer_max_bytes: 100, ..settings(folder.path()) };
+    let small = BufferSettings { buffer_max_bytes: 100, ..host.settings() };
     let refused = Buffer::open(&small).unwrap().append(operation(&clock, 1, create(1)), None).await;
     assert!(matches!(refused, Err(BufferError::Full)), "{refused:?}");
-    let roomy = BufferSettings { buffer_min_free_bytes: u64::MAX, ..settings(folder.path()) };
+    let roomy = BufferSettings { buffer_min_free_bytes: u64::MAX, ..host.settings() };
     let refused = Buffer::open(&roomy).unwrap().append(operation(&clock, 1, create(1)), None).await;
     assert!(matches!(refused, Err(BufferError::LowDisk)), "{refused:?}");
 }
 
 #[tokio::test]
 async fn an_operation_appended_twice_is_kept_once() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let once = operation(&clock, 1, create(1));
     for _ in 0..2 {
         assert_eq!(buffer.append(once.clone(), None).await.unwrap(), once.id);
@@ -56,11 +56,10 @@ async fn an_operation_appended_twice_is_kept_once() {
 
 #[tokio::test]
 async fn a_write_that_cannot_get_its_turn_is_refused_in_time_and_leaves_no_trace() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
     let buffer = Arc::new(
-        Buffer::open(&BufferSettings { buffer_timeout_ms: 200, ..settings(folder.path()) })
-            .unwrap(),
+        Buffer::open(&BufferSettings { buffer_timeout_ms: 200, ..host.settings() }).unwrap(),
     );
     let peer = BufferFile::open(&buffer.settings().buffer_path, 1 << 20).unwrap().1;
     let turn = peer.begin_write().unwrap();
@@ -76,9 +75,9 @@ async fn a_write_that_cannot_get_its_turn_is_refused_in_time_and_leaves_no_trace
 #[tokio::test]
 async fn a_caller_is_answered_whatever_the_others_of_its_commit_do() {
     for gone in [[5, 3, 0], [4, 3, 1]] {
-        let folder = tempfile::tempdir().unwrap();
+        let host = Host::new();
         let clock = Clock::default();
-        let buffer = Buffer::open(&settings(folder.path())).unwrap();
+        let buffer = host.open();
         let peer = BufferFile::open(&buffer.settings().buffer_path, 1 << 20).unwrap().1;
         let turn = peer.begin_write().unwrap();
         let mut appends: Vec<_> = (0..6)
@@ -103,10 +102,10 @@ async fn a_caller_is_answered_whatever_the_others_of_its_commit_do() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_writers_and_a_drain_on_two_handles_lose_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Arc::new(Clock::default());
-    let one = Arc::new(Buffer::open(&settings(folder.path())).unwrap());
-    let other = Arc::new(Buffer::open(&settings(folder.path())).unwrap());
+    let one = Arc::new(host.open());
+    let other = Arc::new(host.open());
     let writing = (0..400_u128).map(|task| {
         let buffer = Arc::clone(if task % 2 == 0 { &one } else { &other });
         let clock = Arc::clone(&clock);
@@ -138,14 +137,14 @@ async fn many_writers_and_a_drain_on_two_handles_lose_nothing() {
 
 #[tokio::test]
 async fn a_file_that_was_taken_away_is_noticed_before_the_next_acknowledgement() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     buffer.append(operation(&clock, 1, create(1)), None).await.unwrap();
     let path = &buffer.settings().buffer_path;
     std::fs::rename(path, path.with_extension("away")).unwrap();
     buffer.append(operation(&clock, 1, create(2)), None).await.unwrap();
     drop(buffer);
-    let again = Buffer::open(&settings(folder.path())).unwrap();
+    let again = host.open();
     assert_eq!(again.stats().await.unwrap().pending, 1, "acknowledged into the file at the path");
 }

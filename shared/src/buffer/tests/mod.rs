@@ -11,27 +11,39 @@ mod fuzz;
 mod golden;
 mod histories;
 mod limits;
-mod log;
 mod old_copy;
 mod power;
 mod readers;
 mod repair;
 mod tail;
+mod verify;
 mod versions;
+mod wal;
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::file::BufferFile;
+use super::commit::job::{OnFullDisk, Room};
+use super::commit::open::{IfDamaged, open_file};
+use super::commit::snapshot::Snapshot;
+use super::disk::file::BufferFile;
+use super::format::keys::Keys;
+use super::format::{layout, record};
+use super::repair::anew::Mode;
+use super::tables::Tables;
+use super::tables::intake::Intake;
+use super::wal::tail::Tail;
 use super::*;
 use crate::domain::{
     Actor, Change, Clock, Description, EntityKind, Lane, Operation, Preferences, ProfileChange,
-    Role, TaskChange, TaskFields, TaskStatus, Title, Version,
+    Role, TaskChange, TaskFields, TaskStatus, Title, Tries, Version,
 };
+use crate::settings::BufferSettings;
 
 const LIMITS: BatchLimits = BatchLimits {
     operations: 100,
@@ -39,6 +51,32 @@ const LIMITS: BatchLimits = BatchLimits {
     aging: Duration::from_secs(60),
     longest_wait: Duration::from_secs(3600),
 };
+
+/// A folder with a buffer, which the processes of one host open.
+struct Host(TempDir);
+
+impl Host {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn settings(&self) -> BufferSettings {
+        settings(self.path())
+    }
+
+    /// Opens the buffer as one more process, or as the first.
+    fn open(&self) -> Buffer {
+        open(self.path())
+    }
+}
+
+fn open(folder: &Path) -> Buffer {
+    Buffer::open(&settings(folder)).unwrap()
+}
 
 fn settings(folder: &Path) -> BufferSettings {
     BufferSettings {
@@ -106,25 +144,25 @@ async fn ids_of_batch(buffer: &Buffer) -> HashSet<Version> {
 
 #[tokio::test]
 async fn i1_what_was_appended_is_there_for_the_next_process() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Arc::new(Clock::default());
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let one = operation(&clock, 1, create(1));
     buffer.append(one.clone(), Some(Arc::clone(&clock))).await.unwrap();
-    let peer = Buffer::open(&settings(folder.path())).unwrap();
+    let peer = host.open();
     assert_eq!(batch(&peer).await[0].operation, one);
     drop(buffer);
     drop(peer);
-    let again = Buffer::open(&settings(folder.path())).unwrap();
+    let again = host.open();
     assert_eq!(batch(&again).await[0].operation, one);
     audit::check(&again).await;
 }
 
 #[tokio::test]
 async fn i3_a_lane_keeps_its_order_and_lanes_go_by_urgency_then_age() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Arc::new(Clock::default());
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let history = [(1, prefer()), (2, create(1)), (2, create(2)), (2, delete(1)), (2, create(3))];
     let mut ids = Vec::new();
     for (user, change) in history {
@@ -139,9 +177,9 @@ async fn i3_a_lane_keeps_its_order_and_lanes_go_by_urgency_then_age() {
 
 #[tokio::test]
 async fn waiting_lifts_a_lane_above_more_urgent_newer_ones() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Arc::new(Clock::default());
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let old = buffer.append(operation(&clock, 1, prefer()), None).await.unwrap();
     tokio::time::sleep(Duration::from_millis(30)).await;
     buffer.append(operation(&clock, 2, create(1)), None).await.unwrap();
@@ -154,10 +192,10 @@ async fn waiting_lifts_a_lane_above_more_urgent_newer_ones() {
 
 #[tokio::test]
 async fn two_processes_appending_to_one_lane_leave_versions_in_order_of_acceptance() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let (ahead, behind) = (Arc::new(Clock::default()), Arc::new(Clock::default()));
-    let one = Buffer::open(&settings(folder.path())).unwrap();
-    let other = Buffer::open(&settings(folder.path())).unwrap();
+    let one = host.open();
+    let other = host.open();
     let late = operation(&behind, 1, delete(1));
     ahead.observe(late.id);
     let first = operation(&ahead, 1, create(1));
@@ -172,9 +210,9 @@ async fn two_processes_appending_to_one_lane_leave_versions_in_order_of_acceptan
 
 #[tokio::test]
 async fn a_retried_operation_holds_its_own_lane_only_and_for_its_time_only() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     for change in [delete(1), delete(1), delete(2)] {
         buffer.append(operation(&clock, 1, change), None).await.unwrap();
     }
@@ -191,7 +229,7 @@ async fn a_retried_operation_holds_its_own_lane_only_and_for_its_time_only() {
     assert_eq!(left.len(), 1);
     assert_ne!(left[0].operation.lane(), first.operation.lane());
     drop(buffer);
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let due = buffer.next_batch(not_before, LIMITS, HashSet::new()).await.unwrap().entries;
     assert_eq!(due.len(), 3);
     let again = due.iter().find(|e| e.place == first.place).unwrap();
@@ -212,9 +250,9 @@ async fn refuse(buffer: &Buffer, lanes: usize) {
 
 #[tokio::test]
 async fn i8_lanes_that_are_tried_in_vain_leave_most_of_a_batch_to_others() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let append = async |user, change| buffer.append(operation(&clock, user, change), None).await;
     // One of them is a long lane.
     for task in (1..60).chain([59; 20]) {
@@ -242,9 +280,9 @@ async fn i8_lanes_that_are_tried_in_vain_leave_most_of_a_batch_to_others() {
 
 #[tokio::test]
 async fn a_repeated_create_is_reached_behind_more_changes_than_a_batch_holds() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     // The id of a task that an idempotency key was drawn for is no UUIDv7.
     for change in [delete(1), delete(1), delete(1), delete(1), create(1), delete(1), delete(2)] {
         buffer.append(operation(&clock, 1, change), None).await.unwrap();
@@ -271,9 +309,9 @@ async fn a_repeated_create_is_reached_behind_more_changes_than_a_batch_holds() {
 
 #[tokio::test]
 async fn i9_a_dead_letter_is_found_with_its_reason_until_its_retention_ends() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let id = buffer.append(operation(&clock, 1, delete(1)), None).await.unwrap();
     assert!(matches!(buffer.find(id).await.unwrap(), Some(Found::Pending { .. })));
     let place = batch(&buffer).await[0].place;
@@ -296,9 +334,9 @@ async fn i9_a_dead_letter_is_found_with_its_reason_until_its_retention_ends() {
 
 #[tokio::test]
 async fn old_operations_expire_but_not_those_on_their_way() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let spared = buffer.append(operation(&clock, 1, delete(1)), None).await.unwrap();
     let old = buffer.append(operation(&clock, 1, delete(2)), None).await.unwrap();
     let busy = HashSet::from([Lane { kind: EntityKind::Task, id: Uuid::from_u128(1) }]);
@@ -317,15 +355,15 @@ async fn old_operations_expire_but_not_those_on_their_way() {
 #[tokio::test]
 async fn a_damaged_record_is_set_aside_and_its_lane_goes_on() {
     for offset in [3_usize, 90] {
-        let folder = tempfile::tempdir().unwrap();
+        let host = Host::new();
         let clock = Clock::default();
-        let buffer = Buffer::open(&settings(folder.path())).unwrap();
+        let buffer = host.open();
         let mut ids = Vec::new();
         for change in [create(1), delete(1), delete(2)] {
             ids.push(buffer.append(operation(&clock, 1, change), None).await.unwrap());
         }
         audit::flip(&buffer, 0, offset).await;
-        let wrong = buffer.verify().await.unwrap();
+        let wrong = buffer.verify(|_| ()).await.unwrap();
         assert!(wrong.problems[0].starts_with("record 0: "), "{wrong:?}");
         assert_eq!(set_damaged_aside(&buffer).await.len(), 1, "offset {offset}");
         assert_eq!(buffer.stats().await.unwrap().quarantined, 1);
@@ -337,9 +375,9 @@ async fn a_damaged_record_is_set_aside_and_its_lane_goes_on() {
 
 #[tokio::test]
 async fn i9_a_lane_of_which_no_record_can_be_read_is_set_aside_to_its_end() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     for change in [create(1), delete(1), delete(1)] {
         buffer.append(operation(&clock, 1, change), None).await.unwrap();
     }
@@ -358,9 +396,9 @@ async fn i9_a_lane_of_which_no_record_can_be_read_is_set_aside_to_its_end() {
 
 #[tokio::test]
 async fn a_lane_of_which_only_an_unreadable_record_is_left_is_still_found() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     for change in [create(1), delete(1), delete(1), delete(1)] {
         buffer.append(operation(&clock, 1, change), None).await.unwrap();
     }

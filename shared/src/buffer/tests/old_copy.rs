@@ -1,7 +1,7 @@
-//! An older copy of the file, with its log, that was put back is noticed when it is opened.
+//! An older copy of the file, with its WAL, that was put back is noticed when it is opened.
 
-use super::super::layout::READY;
 use super::*;
+use crate::buffer::format::layout::READY;
 
 /// Appends operations and has them put into the tables, so many times.
 async fn go_on(buffer: &Buffer, user: u128, times: u128) {
@@ -21,9 +21,9 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn an_older_copy_is_told_with_each_start_until_it_has_come_as_far() {
-    let folder = tempfile::tempdir().unwrap();
-    let settings = settings(folder.path());
-    let (path, aside) = (&settings.buffer_path, folder.path().join("copy"));
+    let host = Host::new();
+    let settings = host.settings();
+    let (path, aside) = (&settings.buffer_path, host.path().join("copy"));
     let open = || Buffer::open(&settings).unwrap();
     let buffer = open();
     go_on(&buffer, 1, 2).await;
@@ -48,9 +48,9 @@ async fn an_older_copy_is_told_with_each_start_until_it_has_come_as_far() {
 
 #[tokio::test]
 async fn what_a_killed_process_has_taken_in_counts_as_well() {
-    let folder = tempfile::tempdir().unwrap();
-    let settings = settings(folder.path());
-    let aside = folder.path().join("copy");
+    let host = Host::new();
+    let settings = host.settings();
+    let aside = host.path().join("copy");
     let buffer = Buffer::open(&settings).unwrap();
     go_on(&buffer, 1, 1).await;
     copy(&settings.buffer_path, &aside);
@@ -65,8 +65,8 @@ async fn what_a_killed_process_has_taken_in_counts_as_well() {
 
 #[tokio::test]
 async fn a_file_that_was_repaired_or_made_anew_is_no_old_copy() {
-    let folder = tempfile::tempdir().unwrap();
-    let settings = settings(folder.path());
+    let host = Host::new();
+    let settings = host.settings();
     let open = || Buffer::open(&settings).unwrap();
     let buffer = open();
     go_on(&buffer, 1, 3).await;

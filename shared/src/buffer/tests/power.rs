@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::super::log::Logged;
 use super::disk::{SmallDisk, described};
 use super::*;
+use crate::buffer::wal::file::Logged;
 
 /// A disk, in a file.
 struct Disk {
@@ -101,7 +101,7 @@ async fn i1_what_was_acknowledged_survives_the_loss_of_power() {
             acknowledged.push(by.append(appended, None).await.unwrap());
             check(&disk, &acknowledged, &format!("after append {task}")).await;
         }
-        // One of them empties the log; the next append is the first of a generation.
+        // One of them empties the WAL; the next append is the first of a generation.
         let by = if round % 2 == 0 { &buffer } else { &peer };
         let settled = batch(by).await[0].clone();
         check(&disk, &acknowledged, &format!("emptied after append {task}")).await;
@@ -125,8 +125,8 @@ async fn i1_what_is_said_to_be_kept_survives_the_loss_of_power() {
     let unsynced = operation(&clock, 1, create(2));
     let payload = record::encode_payload(&unsynced, &Keys::default()).unwrap();
     let written = record::encode(1, &record::Header::of(&unsynced, unix_millis()), &payload);
-    let log = &buffer.handle.read().unwrap().clone().log;
-    log.write_frame(logged, &[written.into()]).unwrap();
+    let wal = &buffer.handle.read().unwrap().clone().wal;
+    wal.write_frame(logged, &[written.into()]).unwrap();
     check(&disk, &[first], "before the sync").await;
     assert!(buffer.is_kept(unsynced.id).await.unwrap());
     check(&disk, &[first, unsynced.id], "after it").await;

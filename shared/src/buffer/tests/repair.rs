@@ -4,17 +4,20 @@ use std::os::unix::fs::MetadataExt;
 
 use redb::{Key, TableDefinition, Value};
 
-use super::super::file::open_private_in_place;
-use super::super::layout::{LANE_STATES, LANES, PLACES, READY, USER_TOTALS, USERS, WAITING};
-use super::super::log::Log;
-use super::super::open::{Prepared, is_built_soundly, prepare};
-use super::super::repair::{BY_ITSELF, Turn, move_aside, put_in_place, repair};
 use super::*;
+use crate::buffer::commit::open::is_built_soundly;
+use crate::buffer::disk::private::open_private_in_place;
+use crate::buffer::format::layout::{IDS, LANE_STATES, LANES, READY, USER_TOTALS, USERS, WAITING};
+use crate::buffer::repair::anew::{BY_ITSELF, repair};
+use crate::buffer::repair::aside::{move_aside, put_in_place};
+use crate::buffer::repair::turn::Turn;
+use crate::buffer::tables::prepare::{Prepared, prepare};
+use crate::buffer::wal::file::Wal;
 
-/// A buffer with pending operations of several lanes, one of which waits, in tables and log; their ids.
+/// A buffer with pending operations of several lanes, one of which waits, in tables and WAL; their ids.
 async fn sample(folder: &Path) -> (Buffer, HashSet<Version>) {
     let (clock, mut ids) = (Clock::default(), HashSet::new());
-    let buffer = Buffer::open(&settings(folder)).unwrap();
+    let buffer = open(folder);
     for task in 0..30 {
         ids.insert(buffer.append(operation(&clock, task % 3, create(task)), None).await.unwrap());
     }
@@ -50,20 +53,20 @@ async fn an_index_that_lost_what_it_had_is_found_wrong_and_made_anew() {
         ("lane_states", |buffer| clear(buffer, LANE_STATES)),
         ("ready", |buffer| clear(buffer, READY)),
         ("waiting", |buffer| clear(buffer, WAITING)),
-        ("places", |buffer| clear(buffer, PLACES)),
+        ("ids", |buffer| clear(buffer, IDS)),
         ("users", |buffer| clear(buffer, USERS)),
         ("user_totals", |buffer| clear(buffer, USER_TOTALS)),
     ];
     for (table, damage) in tables {
-        let folder = tempfile::tempdir().unwrap();
-        let (buffer, ids) = sample(folder.path()).await;
-        let peer = Buffer::open(&settings(folder.path())).unwrap();
+        let host = Host::new();
+        let (buffer, ids) = sample(host.path()).await;
+        let peer = host.open();
         damage(&buffer);
-        assert!(buffer.verify().await.unwrap().problem_count > 0, "{table}");
+        assert!(buffer.verify(|_| ()).await.unwrap().problem_count > 0, "{table}");
         assert!(buffer.check_indexes().await.unwrap().problem_count > 0, "{table}");
         let told = buffer.repair("a test", true).await.unwrap();
         assert!(told.found_damage() && told.kept_as.is_none(), "{table}");
-        assert!(buffer.verify().await.unwrap().problem_count > 0, "{table}: still");
+        assert!(buffer.verify(|_| ()).await.unwrap().problem_count > 0, "{table}: still");
         let repaired = buffer.repair("a test", false).await.unwrap();
         assert!(repaired.kept_as.is_some_and(|kept| kept.exists()), "{table}");
         assert!(!buffer.repair("a test", false).await.unwrap().found_damage(), "{table}: again");
@@ -80,8 +83,8 @@ async fn an_index_that_lost_what_it_had_is_found_wrong_and_made_anew() {
 
 #[tokio::test]
 async fn a_buffer_whose_pending_operations_replay_cannot_find_is_stuck() {
-    let folder = tempfile::tempdir().unwrap();
-    let (buffer, _) = sample(folder.path()).await;
+    let host = Host::new();
+    let (buffer, _) = sample(host.path()).await;
     buffer.write(|_, _| Ok(())).await.unwrap();
     assert!(!buffer.stats().await.unwrap().is_stuck);
     clear(&buffer, READY);
@@ -95,10 +98,10 @@ async fn a_buffer_whose_pending_operations_replay_cannot_find_is_stuck() {
 
 #[tokio::test]
 async fn a_page_of_records_that_is_gone_costs_only_what_was_on_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let (buffer, ids) = sample(folder.path()).await;
+    let host = Host::new();
+    let (buffer, ids) = sample(host.path()).await;
     drop(buffer);
-    let path = settings(folder.path()).buffer_path;
+    let path = host.settings().buffer_path;
     let mut bytes = std::fs::read(&path).unwrap();
     // The last id, with the title of its record, is nowhere else than in the page of its record.
     let last = ids.iter().max().unwrap();
@@ -108,9 +111,9 @@ async fn a_page_of_records_that_is_gone_costs_only_what_was_on_it() {
         page.fill(0);
     }
     std::fs::write(&path, bytes).unwrap();
-    let log = sibling(&path, "log");
-    std::fs::write(&log, vec![0; std::fs::metadata(&log).unwrap().len() as usize]).unwrap();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let wal = sibling(&path, "log");
+    std::fs::write(&wal, vec![0; std::fs::metadata(&wal).unwrap().len() as usize]).unwrap();
+    let buffer = host.open();
     let _ = buffer.repair("a test", false).await.unwrap();
     let left = all_due(&buffer).await;
     assert!(!left.is_empty() && !left.contains(last));
@@ -127,9 +130,9 @@ async fn a_page_of_records_that_is_gone_costs_only_what_was_on_it() {
 #[tokio::test]
 async fn a_file_that_has_lost_everything_is_refused_and_begun_anew_if_that_is_wished() {
     for content in [Vec::new(), vec![7; 100_000]] {
-        let folder = tempfile::tempdir().unwrap();
-        drop(sample(folder.path()).await);
-        let settings = settings(folder.path());
+        let host = Host::new();
+        drop(sample(host.path()).await);
+        let settings = host.settings();
         std::fs::write(&settings.buffer_path, &content).unwrap();
         let refused = Buffer::open(&settings).unwrap_err().to_string();
         assert!(refused.contains("BUFFER_RECREATE"), "{refused}");
@@ -146,10 +149,10 @@ async fn a_file_that_has_lost_everything_is_refused_and_begun_anew_if_that_is_wi
 
 #[tokio::test]
 async fn what_is_left_of_a_file_without_a_header_can_be_read_out() {
-    let folder = tempfile::tempdir().unwrap();
-    let (buffer, ids) = sample(folder.path()).await;
+    let host = Host::new();
+    let (buffer, ids) = sample(host.path()).await;
     drop(buffer);
-    let settings = settings(folder.path());
+    let settings = host.settings();
     let mut bytes = std::fs::read(&settings.buffer_path).unwrap();
     bytes[..4096].fill(0);
     std::fs::write(&settings.buffer_path, bytes).unwrap();
@@ -161,19 +164,19 @@ async fn what_is_left_of_a_file_without_a_header_can_be_read_out() {
 
 #[tokio::test]
 async fn who_opened_the_file_while_it_was_repaired_leaves_the_log_of_the_new_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let (buffer, mut ids) = sample(folder.path()).await;
-    let (settings, clock) = (settings(folder.path()), Clock::default());
+    let host = Host::new();
+    let (buffer, mut ids) = sample(host.path()).await;
+    let (settings, clock) = (host.settings(), Clock::default());
     let path = &settings.buffer_path;
     let (file, database) = BufferFile::open(path, 1 << 20).unwrap();
     repair(&settings, &buffer.keys, Mode::Anew, BY_ITSELF).unwrap();
-    // Two commits: the second one goes into the log.
+    // Two commits: the second one goes into the WAL.
     for task in [50, 51] {
         ids.insert(buffer.append(operation(&clock, 9, create(task)), None).await.unwrap());
     }
-    let log = Log::open(path).unwrap();
-    assert_eq!(prepare(&file, &database, &log, 0).unwrap(), Prepared::OtherFiles);
-    assert!(log.is_in_place());
+    let wal = Wal::open(path).unwrap();
+    assert_eq!(prepare(&file, &database, &wal, 0).unwrap(), Prepared::OtherFiles);
+    assert!(wal.is_in_place());
     killed(buffer);
     let buffer = Buffer::open(&settings).unwrap();
     assert_eq!(all_due(&buffer).await, ids);
@@ -181,20 +184,20 @@ async fn who_opened_the_file_while_it_was_repaired_leaves_the_log_of_the_new_one
 
 #[tokio::test]
 async fn a_repair_that_cannot_take_the_place_of_the_file_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, target) = (folder.path().join("buffer.redb"), folder.path().join("new"));
+    let host = Host::new();
+    let (path, target) = (host.path().join("buffer.redb"), host.path().join("new"));
     std::fs::write(&target, "new").unwrap();
     // What is not there cannot be exchanged.
     put_in_place(&path, &target).unwrap_err();
-    let entries = std::fs::read_dir(folder.path()).unwrap();
+    let entries = std::fs::read_dir(host.path()).unwrap();
     let left: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     assert_eq!(left, [target]);
 }
 
 #[tokio::test]
 async fn a_repair_that_is_asked_for_during_a_commit_is_made() {
-    let folder = tempfile::tempdir().unwrap();
-    let (buffer, _) = sample(folder.path()).await;
+    let host = Host::new();
+    let (buffer, _) = sample(host.path()).await;
     let queue = buffer.queue.as_ref().unwrap();
     let turn = BufferFile::open(&buffer.settings().buffer_path, 1 << 20).unwrap().1;
     let turn = turn.begin_write().unwrap();
@@ -215,12 +218,12 @@ async fn a_repair_that_is_asked_for_during_a_commit_is_made() {
 #[tokio::test]
 async fn who_may_not_repair_a_damaged_file_changes_nothing_and_can_say_what_is_wrong() {
     for damage in ["counts", "header"] {
-        let folder = tempfile::tempdir().unwrap();
-        let (buffer, ids) = sample(folder.path()).await;
+        let host = Host::new();
+        let (buffer, ids) = sample(host.path()).await;
         buffer.write(|_, _| Ok(())).await.unwrap();
-        let settings = BufferSettings { buffer_recreate: true, ..settings(folder.path()) };
+        let settings = BufferSettings { buffer_recreate: true, ..host.settings() };
         let path = &settings.buffer_path;
-        clear(&buffer, PLACES);
+        clear(&buffer, IDS);
         clear(&buffer, USERS);
         drop(buffer);
         if damage == "header" {
@@ -252,9 +255,9 @@ async fn who_may_not_repair_a_damaged_file_changes_nothing_and_can_say_what_is_w
 
 #[tokio::test]
 async fn a_file_is_not_taken_for_damaged_while_another_process_writes_it() {
-    let folder = tempfile::tempdir().unwrap();
-    drop(sample(folder.path()).await);
-    let path = settings(folder.path()).buffer_path;
+    let host = Host::new();
+    drop(sample(host.path()).await);
+    let path = host.settings().buffer_path;
     let turn = Turn::take(&open_private_in_place(&path).unwrap()).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     let mut half_written = bytes.clone();
@@ -276,9 +279,9 @@ async fn a_file_is_not_taken_for_damaged_while_another_process_writes_it() {
 
 #[tokio::test]
 async fn a_file_that_was_made_anew_meanwhile_is_not_moved_aside() {
-    let folder = tempfile::tempdir().unwrap();
-    let (buffer, ids) = sample(folder.path()).await;
-    let settings = settings(folder.path());
+    let host = Host::new();
+    let (buffer, ids) = sample(host.path()).await;
+    let settings = host.settings();
     let refused = open_private_in_place(&settings.buffer_path).unwrap();
     buffer.write(|_, _| Ok(())).await.unwrap();
     repair(&settings, &buffer.keys, Mode::Anew, BY_ITSELF).unwrap();

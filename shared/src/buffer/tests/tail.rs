@@ -1,14 +1,11 @@
 //! What no index tells of yet is found as if they did, by every process, and comes to the same.
 
 use futures::future::join_all;
+use redb::ReadableDatabase;
 
-use redb::ReadableTable;
-
-use super::super::layout::{
-    BYTES, COUNTERS, FORMAT, FORMAT_KEY, INDEXED, LOG_GENERATION, PENDING, RECORDS,
-};
-use super::super::snapshot::Snapshot;
 use super::*;
+use crate::buffer::format::layout::{COUNTERS, FORMAT, FORMAT_KEY};
+use crate::buffer::repair::anew::repair;
 
 /// What every way of looking shows of a history of two users: ids, in order.
 #[derive(Debug, PartialEq)]
@@ -55,10 +52,10 @@ async fn view(buffer: &Buffer, ids: &[Version]) -> View {
 
 #[tokio::test]
 async fn what_no_index_tells_of_is_seen_as_if_they_did() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Arc::new(Clock::default());
-    let one = Buffer::open(&settings(folder.path())).unwrap();
-    let other = Buffer::open(&settings(folder.path())).unwrap();
+    let one = host.open();
+    let other = host.open();
     let mut ids = Vec::new();
     let history = [
         (1, create(1)),
@@ -96,9 +93,9 @@ async fn what_no_index_tells_of_is_seen_as_if_they_did() {
 
 #[tokio::test]
 async fn a_reader_of_an_old_state_sees_the_tail_of_that_state() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let first = buffer.append(operation(&clock, 1, create(1)), None).await.unwrap();
     let old = Snapshot::take(&buffer.handle.read().unwrap()).unwrap();
     assert_eq!(batch(&buffer).await.len(), 1);
@@ -111,9 +108,9 @@ async fn a_reader_of_an_old_state_sees_the_tail_of_that_state() {
 
 #[tokio::test]
 async fn limits_count_what_no_index_tells_of() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let limited = BufferSettings { buffer_user_share: 4, ..settings(folder.path()) };
+    let limited = BufferSettings { buffer_user_share: 4, ..host.settings() };
     let buffer = Buffer::open(&limited).unwrap();
     let peer = Buffer::open(&limited).unwrap();
     for number in 0..4 {
@@ -132,9 +129,9 @@ async fn limits_count_what_no_index_tells_of() {
 
 #[tokio::test]
 async fn a_long_tail_gets_its_indexes_without_being_asked() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     // Fewer at once than may wait for the writer.
     for thousand in 0..7 {
         let tasks = thousand * 1000..(thousand + 1) * 1000;
@@ -143,28 +140,28 @@ async fn a_long_tail_gets_its_indexes_without_being_asked() {
         assert!(join_all(appended).await.iter().all(Result::is_ok));
     }
     let tail = audit::tail(&buffer, Tail::len);
-    assert!(tail < super::super::tail::LONGEST, "{tail}");
+    assert!(tail < crate::buffer::wal::tail::LONGEST, "{tail}");
     assert_eq!(buffer.stats().await.unwrap().pending, 7000);
     audit::check(&buffer).await;
 }
 
 fn reopened(buffer: Buffer, folder: &Path) -> Buffer {
     drop(buffer);
-    Buffer::open(&settings(folder)).unwrap()
+    open(folder)
 }
 
 #[tokio::test]
 async fn indexes_that_follow_bit_by_bit_agree_at_every_step() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let mut ids = Vec::new();
     for task in [1, 2, 1, 3, 1] {
         let change = if ids.len() == task as usize - 1 { create(task) } else { delete(task) };
         ids.push(buffer.append(operation(&clock, task % 2, change), None).await.unwrap());
     }
     for left in [3, 1, 0] {
-        audit::index(&buffer, 2);
+        audit::checkpoint(&buffer, 2);
         assert_eq!(audit::tail(&buffer, Tail::len), left);
         audit::check(&buffer).await;
         let order = buffer.lane(task(1)).await.unwrap();
@@ -173,108 +170,27 @@ async fn indexes_that_follow_bit_by_bit_agree_at_every_step() {
     }
 }
 
-/// Makes of a buffer what an earlier format would have: the newest records in the tables, without
-/// indexes, and no log.
-async fn put_back(buffer: Buffer, format: u64, damaged: Option<u64>) {
-    let opened = buffer.handle.read().unwrap().clone();
-    let Stats { pending, bytes, .. } = buffer.stats().await.unwrap();
-    let tail = audit::tail(&buffer, |tail| tail.records_from(0).to_vec());
-    let log = sibling(&buffer.settings().buffer_path, "log");
-    killed(buffer);
-    std::fs::remove_file(log).unwrap();
-    let transaction = opened.database.begin_write().unwrap();
-    let mut counters = transaction.open_table(COUNTERS).unwrap();
-    let from = counters.get(INDEXED).unwrap().map_or(0, |from| from.value());
-    let mut records = transaction.open_table(RECORDS).unwrap();
-    for (place, record) in (from..).zip(tail) {
-        let mut record = record.to_vec();
-        record[3] ^= u8::from(damaged == Some(place));
-        records.insert(place, record.as_slice()).unwrap();
-    }
-    counters.remove(LOG_GENERATION).unwrap();
-    if format == 1 {
-        // No counter of where the tail begins.
-        counters.remove(INDEXED).unwrap();
-    }
-    if format < 3 {
-        counters.insert(PENDING, pending).unwrap();
-        counters.insert(BYTES, bytes).unwrap();
-        counters.insert("next_place", pending).unwrap();
-    }
-    counters.insert(FORMAT_KEY, format).unwrap();
-    drop((counters, records));
-    transaction.commit().unwrap();
-}
-
-#[tokio::test]
-async fn files_of_earlier_formats_are_taken_over() {
-    for format in [1, 2, 3, 4, 5] {
-        let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::default();
-        let buffer = Buffer::open(&settings(folder.path())).unwrap();
-        for task in 1..6 {
-            // In the first format every record is in the indexes.
-            if task == 3 || format == 1 {
-                buffer.write(|_, _| Ok(())).await.unwrap();
-            }
-            buffer.append(operation(&clock, 1, create(task)), None).await.unwrap();
-        }
-        if format == 1 {
-            buffer.write(|_, _| Ok(())).await.unwrap();
-        }
-        let before = buffer.stats().await.unwrap();
-        put_back(buffer, format, None).await;
-        for _ in 0..2 {
-            let buffer = Buffer::open(&settings(folder.path())).unwrap();
-            assert_eq!(audit::tail(&buffer, Tail::len), 0);
-            assert_eq!(buffer.stats().await.unwrap(), before);
-            audit::check(&buffer).await;
-        }
-        let buffer = Buffer::open(&settings(folder.path())).unwrap();
-        assert_eq!(batch(&buffer).await.len(), 5);
-        buffer.append(operation(&clock, 1, create(6)), None).await.unwrap();
-        audit::check(&buffer).await;
-        assert_eq!(batch(&buffer).await.len(), 6);
-    }
-}
-
-#[tokio::test]
-async fn a_record_that_was_damaged_before_a_file_is_taken_over_is_set_aside() {
-    let folder = tempfile::tempdir().unwrap();
-    let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
-    for task in 1..4 {
-        buffer.append(operation(&clock, 1, create(task)), None).await.unwrap();
-    }
-    put_back(buffer, 5, Some(0)).await;
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
-    let stats = buffer.stats().await.unwrap();
-    assert_eq!((stats.pending, stats.quarantined), (2, 1));
-    assert!(stats.oldest_queued_at.is_some());
-    audit::check(&buffer).await;
-}
-
 /// The place after the last is kept when nothing is left to tell of it.
 #[tokio::test]
 async fn places_go_on_where_a_drained_file_left_off() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let mut buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let mut buffer = host.open();
     for expected in [0, 1, 2] {
         buffer.append(operation(&clock, 1, create(7)), None).await.unwrap();
         let [entry] = &batch(&buffer).await[..] else { panic!("one is pending") };
         assert_eq!(entry.place, expected);
         settle(&buffer, entry.place, Verdict::Done).await;
-        buffer = reopened(buffer, folder.path());
+        buffer = reopened(buffer, host.path());
     }
     audit::check(&buffer).await;
 }
 
 #[tokio::test]
 async fn a_file_that_a_newer_program_has_taken_over_is_not_written_to() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Clock::default();
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let handle = buffer.handle.read().unwrap().clone();
     let transaction = handle.database.begin_write().unwrap();
     transaction.open_table(COUNTERS).unwrap().insert(FORMAT_KEY, FORMAT + 1).unwrap();
@@ -282,4 +198,32 @@ async fn a_file_that_a_newer_program_has_taken_over_is_not_written_to() {
     let refused = buffer.append(operation(&clock, 1, create(1)), None).await;
     assert!(matches!(refused, Err(BufferError::Unavailable(_))), "{refused:?}");
     assert_eq!(buffer.stats().await.unwrap().pending, 0);
+}
+
+#[tokio::test]
+async fn a_file_of_another_format_is_refused_and_left_as_it_is() {
+    for format in [0, FORMAT + 1] {
+        let host = Host::new();
+        let settings = host.settings();
+        let buffer = Buffer::open(&settings).unwrap();
+        buffer.append(operation(&Clock::default(), 1, create(1)), None).await.unwrap();
+        let handle = buffer.handle.read().unwrap().clone();
+        let transaction = handle.database.begin_write().unwrap();
+        transaction.open_table(COUNTERS).unwrap().insert(FORMAT_KEY, format).unwrap();
+        transaction.commit().unwrap();
+        killed(buffer);
+        let recreate = BufferSettings { buffer_recreate: true, ..settings.clone() };
+        for settings in [&settings, &recreate] {
+            let refused = Buffer::open(settings).unwrap_err();
+            assert!(matches!(refused, OpenError::OtherFormat { found, .. } if found == format));
+            let told = refused.to_string();
+            assert!(told.contains(&format!("has table format {format}")), "{told}");
+            assert!(told.contains(&format!("reads format {FORMAT} alone")), "{told}");
+        }
+        let refused = repair(&settings, &Keys::default(), Mode::Anew, "a test").unwrap_err();
+        assert!(matches!(refused, RepairError::Format { found } if found == format), "{refused}");
+        let counters = handle.database.begin_read().unwrap().open_table(COUNTERS).unwrap();
+        assert_eq!(counters.get(FORMAT_KEY).unwrap().map(|it| it.value()), Some(format));
+        assert!(handle.is_in_place());
+    }
 }

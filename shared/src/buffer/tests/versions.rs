@@ -20,9 +20,9 @@ fn lane(task: u128) -> Lane {
 
 #[tokio::test]
 async fn an_edit_is_past_what_its_client_asserts_and_what_the_host_knows_of_its_entity_alone() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Arc::new(Clock::default());
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let append = async |buffer: &Buffer, change| {
         buffer.append(operation(&clock, 1, change), Some(Arc::clone(&clock))).await.unwrap()
     };
@@ -30,7 +30,7 @@ async fn an_edit_is_past_what_its_client_asserts_and_what_the_host_knows_of_its_
     assert!(append(&buffer, rename(1, Some(asserted))).await > asserted);
     buffer.remember_ahead(vec![(lane(2), served), (lane(2), ahead(200_000))]).await.unwrap();
     drop(buffer);
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let past = append(&buffer, rename(2, None)).await;
     assert!(past > served);
     assert!(append(&buffer, rename(2, None)).await > past, "the next of its lane");
@@ -41,9 +41,9 @@ async fn an_edit_is_past_what_its_client_asserts_and_what_the_host_knows_of_its_
 
 #[tokio::test]
 async fn what_was_applied_with_a_version_from_ahead_is_exceeded_when_its_lane_is_gone() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Arc::new(Clock::default());
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let usual = buffer.append(operation(&clock, 1, rename(2, None)), None).await.unwrap();
     let asserted = ahead(90_000);
     let edit = operation(&clock, 1, rename(1, Some(asserted)));
@@ -64,9 +64,9 @@ async fn what_was_applied_with_a_version_from_ahead_is_exceeded_when_its_lane_is
 
 #[tokio::test]
 async fn an_append_that_saw_its_lane_end_elsewhere_keeps_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new();
     let clock = Arc::new(Clock::default());
-    let buffer = Buffer::open(&settings(folder.path())).unwrap();
+    let buffer = host.open();
     let WholeLane { operations, end, .. } = buffer.lane_to_its_end(lane(1)).await.unwrap();
     assert!(operations.is_empty());
     let edits = (0..16).map(|_| {

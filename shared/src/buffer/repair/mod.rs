@@ -1,0 +1,11 @@
+//! Making a damaged file anew, from what can be read of it.
+
+pub(in crate::buffer) mod anew;
+pub(in crate::buffer) mod aside;
+pub(in crate::buffer) mod compare;
+pub(in crate::buffer) mod error;
+pub(in crate::buffer) mod missing;
+pub(in crate::buffer) mod read_out;
+pub(in crate::buffer) mod recover;
+pub(in crate::buffer) mod rows;
+pub(in crate::buffer) mod turn;
