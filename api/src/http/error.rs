@@ -208,7 +208,7 @@ impl From<BufferError> for ApiError {
 impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         let code = match error {
-            ReadError::NotFound => Code::TaskNotFound,
+            ReadError::NotFound(kind) => Code::not_found(kind),
             ReadError::Deleted => Code::TaskDeleted,
             ReadError::Unknown => Code::DatabaseUnavailable,
             ReadError::Overloaded => Code::Overloaded,

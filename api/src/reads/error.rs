@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use shared::buffer::BufferError;
+use shared::domain::EntityKind;
 use thiserror::Error;
 
 /// Why a read has no answer.
 #[derive(Clone, Debug, Error)]
 pub enum ReadError {
-    /// The task is not there, deleted, or somebody else's.
-    #[error("the task is not there")]
-    NotFound,
+    /// An entity of this kind is not there, deleted, or somebody else's.
+    #[error("the {} is not there", .0.as_str())]
+    NotFound(EntityKind),
     /// The task of a repeated create has been deleted since.
     #[error("the task has been deleted")]
     Deleted,

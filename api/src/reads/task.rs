@@ -23,7 +23,7 @@ pub async fn task(state: &State, viewer: Uuid, id: Uuid) -> Result<Found<TaskVie
     let view = match see_task(base, &pending, viewer) {
         Seen::Whole(task) => TaskView::of(task),
         Seen::Part(part) => TaskView::part(part),
-        Seen::Absent => return Err(ReadError::NotFound),
+        Seen::Absent => return Err(ReadError::NotFound(EntityKind::Task)),
         Seen::Unknown => return Err(ReadError::Unknown),
     };
     Ok(Found { view, source, stale })

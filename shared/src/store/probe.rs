@@ -5,16 +5,15 @@ use std::sync::{Arc, PoisonError};
 use chrono::{DateTime, Utc};
 use sea_orm::Value;
 
-use super::creates::{CREATES_OF_NEW_USERS, CreateRows};
-use super::rows::{LedgerRows, ProfileRows, TaskRows};
-use super::statements::{PROFILES, TASKS};
+use super::apply::writing_nothing;
 use super::{Store, StoreError, connect, within};
 
 impl Store {
     /// Runs the very statements that apply operations, without any operation: that goes through
     /// only if PostgreSQL can be reached, lets us in, is no standby and not read-only, and has the
-    /// tables and columns this program writes. Also reads its clock, and which PostgreSQL it is. Uses a new connection, and keeps it and drops all
-    /// older ones if it is good: those may hang in a line that has been broken.
+    /// tables and columns this program writes. Also reads its clock, and which PostgreSQL it is. Uses a
+    /// new connection, and keeps it and drops all older ones if it is good: those may hang in a line that
+    /// has been broken.
     ///
     /// # Errors
     /// What is in the way.
@@ -28,14 +27,10 @@ impl Store {
         let with_deadline = |values: Vec<Value>| {
             values.into_iter().chain([DateTime::<Utc>::MAX_UTC.into()]).collect()
         };
-        let ledger = || LedgerRows::default().values_of(&self.node);
         within(self.read_timeout, async {
-            let creates = CreateRows::default().values_of(&self.node);
-            fresh.query(CREATES_OF_NEW_USERS.as_str(), with_deadline(creates)).await?;
-            let tasks = TaskRows::default().values_with(ledger());
-            fresh.query(TASKS.as_str(), with_deadline(tasks)).await?;
-            let profiles = ProfileRows::default().values_with(ledger());
-            fresh.query(PROFILES.as_str(), with_deadline(profiles)).await?;
+            for (statement, values) in writing_nothing(&self.node) {
+                fresh.query(statement, with_deadline(values)).await?;
+            }
             self.read_clock(&fresh).await?;
             self.read_lineage(&fresh).await
         })
