@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::context::Context;
 use crate::metric;
 use crate::outside;
-use crate::verdict::{Place, verdict};
+use crate::verdict::{Claim, verdict};
 
 /// Bytes in a batch at the most.
 const BATCH_BYTES: usize = 4 << 20;
@@ -177,8 +177,8 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
     if entries.is_empty() {
         return settlements;
     }
-    let (places, mut operations): (Vec<Place>, Vec<Operation>) =
-        entries.into_iter().map(Place::of).unzip();
+    let (claims, mut operations): (Vec<Claim>, Vec<Operation>) =
+        entries.into_iter().map(Claim::of).unzip();
     let fenced = context.cache.fence(&operations).await;
     let Applied { effects, error } = context.store.apply(&mut operations, Source::Replay).await;
     if !context.cache.changed(fenced, &context.buffer).await {
@@ -191,12 +191,12 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
         tokio::time::sleep(PAUSE).await;
         return settlements;
     }
-    for ((place, operation), effect) in places.iter().zip(&operations).zip(&effects) {
-        if let Some(verdict) = verdict(context, place, operation, effect) {
-            settlements.push(Settlement { place: place.seq, verdict });
+    for ((claim, operation), effect) in claims.iter().zip(&operations).zip(&effects) {
+        if let Some(verdict) = verdict(context, claim, operation, effect) {
+            settlements.push(Settlement { place: claim.place, verdict });
         }
     }
-    count(&places, &effects);
+    count(&claims, &effects);
     let Some(error) = error else { return settlements };
     context.link.report(error);
     context.pace.restart();
@@ -208,13 +208,13 @@ async fn apply(context: &Context, batch: Batch) -> Vec<Settlement> {
 }
 
 /// Counts what took effect, and how long it had waited.
-fn count(places: &[Place], effects: &[Effect]) {
+fn count(claims: &[Claim], effects: &[Effect]) {
     let (now, lags) = (unix_millis(), metrics::histogram!(metric::REPLAY_LAG.name));
     let mut outcomes: BTreeMap<&str, u64> = BTreeMap::new();
-    for (place, effect) in places.iter().zip(effects) {
+    for (claim, effect) in claims.iter().zip(effects) {
         if let Some(state) = effect.outcome.and_then(Outcome::ledger_state) {
             *outcomes.entry(state.as_str()).or_default() += 1;
-            let lag = u64::try_from(now - place.queued_at).unwrap_or(0);
+            let lag = u64::try_from(now - claim.queued_at).unwrap_or(0);
             lags.record(Duration::from_millis(lag));
         }
     }

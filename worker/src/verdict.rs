@@ -12,17 +12,17 @@ use crate::hosts;
 use crate::metric;
 use crate::settings::WorkerSettings;
 
-/// What replay remembers of an entry while its operation is at the store.
-pub(crate) struct Place {
-    pub(crate) seq: u64,
+/// What replay remembers of an entry that it has claimed, while PostgreSQL has the operation.
+pub(crate) struct Claim {
+    pub(crate) place: u64,
     pub(crate) tries: Tries,
     pub(crate) queued_at: i64,
 }
 
-impl Place {
+impl Claim {
     pub(crate) fn of(entry: Entry) -> (Self, Operation) {
         let Entry { place, tries, queued_at, operation, .. } = entry;
-        (Self { seq: place, tries, queued_at }, operation)
+        (Self { place, tries, queued_at }, operation)
     }
 }
 
@@ -30,14 +30,14 @@ impl Place {
 /// buffer leaves it as it is: it was held back, or has left with everything else of its user.
 pub(crate) fn verdict(
     context: &Context,
-    place: &Place,
+    claim: &Claim,
     operation: &Operation,
     effect: &Effect,
 ) -> Option<Verdict> {
     let outcome = effect.outcome?;
     let may_come = match outcome {
         Outcome::Refused(refusal) if refusal.waits_for_others() => {
-            !hosts::is_given_up(context, operation, place.queued_at)
+            !hosts::is_given_up(context, operation, claim.queued_at)
         }
         Outcome::Refused(_)
         | Outcome::Applied
@@ -46,7 +46,7 @@ pub(crate) fn verdict(
         | Outcome::Gone
         | Outcome::Duplicate => false,
     };
-    let fate = judge(outcome, place.tries, may_come, &rules(&context.settings));
+    let fate = judge(outcome, claim.tries, may_come, &rules(&context.settings));
     match fate {
         Fate::Awaits { .. } => context.hosts.waits(operation.lane()),
         Fate::Done | Fate::Retry { .. } | Fate::Dead { .. } | Fate::Erased => {
