@@ -24,7 +24,7 @@
 //! use std::time::Duration;
 //!
 //! use shared::buffer::{BatchLimits, Buffer, Settlement, Verdict, unix_millis};
-//! use shared::domain::{Actor, Change, Clock, Operation, Role};
+//! use shared::domain::{Actor, Change, Clock, Operation, Role, TaskChange};
 //! use shared::settings::BufferSettings;
 //! use uuid::Uuid;
 //!
@@ -43,7 +43,7 @@
 //! let delete = Operation {
 //!     id: clock.next(),
 //!     actor: Actor { user_id, role: Role::User, session_id: None },
-//!     change: Change::TaskDelete { task_id: Uuid::new_v4(), if_match: None },
+//!     change: Change::Task(TaskChange::Delete { task_id: Uuid::new_v4(), if_match: None }),
 //!     accepted_at: chrono::Utc::now(),
 //!     request_id: Uuid::new_v4(),
 //!     traceparent: None,
