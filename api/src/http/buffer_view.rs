@@ -69,7 +69,7 @@ pub struct BufferedOperation {
     action: ActionName,
     /// How urgent it is, from 1 (low) to 5 (high).
     priority: u8,
-    /// Failed attempts at replay that count.
+    /// How often replay has tried it in vain, waits for other hosts included.
     attempts: u32,
     /// When the request that carried it was accepted.
     accepted_at: DateTime<Utc>,

@@ -37,7 +37,7 @@ pub struct OperationView {
     action: ActionName,
     /// How urgent it is, from 1 (low) to 5 (high). Null once it has left the buffer.
     priority: Nullable<u8>,
-    /// Failed attempts at replay that count. Null once it has left the buffer.
+    /// How often replay has tried it in vain, waits for other hosts included. Null once it has left the buffer.
     attempts: Nullable<u32>,
     /// When the request that carried it was accepted.
     accepted_at: DateTime<Utc>,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shared::cache::Look;
-use shared::domain::{Change, EntityKind, Operation, Profile, apply_to_profile};
+use shared::domain::{EntityKind, Operation, Profile, apply_to_profile};
 use uuid::Uuid;
 
 use super::error::ReadError;
@@ -47,10 +47,7 @@ pub async fn profile(state: &State, user_id: Uuid) -> Result<Found<ProfileView>,
 /// The operation that counts where nothing but what is pending is known: the newest that sets the
 /// preferences, whatever the order, or one that sets none.
 fn newest(pending: &[Operation]) -> Option<&Operation> {
-    pending.iter().max_by_key(|operation| {
-        let sets_preferences = matches!(operation.change, Change::Profile(_));
-        (sets_preferences, operation.id)
-    })
+    pending.iter().max_by_key(|operation| (operation.change.preferences().is_some(), operation.id))
 }
 
 /// What PostgreSQL has of a profile, if it can be asked; it is put into the cache.

@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use poem_openapi::Object;
 use serde::Serialize;
-use shared::domain::{Base, Change, Operation, Profile, Seen, Task, TaskPart, see_task};
+use shared::domain::{Base, Operation, Profile, Seen, Task, TaskPart, see_task};
 use uuid::Uuid;
 
 use super::schema::{JsonObject, Nullable, nullable_time};
@@ -118,10 +118,8 @@ impl ProfileView {
     /// A profile of which just what an operation sets is known.
     #[must_use]
     pub fn asked(operation: &Operation) -> Self {
-        let mut preferences = None;
-        if let Change::Profile(change) = &operation.change {
-            preferences = Some(JsonObject(change.preferences().clone().into()));
-        }
+        let preferences = operation.change.preferences();
+        let preferences = preferences.map(|set| JsonObject(set.clone().into()));
         Self {
             user_id: operation.actor.user_id,
             role: None.into(),

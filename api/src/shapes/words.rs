@@ -199,8 +199,7 @@ mod tests {
             assert_eq!(to_value(ActionName::from(action)).unwrap(), action.as_str());
             assert_eq!(ActionName::read(action.as_str()), action.into());
         }
-        use domain::EntityKind::{Cache, Profile, Session, Task};
-        for kind in [Task, Profile, Session, Cache] {
+        for kind in domain::EntityKind::ALL.iter().copied() {
             assert_eq!(to_value(EntityName::from(kind)).unwrap(), kind.as_str());
             assert_eq!(EntityName::read(kind.as_str()), kind.into());
         }

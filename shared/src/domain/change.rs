@@ -14,20 +14,48 @@ use uuid::Uuid;
 
 use super::{Action, EntityKind, Lane, Preferences, Priority, Role, Standing, TaskChange, Version};
 
-/// What an operation changes, with its full payload.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Change {
+/// Makes [`Change`], and what reads it: a family that is written can be read.
+macro_rules! families {
+    ($($(#[$doc:meta])* $family:ident($change:ident) = $tag:literal,)+) => {
+        /// What an operation changes, with its full payload.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+        #[serde(untagged)]
+        pub enum Change {
+            $($(#[$doc])* $family($change),)+
+        }
+
+        /// The parts of tags that name a family.
+        const FAMILIES: &[&str] = &[$($tag),+];
+
+        /// Reads the change of a family, whose tag has been read.
+        fn of_tag<'de, V: VariantAccess<'de>>(tag: Cow<'de, str>, content: V) -> Result<Change, V::Error> {
+            match tag.split_once('_').map_or("", |(family, _)| family) {
+                $($tag => of_family(tag, content).map(Change::$family),)+
+                _ => Err(V::Error::unknown_variant(&tag, FAMILIES)),
+            }
+        }
+    };
+}
+
+families! {
     /// A task.
-    Task(TaskChange),
+    Task(TaskChange) = "task",
     /// The actor's own profile.
-    Profile(ProfileChange),
+    Profile(ProfileChange) = "profile",
     /// A user, by an admin. It changes the user's profile, on its lane.
-    User(UserChange),
+    User(UserChange) = "user",
     /// A session, in Redis.
-    Session(SessionChange),
+    Session(SessionChange) = "session",
     /// All that is cached in Redis.
-    Cache(CacheChange),
+    Cache(CacheChange) = "cache",
+}
+
+/// A change on the lane of a profile.
+pub(super) enum OnProfile<'a> {
+    /// By the user.
+    Own(&'a ProfileChange),
+    /// By an admin.
+    ByAdmin(&'a UserChange),
 }
 
 impl Change {
@@ -41,6 +69,32 @@ impl Change {
                 Lane { kind: EntityKind::Session, id: *session_id }
             }
             Self::Cache(CacheChange::Invalidate) => Lane::CACHE,
+        }
+    }
+
+    /// The change of a task, if it is one.
+    pub(super) fn on_task(&self) -> Option<&TaskChange> {
+        match self {
+            Self::Task(change) => Some(change),
+            Self::Profile(_) | Self::User(_) | Self::Session(_) | Self::Cache(_) => None,
+        }
+    }
+
+    /// The change on the lane of a profile, if it is one.
+    pub(super) fn on_profile(&self) -> Option<OnProfile<'_>> {
+        match self {
+            Self::Profile(change) => Some(OnProfile::Own(change)),
+            Self::User(change) => Some(OnProfile::ByAdmin(change)),
+            Self::Task(_) | Self::Session(_) | Self::Cache(_) => None,
+        }
+    }
+
+    /// The preferences that it sets, if it sets any.
+    #[must_use]
+    pub fn preferences(&self) -> Option<&Preferences> {
+        match self {
+            Self::Profile(change) => Some(change.preferences()),
+            Self::Task(_) | Self::User(_) | Self::Session(_) | Self::Cache(_) => None,
         }
     }
 
@@ -175,9 +229,6 @@ pub enum CacheChange {
     Invalidate,
 }
 
-/// How the tags of the families begin.
-const FAMILIES: &[&str] = &["task_", "profile_", "user_", "session_", "cache_"];
-
 impl<'de> Deserialize<'de> for Change {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_enum("Change", FAMILIES, ByTag)
@@ -197,15 +248,7 @@ impl<'de> Visitor<'de> for ByTag {
 
     fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<Change, A::Error> {
         let (Tag(tag), content) = access.variant()?;
-        let family = tag.split_once('_').map_or("", |(family, _)| family);
-        match family {
-            "task" => of_family(tag, content).map(Change::Task),
-            "profile" => of_family(tag, content).map(Change::Profile),
-            "user" => of_family(tag, content).map(Change::User),
-            "session" => of_family(tag, content).map(Change::Session),
-            "cache" => of_family(tag, content).map(Change::Cache),
-            _ => Err(A::Error::unknown_variant(&tag, FAMILIES)),
-        }
+        of_tag(tag, content)
     }
 }
 

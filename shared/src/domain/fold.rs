@@ -8,16 +8,17 @@
 
 use uuid::Uuid;
 
+use super::change::OnProfile;
 use super::{
-    Change, EntityKind, Operation, Outcome, Preferences, Profile, ProfileChange, Refusal, Role,
-    Standing, Task, TaskChange, TaskPatch, TaskVersions, UserChange, Version,
+    EntityKind, Operation, Outcome, Preferences, Profile, ProfileChange, Refusal, Role, Standing,
+    Task, TaskChange, TaskPatch, TaskVersions, UserChange, Version,
 };
 
 /// Applies an operation on a task to the task (`None`: there is none yet). Operations on anything
 /// else are not found.
 pub fn apply_to_task(task: &mut Option<Task>, operation: &Operation) -> Outcome {
     let kind = EntityKind::Task;
-    let Change::Task(change) = &operation.change else {
+    let Some(change) = operation.change.on_task() else {
         return Outcome::Refused(Refusal::NotFound(operation.lane().kind));
     };
     if let TaskChange::Create { task_id, fields } = change {
@@ -113,13 +114,11 @@ fn bury(task: &mut Task, operation: &Operation) {
 
 /// Applies an operation on a profile to the profile. Operations on anything else are not found.
 pub fn apply_to_profile(profile: &mut Profile, operation: &Operation) -> Outcome {
-    if let Change::Profile(change) = &operation.change {
-        return apply_own(profile, change, operation);
+    match operation.change.on_profile() {
+        Some(OnProfile::Own(change)) => apply_own(profile, change, operation),
+        Some(OnProfile::ByAdmin(change)) => apply_by_admin(profile, change, operation),
+        None => Outcome::Refused(Refusal::NotFound(operation.lane().kind)),
     }
-    if let Change::User(change) = &operation.change {
-        return apply_by_admin(profile, change, operation);
-    }
-    Outcome::Refused(Refusal::NotFound(operation.lane().kind))
 }
 
 fn apply_own(profile: &mut Profile, change: &ProfileChange, operation: &Operation) -> Outcome {
@@ -231,6 +230,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::Change;
     use crate::domain::{Actor, Clock, Role, TaskFields, TaskStatus, Title};
 
     fn actor() -> Actor {

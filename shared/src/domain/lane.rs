@@ -4,34 +4,42 @@ use std::fmt;
 
 use uuid::Uuid;
 
-/// What kind of thing an entity is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EntityKind {
+/// Makes [`EntityKind`], and the list of all kinds: one that is written can be read.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $byte:literal, $name:literal;)+) => {
+        /// What kind of thing an entity is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum EntityKind {
+            $($(#[$doc])* $kind,)+
+        }
+
+        impl EntityKind {
+            /// All of them.
+            pub const ALL: &[EntityKind] = &[$(Self::$kind),+];
+
+            /// The byte that stands for it in records, and its name in the API and in the ledger.
+            const fn signs(self) -> (u8, &'static str) {
+                match self {
+                    $(Self::$kind => ($byte, $name),)+
+                }
+            }
+        }
+    };
+}
+
+// Neither byte nor name ever changes: files and databases hold them.
+kinds! {
     /// A task.
-    Task,
+    Task = 1, "task";
     /// A user's profile.
-    Profile,
+    Profile = 2, "profile";
     /// A session.
-    Session,
+    Session = 3, "session";
     /// The cache in Redis, as a whole.
-    Cache,
+    Cache = 4, "cache";
 }
 
 impl EntityKind {
-    /// All of them.
-    pub const ALL: [EntityKind; 4] = [Self::Task, Self::Profile, Self::Session, Self::Cache];
-
-    /// The byte that stands for it in records, and its name in the API and in the ledger. Neither ever
-    /// changes: files and databases hold them.
-    const fn signs(self) -> (u8, &'static str) {
-        match self {
-            Self::Task => (1, "task"),
-            Self::Profile => (2, "profile"),
-            Self::Session => (3, "session"),
-            Self::Cache => (4, "cache"),
-        }
-    }
-
     /// The byte that stands for it in the buffer's records.
     #[must_use]
     pub const fn byte(self) -> u8 {
@@ -66,7 +74,7 @@ impl EntityKind {
     /// The kind that a byte stands for; `None` if it is none of ours.
     #[must_use]
     pub fn of_byte(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.byte() == byte)
+        Self::ALL.iter().copied().find(|kind| kind.byte() == byte)
     }
 }
 

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::overlay::Overlay;
 use super::{
-    Base, Change, Description, Operation, Seen, Task, TaskChange, TaskPatch, TaskStatus,
-    TaskVersions, Title, Version, apply_to_task,
+    Base, Description, Operation, Seen, Task, TaskChange, TaskPatch, TaskStatus, TaskVersions,
+    Title, Version, apply_to_task,
 };
 
 const TASKS: Overlay<Task, TaskPart> = Overlay {
@@ -59,7 +59,7 @@ impl TaskPart {
     /// What is known of a task after an operation on it; `None` if that deletes it.
     fn after(part: Option<Self>, operation: &Operation) -> Option<Self> {
         let part = part.unwrap_or_else(|| Self::of_nothing(operation));
-        let Change::Task(change) = &operation.change else { return Some(part) };
+        let Some(change) = operation.change.on_task() else { return Some(part) };
         match change {
             TaskChange::Create { task_id, fields } => {
                 let created_at = part.created_at.or(Some(operation.accepted_at));
@@ -108,6 +108,7 @@ impl TaskPart {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Change;
     use crate::domain::{Actor, Clock, Role, TaskFields};
 
     const OWNER: Uuid = Uuid::from_u128(1);
