@@ -1,4 +1,4 @@
-//! What somebody should look at, as `/health` of both processes says it.
+//! Conditions that an operator should look at. `/health` of both processes lists them.
 
 use crate::buffer::Stats;
 use crate::store::CLOCK_SKEW_US;

@@ -1,6 +1,8 @@
-//! Work gathered into batches: what comes while one batch is on its way goes into the next (no timer
-//! holds anything back: what comes alone leaves at once). A few tasks share the work by its key, so
-//! that what concerns one entity is never on its way twice.
+//! Gathers pieces of work into batches. Pieces that come while one batch is on its way go into the next.
+//! No timer delays anything: a piece that comes alone starts at once.
+//!
+//! A few tasks share the work by its key. So pieces with one key are never in two batches at the same
+//! time.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;

@@ -1,8 +1,8 @@
-//! Guarded sections: a panic inside is an error of the section, not a mistake to be told.
+//! Guarded sections: a panic inside one becomes an error of the section.
 //!
-//! redb panics at some kinds of damage. What uses it runs in a guarded section, so that a damaged page
-//! ends neither a thread nor a process, and leaves no message for each occurrence: whoever asked gets
-//! an error that says where it was.
+//! redb panics at some kinds of damage. Code that calls redb runs in a guarded section, so a damaged
+//! page ends neither a thread nor a process. The panic prints no message. The caller gets an error that
+//! says where it was.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};

@@ -1,12 +1,14 @@
-//! The clock that all processes of a host share: what one of them acknowledges later has the greater
-//! version, over all of them and across restarts.
+//! The clock that all processes of a host share. What is acknowledged later on a host has the greater
+//! version, across all of its processes and their restarts.
 //!
-//! Each process has a clock of its own ([`Clock`]), and they all read the same wall clock. They differ
-//! only where one of them is ahead of it, since it has read versions of another host whose clock is
-//! fast, or since the wall clock was set back. Then it writes its reading beside the buffer file before
-//! it answers ([`ClockSlot`]), and the others go on from there. In any case it does so once a second, for
-//! whoever starts when the wall clock has been set back. A version from so far ahead that no clock
-//! follows it is remembered for its entity alone, in the buffer file.
+//! Each process has a clock of its own ([`Clock`]), and all of them read the same wall clock. A
+//! process's clock can be ahead of the wall clock for two reasons: it has read versions of another host
+//! whose clock is fast, or the wall clock was set back. Then the process writes its reading beside the
+//! buffer file before it answers ([`ClockSlot`]), and the others go on from there. Each process also
+//! writes its reading once a second. Processes that start after the wall clock was set back go on from
+//! that.
+//!
+//! A version from too far ahead moves no clock. The buffer file remembers it for its entity alone.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,8 +1,8 @@
-//! What the api and the worker have in common: the words of the domain, the buffer file, the store
-//! in PostgreSQL, and the write path that chooses between the two.
+//! What the api and the worker have in common: the types of the domain, the buffer file, the store in
+//! PostgreSQL, and the write path that chooses between the two.
 //!
-//! Dependencies run one way: [`writes`] uses [`store`], [`buffer`] and [`cache`], which use [`domain`];
-//! the cache uses the buffer. The domain names neither sea-orm, redis nor redb.
+//! Dependencies run one way: [`writes`] uses [`store`], [`buffer`] and [`cache`], which use [`domain`].
+//! The cache uses the buffer. The domain uses neither sea-orm, redis nor redb.
 
 pub mod attention;
 pub mod buffer;

@@ -1,6 +1,8 @@
 //! The metrics of the processes: names, units and texts, each once. Code names a metric by its constant
-//! here. A process describes those it has when it starts, so that `/metrics` has `# HELP` and `# TYPE`
-//! for each, and prints the table of them that the documentation holds.
+//! here.
+//!
+//! When a process starts, it describes the metrics that it has, so `/metrics` has `# HELP` and `# TYPE`
+//! for each. The same descriptions make the tables of metrics in the documentation.
 
 use metrics::Unit;
 

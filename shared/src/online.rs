@@ -1,8 +1,8 @@
-//! How those who are online fare: the api notes it in a small file beside the buffer, and replay, in
-//! another process, makes room for them.
+//! How slow online writes are at the moment. The api notes it in a small file beside the buffer file.
+//! Replay, in another process, reads it and makes room for online writes.
 //!
-//! The file is advice, renewed several times a second while there are online writes: it is not
-//! synced, and whoever cannot read it, or finds it old, goes on as if nobody were online.
+//! The file is a hint and is not synced. The api renews it several times a second while there are online
+//! writes. If replay cannot read it, or finds it old, it goes on as if there were none.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Redis, as far as it is needed: every call ends within a fraction of a second, and its absence is
-//! never an error for tasks and profiles.
+//! The connection to Redis. Every call ends within a fraction of a second. For tasks and profiles, the
+//! absence of Redis is never an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

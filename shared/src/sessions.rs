@@ -1,11 +1,16 @@
-//! Sessions: what a login opens, a refresh renews and a logout ends. They live in Redis, with an
-//! expiry, and there only as hashes of what clients hold.
+//! Sessions: a login opens one, a refresh renews it, a logout ends it. They live in Redis, with an
+//! expiry. Of the tokens that clients hold, Redis has only hashes.
 //!
-//! A refresh token is `session.family.secret`: the session's id, what all of its refresh tokens have
-//! in common, and what only the newest one has. So a token that was used before can be told from
-//! one that was made up: the first ends its session (it was stolen, or its thief came first), the
-//! second is just refused, and nobody can end a session by knowing its id. Each script runs as a
-//! whole: of any number of refreshes with one token, one wins.
+//! A refresh token is `session.family.secret`. All refresh tokens of a session have the same id and
+//! family. The secret is new in each. So Redis can tell apart two kinds of tokens that are not the
+//! newest one:
+//!
+//! - If the family is right and the secret is not, the token was used before. It may have been stolen, so
+//!   its session ends.
+//! - If the family is wrong, the token was made up. It is refused, and the session goes on. So nobody
+//!   can end a session by knowing its id.
+//!
+//! Redis runs each script as a whole: of several refreshes with one token, exactly one succeeds.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! Settings, read once at start from the environment. Each group is a plain struct with defaults;
-//! a field's name in capitals is its variable. A value that does not fit stops the start with a
-//! message that names the variable and never repeats a secret.
+//! Settings, read from the environment once, at the start. Each group is a plain struct with defaults. A
+//! field's name in capitals is the name of its variable. A value that cannot be used stops the start,
+//! with a message that names the variable and never repeats a secret.
 
 use std::path::PathBuf;
 use std::time::Duration;

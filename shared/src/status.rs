@@ -1,4 +1,4 @@
-//! What the worker publishes in the buffer file, so that no network is needed to know it.
+//! The status that the worker publishes in the buffer file. The api reads it there, without a network.
 
 use serde::{Deserialize, Serialize};
 

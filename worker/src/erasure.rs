@@ -1,6 +1,8 @@
-//! Erasing users from the buffer of this host, once PostgreSQL has it that they are erased: when their
-//! erasure is replayed, and whenever something of theirs turns up afterwards, from a request that was
-//! on its way or on a node that the erasure was not asked of.
+//! Erases users from the buffer of this host, after PostgreSQL has committed their erasure.
+//!
+//! It does so when their erasure is replayed. It does so again when an operation of theirs turns up
+//! afterwards: from a request that was on its way, or on a host other than the one that was asked to
+//! erase them.
 
 use std::collections::BTreeSet;
 

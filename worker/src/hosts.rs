@@ -1,10 +1,11 @@
-//! The hosts that share a PostgreSQL: this one says how its buffer file stands, and reads how those of
-//! others do, before replay begins after an outage and with each heartbeat.
+//! The hosts that share a PostgreSQL. Before replay begins after an outage, and with each heartbeat,
+//! this host reports what its buffer file has pending. It also reads the reports of the other hosts.
 //!
-//! What is told as pending are operations on tasks, one of which may be the create that another host waits
-//! for. One that waits here for a create of another host is left out: two hosts with such operations would
-//! wait for one another. So are those behind it, in its lane. The row of this file also
-//! tells whether the file is an older copy that was put back.
+//! The report covers pending operations on tasks, because one of them may be the create that another
+//! host waits for. It leaves out an operation that itself waits for a create of another host, and those
+//! behind it in its lane. Otherwise two hosts with such operations would wait for one another.
+//!
+//! The row of this host also tells whether its buffer file is an older copy that was put back.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! The worker's own HTTP interface: `/live`, `/health`, `/metrics`. A standby has it as well: it is well
-//! as long as it waits.
+//! The worker's own HTTP interface: `/live`, `/health`, `/metrics`. A standby serves it as well, and
+//! counts as healthy while it waits.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,8 +1,12 @@
-//! How long an operation waits for an entity that is not there: another host may still hold its create.
+//! How long an operation waits for an entity that is missing. Another host may still hold the entity's
+//! create.
 //!
-//! It waits by time and not by number of attempts: for `MISSING_RETRY_SECONDS` with PostgreSQL up, breaks
-//! left out, so that other hosts can report and bring what they have; then while any of them may have something older
-//! pending, until it is as old as a pending operation may be.
+//! The wait ends by time, not by a number of attempts:
+//!
+//! - It lasts at least `MISSING_RETRY_SECONDS`. Only time with PostgreSQL up counts, so that other hosts
+//!   can report and replay what they have.
+//! - After that it lasts while another host may have something older pending.
+//! - It ends when the operation is as old as a pending operation may be.
 
 use std::time::Duration;
 

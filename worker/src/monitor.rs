@@ -1,5 +1,5 @@
-//! The worker named `monitor`: finds out what is up, brings the schema up to date, publishes what it
-//! knows in the buffer file, and wakes replay when PostgreSQL is back.
+//! The worker named `monitor`. It checks whether PostgreSQL and Redis are up, migrates the schema,
+//! publishes its status in the buffer file, and wakes replay when PostgreSQL is back.
 
 use std::collections::HashSet;
 use std::sync::Arc;

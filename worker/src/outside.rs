@@ -1,8 +1,10 @@
-//! What takes effect outside PostgreSQL: sessions and the cache in Redis, and what the buffer holds of
-//! erased users. Which changes do, and when, is decided here; how is up to the modules that do it.
+//! Effects outside PostgreSQL: on sessions and the cache in Redis, and on what the buffer holds of
+//! erased users. This file decides which changes have such an effect, and when. Other modules carry it
+//! out.
 //!
-//! Redis comes first: PostgreSQL is left to write just the ledger row, and a crash in between repeats
-//! something that can be done twice. The buffer comes last, once PostgreSQL has it that a user is erased.
+//! Effects in Redis come before PostgreSQL, which then writes just the ledger row. A crash in between
+//! repeats the effect, which does no harm. Effects in the buffer come last, after PostgreSQL has
+//! committed the erasure of a user.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,9 +1,9 @@
-//! How fast replay goes: gently after an outage, faster while PostgreSQL is quick, and no faster than
-//! those who are online can bear.
+//! How fast replay goes: gently after an outage, then faster, but never so fast that online writes
+//! become too slow.
 //!
-//! Batches grow while they are quick and shrink when they are not. While there are online writes,
-//! replay works one small batch at a time and rests after each: longer while online writes take more
-//! than a bearable multiple of what they take when nothing is in their way, shorter while they do not.
+//! Batches grow while they are quick and shrink when they are not. While there are online writes, replay
+//! works one small batch at a time and rests after each. The rests grow while online writes are slowed
+//! down by more than a bearable factor, and shrink while they are not.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

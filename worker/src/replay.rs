@@ -1,9 +1,11 @@
 //! The worker named `replay`: brings buffered operations to PostgreSQL, batch by batch.
 //!
-//! A batch is chosen by urgency of lanes, applied in PostgreSQL, and then settled in the buffer. A
-//! crash between the two leaves operations in the buffer that the ledger knows: they are found to be
-//! duplicates and leave. While a batch is on its way its lanes are busy, so batches in flight are
-//! disjoint and no lane is ever applied out of order.
+//! A batch takes the most urgent lanes. It is applied in PostgreSQL, and then settled in the buffer. A
+//! crash between the two leaves operations in the buffer that have ledger rows. The next replay finds
+//! them to be duplicates and removes them.
+//!
+//! While a batch is in flight its lanes are busy. So batches in flight are disjoint, and no lane is
+//! applied out of order.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The worker named `retention`: makes dead letters of operations that have grown too old, and ends
-//! the retention of dead letters, of the ledger's rows and of tombstones.
+//! The worker named `retention`. It turns operations that are too old into dead letters. It removes dead
+//! letters, audit entries, ledger rows and tombstones whose retention has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

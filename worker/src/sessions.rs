@@ -1,8 +1,9 @@
-//! Ending sessions in Redis, for users who logged out while it was away.
+//! Ends sessions in Redis, for users who logged out while Redis was away.
 //!
-//! That is done before the operation goes to PostgreSQL, where just its ledger row is left to write,
-//! and as often as it takes: a session can be ended twice. With PostgreSQL away and Redis there,
-//! sessions are ended all the same, and their operations stay in the buffer for their ledger rows.
+//! This comes before the operation goes to PostgreSQL, which then writes just its ledger row. It may
+//! happen more than once: ending a session twice does no harm. If Redis is up and PostgreSQL is away,
+//! sessions are ended all the same. Their operations stay in the buffer until PostgreSQL can write their
+//! ledger rows.
 
 use std::collections::HashSet;
 

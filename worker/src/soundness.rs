@@ -1,6 +1,8 @@
-//! Whether the indexes of the buffer lead replay to all that is pending: looked at after the start, before
-//! anything is taken out, and when replay finds nothing for `REPLAY_STALL_SECONDS` although something is pending. If they do not, the
-//! buffer file is repaired.
+//! Checks whether the indexes of the buffer lead replay to all pending operations. If they do not, it
+//! repairs the buffer file.
+//!
+//! It checks after the start, before replay takes anything out. It checks again when replay finds
+//! nothing for `REPLAY_STALL_SECONDS` although operations are pending.
 
 use std::sync::atomic::Ordering;
 

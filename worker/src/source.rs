@@ -1,8 +1,8 @@
-//! Where the named workers get their tasks from: streams of ours, as backends of apalis.
+//! Where the named workers get their tasks from: streams of this crate, as backends of apalis.
 //!
-//! A stream waits inside itself until there is something to do, and never ends and never fails:
-//! apalis takes either for the end of the worker. Nothing is kept here: what is durable is in the
-//! buffer file.
+//! A stream waits inside itself until there is something to do. It never ends and never fails, because
+//! apalis would take either for the end of the worker. Nothing is stored here: everything durable is in
+//! the buffer file.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};

@@ -1,4 +1,5 @@
-//! One worker per buffer file: a second one waits until the first has ended, however it ended.
+//! One active worker per buffer file. A second worker waits as a standby until the first has ended, in
+//! order or by a crash.
 
 use std::fs::{File, TryLockError};
 use std::io;

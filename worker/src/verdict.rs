@@ -1,5 +1,5 @@
-//! Carrying out what is to become of an operation that PostgreSQL has dealt with: it leaves the buffer,
-//! is tried again, or becomes a dead letter. What it is to be, [`shared::domain::judge`] decides.
+//! Carries out what is to become of an operation after PostgreSQL has dealt with it: it leaves the
+//! buffer, is tried again, or becomes a dead letter. [`shared::domain::judge`] decides which.
 
 use std::time::Duration;
 

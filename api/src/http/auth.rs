@@ -1,4 +1,5 @@
-//! Who is asking, and whether they may: the bearer token of a request, made an actor.
+//! Authentication: turns the bearer token of a request into an actor, and checks whether that actor may
+//! make the request.
 
 use std::sync::Arc;
 

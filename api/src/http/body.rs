@@ -1,4 +1,4 @@
-//! Bodies of requests: JSON straight into types, without a tree in between.
+//! Bodies of requests: JSON is parsed straight into types, without a tree of JSON values in between.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What an operator sees of the buffer of this host, and does about it. For the roles `operator`
-//! and `admin`.
+//! Routes for operators (the roles `operator` and `admin`): look at the buffer of this host, and act on
+//! it.
 
 use std::str::FromStr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How operators see the buffer of this host.
+//! How the buffer of this host looks in answers to operators.
 
 use chrono::{DateTime, Utc};
 use poem_openapi::{Enum, Object};

@@ -1,11 +1,12 @@
-//! The OpenAPI document: what poem-openapi makes of the code, completed with what it cannot express.
+//! The OpenAPI document: poem-openapi makes it of the code, and this file adds what poem-openapi cannot
+//! express.
 //!
 //! - Each operation says which permission it needs and lists the codes it can fail with (`failures.rs`).
-//! - Bodies take no other fields than theirs; texts have patterns, and words come from closed sets.
+//! - Bodies allow no unknown fields. Texts have patterns, and enumerations list their values.
 //! - A field that is another schema refers to it directly. poem-openapi wraps such a reference in an
 //!   `allOf` to give the field a description of its own, and some generators of clients drop those.
 //!
-//! What is named here has to be in the document: a test fails for a name that is not.
+//! A test fails if a name that is used here is not in the document.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,6 @@
-//! The one place where errors become HTTP: each becomes a code (`code.rs` has its status and message),
-//! with the fields at fault if there are any. Nothing internal is told: no SQL, paths or versions.
+//! The one place where errors become HTTP answers. Each error becomes a code, whose status and message
+//! are in `code.rs`. The answer also names the fields at fault, if there are any. It reveals nothing
+//! internal: no SQL, paths or versions.
 
 use poem::error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError};
 use poem::http::StatusCode;

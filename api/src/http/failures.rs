@@ -1,8 +1,8 @@
-//! Which codes each operation of the interface can fail with, for the OpenAPI document.
+//! The codes that each operation of the OpenAPI document can fail with.
 //!
-//! Most follow from the shape of an operation: whether it needs a token, takes parameters or a body.
-//! What its handler adds stands in one table, by the operation's id. A code that is missing here is not in
-//! the document, so clients do not expect it: a handler that can fail in a new way gets a new entry.
+//! Most of them follow from the shape of an operation: whether it needs a token, takes parameters or a
+//! body. One table adds those of its handler, by the operation's id. A handler that can fail in a new
+//! way needs a new entry there: clients do not expect a code that the document does not list.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Headers of every answer: what browsers and caches may not do with it.
+//! Headers that every answer has: they forbid browsers and caches what could do harm.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

@@ -1,4 +1,4 @@
-//! The parameters of the list of tasks, read into a query.
+//! The parameters of the list of tasks, parsed into a query.
 
 use chrono::DateTime;
 use shared::domain::{TaskStatus, Title};

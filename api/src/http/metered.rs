@@ -1,5 +1,5 @@
-//! Counts and times answers. The handles of a route's metrics are kept: looking them up by their
-//! labels costs more than counting.
+//! Counts answers and their durations. The metric handles of each route are kept, because looking them
+//! up by their labels costs more than counting.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The HTTP interface: routes, bodies, failures.
+//! The HTTP interface: routes, bodies of requests and answers, and errors.
 
 mod auth;
 mod body;

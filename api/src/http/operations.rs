@@ -1,4 +1,4 @@
-//! What became of an accepted operation.
+//! The route that tells what became of an accepted operation.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Bodies of answers: JSON straight from types, without a tree in between.
+//! Bodies of answers: types are written straight as JSON, without a tree of JSON values in between.
 
 use std::marker::PhantomData;
 

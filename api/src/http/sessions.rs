@@ -1,4 +1,5 @@
-//! Sessions: login with the identity provider's word, refresh, logout, and a look at one's own.
+//! Sessions: login with a token of the identity provider, refresh, logout, and the list of a user's own
+//! sessions.
 
 use std::sync::Arc;
 

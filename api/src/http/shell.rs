@@ -1,5 +1,5 @@
-//! What surrounds every request: who may ask, its id, its deadline, the envelope of its failure, the
-//! headers of every answer, its log line and its metrics.
+//! The middleware around every request: origin and rate limits, request id, deadline, the body of
+//! failures, the headers of every answer, the log line and the metrics.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;

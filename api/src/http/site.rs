@@ -1,4 +1,5 @@
-//! The site of a process: the interface, and the pages beside it, within their shell.
+//! All routes of the api: the interface, and the pages beside it (`/docs`, the OpenAPI document,
+//! `/metrics`), inside the middleware of `shell.rs`.
 
 use std::future::Future;
 use std::sync::Arc;

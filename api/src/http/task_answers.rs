@@ -1,4 +1,4 @@
-//! What requests about tasks are answered with.
+//! The answers to requests about tasks.
 
 use poem_openapi::{ApiResponse, Object};
 use serde::Serialize;

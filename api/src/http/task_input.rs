@@ -1,4 +1,5 @@
-//! What clients send of tasks, and how it is parsed: all that is wrong with a body is told at once.
+//! The bodies of requests about tasks, and how they are parsed. One answer names all that is wrong with
+//! a body.
 
 use poem_openapi::Object;
 use poem_openapi::types::MaybeUndefined;

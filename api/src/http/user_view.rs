@@ -1,4 +1,4 @@
-//! How admins see users.
+//! How users look in answers to admins.
 
 use chrono::{DateTime, Utc};
 use poem_openapi::{ApiResponse, Object};

@@ -1,4 +1,4 @@
-//! Users, for admins: look, set role or standing, erase.
+//! Users, for admins: list them, show one, set role or standing, erase.
 
 use std::sync::Arc;
 

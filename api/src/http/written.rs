@@ -1,8 +1,9 @@
-//! Writes over HTTP: the operation that a request asks for, and what the client is told of it. This is the
-//! one file that knows what [`Written`] means to a client.
+//! Writes over HTTP: makes the operation that a request asks for, and the answer that tells the client
+//! what became of it. This is the one file that knows what [`Written`] means to a client.
 //!
-//! What a write makes this process forget is not decided here: the write path itself begins a new
-//! generation of the user's tasks (`writes/generations.rs`), under which nothing is counted yet.
+//! A write also makes the kept totals of the user's lists wrong. The write path sees to that, not this
+//! file: it begins a new generation of the user's tasks (`writes/generations.rs`), for which no totals
+//! are kept yet.
 
 use chrono::SubsecRound;
 use poem_openapi::ApiResponse;

@@ -1,16 +1,22 @@
 //! Tasks and profiles by id, cached in Redis for all hosts.
 //!
-//! Who finds an entity in PostgreSQL puts it into the cache; who is going to change one there takes it
-//! out first. What was taken out leaves a fence for some seconds, which keeps everyone who asked
-//! PostgreSQL before the change was committed from putting the old state back: what is put in is of the
-//! last few seconds, by Redis' own clock, and the fence lasts longer than that after the last moment at
-//! which the change can be committed, even if its process is dead by then. Should Redis not do that, all that is cached has to go: an
-//! operation in the buffer says so, and while one waits no process of this host reads the cache. Should
-//! the buffer not take that, this process does not read it for as long as its entries may live.
+//! A process that reads an entity from PostgreSQL puts it into the cache. A process that is about to
+//! change an entity removes it first, and leaves a fence for some seconds. While the fence is there,
+//! nothing is put into the entity's place.
 //!
-//! Each entry begins with the epoch it was made in (`epoch.rs`). What is of another epoch than the present
-//! one is not there, so a new one empties the cache at once. In an epoch's first moments nothing is
-//! looked up that could be put in, since Redis may have lost fences just before.
+//! The fence keeps old states out: another process may have read the entity before the change was
+//! committed. Redis accepts only entries that were read in the last few seconds, by its own clock. The
+//! fence outlasts the last moment at which the change can be committed, and those seconds after it. So
+//! it holds even if the process that changes the entity is killed.
+//!
+//! - If Redis does not put up the fence, the whole cache has to be emptied. An operation in the buffer
+//!   says so. While it waits there, no process of this host reads the cache.
+//! - If the buffer does not take that operation either, this process does not read the cache for as long
+//!   as its entries may live.
+//!
+//! Each entry begins with the epoch in which it was made (`epoch.rs`). Entries of another epoch than the
+//! present one are ignored, so a new epoch empties the cache at once. In an epoch's first moments
+//! nothing is put in, because Redis may have lost fences just before.
 
 mod epoch;
 

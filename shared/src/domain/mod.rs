@@ -1,5 +1,5 @@
-//! The words of Holdfast as types: what is inside them has been parsed once, at the edge, and is
-//! never validated again. Nothing here performs I/O.
+//! The words of Holdfast as types. A value is parsed once, at the edge, and is never validated again.
+//! Nothing here performs I/O.
 //!
 //! Two nodes change one task. Whichever change arrives first, the newer one wins its fields:
 //!

@@ -1,9 +1,9 @@
-//! PostgreSQL: the one place where operations take effect, and what is read back from there.
+//! PostgreSQL: the one place where operations take effect, and the reads from there.
 //!
-//! [`Store::apply`] is the only path by which anything is written, online and at replay. What it
-//! reports as applied is committed. What has grown too old is removed by [`Store::purge_ledger`] and
-//! [`Store::purge_tombstones`]. Connections are opened lazily, so a store can be had while
-//! PostgreSQL is away; every wait has a limit.
+//! [`Store::apply`] is the only path by which operations are written, online and at replay. What it
+//! reports as applied is committed. [`Store::purge_ledger`] and [`Store::purge_tombstones`] remove rows
+//! whose retention has ended. Connections are opened lazily, so a store can be made while PostgreSQL is
+//! away. Every wait has a limit.
 
 mod apply;
 mod columns;

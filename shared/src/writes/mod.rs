@@ -1,11 +1,12 @@
-//! The write path: to PostgreSQL if it takes the write, else durably to the buffer, and the answer
-//! says which.
+//! The write path: a write goes to PostgreSQL if PostgreSQL takes it, else durably to the buffer. The
+//! answer says which.
 //!
-//! Writes that come while one statement is on its way are gathered into the next (no timer holds a
-//! write back: one that comes alone leaves at once). A write to an entity with pending operations
-//! joins its lane in the buffer, whatever the link. When PostgreSQL fails, or it is not known
-//! whether it did what it was sent, the operation goes to the buffer under the same id, and the
-//! ledger keeps replay from applying it twice.
+//! - Writes that come while one statement is on its way are gathered into the next. No timer delays a
+//!   write: one that comes alone leaves at once.
+//! - A write to an entity with pending operations joins its lane in the buffer, whether the link is up
+//!   or down.
+//! - If PostgreSQL fails, or it is not known whether it did what it was sent, the operation goes to the
+//!   buffer under the same id. The ledger keeps replay from applying it twice.
 //!
 //! # Example
 //!

@@ -1,4 +1,5 @@
-//! The buffer as one process has it open: one thread that writes, a few that read.
+//! The buffer as one process has it open: one thread that writes, by group commit, and a few threads
+//! that read.
 
 mod attempt;
 pub(in crate::buffer) mod buffer;

@@ -1,4 +1,5 @@
-//! The files on their filesystem, and redb's pages as plain bytes.
+//! The buffer's files on their filesystem: who may open them, the clock slots, and redb's pages as plain
+//! bytes.
 
 pub(in crate::buffer) mod file;
 pub(in crate::buffer) mod marks;

@@ -1,4 +1,5 @@
-//! What stands in the files: records, keys, tables, and the numbers that name them.
+//! The formats of the buffer's files: records and their encryption, tables, and the numbers of the WAL's
+//! generations.
 
 pub(in crate::buffer) mod damage;
 pub(in crate::buffer) mod entry;

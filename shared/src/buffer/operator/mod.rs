@@ -1,4 +1,5 @@
-//! What an operator may see and do.
+//! What operators do with the buffer: list, retry and discard operations, pause replay, read the audit
+//! log, verify the file, encrypt it anew, and erase users.
 
 pub(in crate::buffer) mod acts;
 pub(in crate::buffer) mod agreement;

@@ -1,4 +1,4 @@
-//! Making a damaged file anew, from what can be read of it.
+//! Repair: builds a new buffer file from what can be read of a damaged one.
 
 pub(in crate::buffer) mod anew;
 pub(in crate::buffer) mod aside;

@@ -1,9 +1,12 @@
-//! The tables of the buffer file, open for writing, and the changes that others are made of.
+//! The tables of the buffer file in a write transaction, and the basic changes that all others are made
+//! of.
 //!
-//! A write transaction has two views. [`Intake`](intake::Intake) takes operations in, and knows the WAL and
-//! its tail. [`Tables`] can do everything else. They find operations by the indexes and their records in
-//! `records`, so they are only given by a checkpoint, which leaves no tail. Each method leaves all tables
-//! consistent with one another within its transaction, and costs O(log n) in the number of pending operations.
+//! A write transaction has two views. [`Intake`](intake::Intake) appends operations, and knows the WAL
+//! and its tail. [`Tables`] does everything else. It finds operations by the indexes, which do not cover
+//! the tail. So only a checkpoint gives access to it, and the tail is empty then.
+//!
+//! Each method leaves all tables consistent with one another within its transaction. It costs O(log n)
+//! in the number of pending operations.
 
 pub(in crate::buffer) mod ahead;
 pub(in crate::buffer) mod audit;

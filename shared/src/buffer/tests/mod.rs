@@ -1,5 +1,5 @@
-//! The buffer on a real file: order, urgency, limits, retries, dead letters, damage, several
-//! processes' worth of handles, and the agreement of all tables after any history.
+//! Tests of the buffer on a real file: order, urgency, limits, retries, dead letters, damage, handles as
+//! several processes have them, and whether all tables agree after any history.
 
 mod at_rest;
 mod audit;

@@ -1,4 +1,5 @@
-//! The write-ahead log (WAL): the newest operations, which no table tells of yet.
+//! The write-ahead log (WAL): it holds the newest operations until a checkpoint moves them into the
+//! tables. An append to it is durable once its frame is synced. `file` describes the format.
 
 pub(in crate::buffer) mod file;
 pub(in crate::buffer) mod frame;
