@@ -200,15 +200,15 @@ codes! {
     UnsupportedMediaType, UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE",
         "Send the body as application/json, without compression.";
 
-    /// The user or the address sends more requests than one may.
+    /// The user or the address sends more requests than its rate limit allows.
     RateLimited, TOO_MANY_REQUESTS, "RATE_LIMITED",
         "Too many requests. Wait for as many seconds as Retry-After says.";
 
-    /// PostgreSQL takes no writes, and the user has as many changes waiting in the buffer as one may.
+    /// PostgreSQL takes no writes, and this user's share of the buffer is used up.
     UserBufferQuota, TOO_MANY_REQUESTS, "USER_BUFFER_QUOTA",
         "The database is away and you have too many changes waiting. Nothing was kept. Try again later.";
 
-    /// PostgreSQL takes no writes, and as many changes of this entity wait in the buffer as may.
+    /// PostgreSQL takes no writes, and too many changes of this entity wait in the buffer.
     LaneBufferQuota, TOO_MANY_REQUESTS, "LANE_BUFFER_QUOTA",
         "The database is away and too many changes of this entity are waiting. Nothing was kept. \
          Try again later.";
@@ -221,7 +221,7 @@ codes! {
     TooManyConnections, SERVICE_UNAVAILABLE, "TOO_MANY_CONNECTIONS",
         "Too many connections are open. Try again in a few seconds.";
 
-    /// As many requests are waiting as may, or the server is shutting down. Nothing was done.
+    /// Too many requests are waiting, or the server is shutting down. Nothing was done.
     Overloaded, SERVICE_UNAVAILABLE, "OVERLOADED",
         "Too many requests are waiting. Nothing was done. Try again in a few seconds.";
 

@@ -84,6 +84,7 @@ async fn i1_pages_of_indexes_that_are_lost_while_nobody_runs_lose_nothing() {
     assert!(refused.contains("buffer repair"), "{refused}");
     let unsound = try_command(&world, &["buffer", "verify"]).await.unwrap_err().to_string();
     assert!(unsound.contains("lanes: pages cannot be read"), "{unsound}");
+    assert!(unsound.contains("buffer repair"), "{unsound}");
     let told = command(&world, &["buffer", "repair", "--dry-run"]).await;
     assert!(told.contains("would have 20 pending"), "{told}");
     world.api.start().await.unwrap();

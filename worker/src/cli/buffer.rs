@@ -83,7 +83,8 @@ pub enum BufferCommand {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Write what can be read of any buffer file, and of the log beside it, as `export` does.
+    /// Write what can be read of a buffer file and of the write-ahead log beside it, as `export` does.
+    /// Its tables must have the format of this version.
     Salvage {
         /// The file.
         file: PathBuf,

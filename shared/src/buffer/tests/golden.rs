@@ -83,6 +83,19 @@ fn records(
         .collect()
 }
 
+#[test]
+fn waits_stand_in_the_fourth_byte_which_was_zero_before_there_were_any() {
+    let operation = operations().remove(0);
+    let tries = Tries { attempts: 2, waits: 9 };
+    let header = Header { tries, ..Header::of(&operation, 1_795_204_737_529) };
+    let payload = encode_payload(&operation, &Keys::default()).unwrap();
+    let mut record = encode(7, &header, &payload);
+    assert_eq!(record[3], 9);
+    assert_eq!(Header::decode(7, &record).unwrap().tries, tries);
+    record[3] = 0;
+    assert!(Header::decode(7, &record).is_err(), "the checksum covers it");
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
