@@ -8,7 +8,7 @@ use anyhow::Context;
 use api::metric::METRICS;
 use clap::{Parser, Subcommand};
 use shared::domain::{Actor, Role};
-use shared::metric::table;
+use shared::metric::{COMMON, table};
 use shared::settings::{BufferSettings, LogSettings, load};
 use shared::telemetry;
 use tokio::runtime::{Builder, Runtime};
@@ -45,7 +45,7 @@ enum Command {
     },
     /// Print the OpenAPI document.
     Openapi,
-    /// Print the table of metrics, in Markdown.
+    /// Print the tables of metrics, in Markdown: those of this process alone, and those of both.
     Metrics,
 }
 
@@ -61,7 +61,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Token { user, role, lifetime } => print(&token(user, &role, lifetime)?),
         Command::Openapi => print(&api::http::openapi_yaml()),
-        Command::Metrics => print(&table(&METRICS)),
+        Command::Metrics => print(&format!("{}\n{}", table(&METRICS), table(&COMMON))),
     }
 }
 

@@ -1,12 +1,7 @@
-//! The metrics of this process.
+//! The metrics that this process has beside those of both, [`shared::metric::COMMON`].
 
 use metrics::Unit;
-use shared::metric::{
-    BUFFER_APPEND_DURATION, BUFFER_APPENDS, BUFFER_BYTES, BUFFER_OLDEST_AGE, BUFFER_OPERATIONS,
-    BUFFER_REFUSED, BUFFER_REPAIRS, BUFFER_ROLLBACKS, BUFFER_STUCK, CACHE_INVALIDATIONS_LOST,
-    CACHE_REQUESTS, CLOCK_AHEAD_FORGOTTEN, CLOCK_CLAMPED, CLOCK_SKEW, DB_APPLY_DURATION,
-    DB_BATCH_SIZE, LINK_STATE, Metric, QUARANTINED,
-};
+use shared::metric::Metric;
 
 /// Answers.
 pub const HTTP_REQUESTS: Metric =
@@ -41,32 +36,14 @@ pub const AUTH_FAILURES: Metric =
     Metric::counter("auth_failures_total", "Requests whose token was refused")
         .with_labels("`reason`");
 
-/// All of them.
-pub const METRICS: [Metric; 24] = [
+/// Those that this process has alone.
+pub const METRICS: [Metric; 6] = [
     HTTP_REQUESTS,
     HTTP_REQUEST_DURATION,
     HTTP_CONNECTIONS,
     HTTP_CONNECTIONS_REFUSED,
     HTTP_RATE_LIMITED,
     AUTH_FAILURES,
-    LINK_STATE,
-    DB_BATCH_SIZE,
-    DB_APPLY_DURATION,
-    BUFFER_APPENDS,
-    BUFFER_REFUSED,
-    BUFFER_APPEND_DURATION,
-    BUFFER_OPERATIONS,
-    BUFFER_BYTES,
-    BUFFER_OLDEST_AGE,
-    BUFFER_STUCK,
-    BUFFER_REPAIRS,
-    BUFFER_ROLLBACKS,
-    QUARANTINED,
-    CACHE_REQUESTS,
-    CACHE_INVALIDATIONS_LOST,
-    CLOCK_SKEW,
-    CLOCK_CLAMPED,
-    CLOCK_AHEAD_FORGOTTEN,
 ];
 
 #[cfg(test)]

@@ -196,9 +196,37 @@ pub const CACHE_INVALIDATIONS_LOST: Metric = Metric::counter(
     "Times that neither Redis nor the buffer file could be told to empty the cache: reads may be stale until its entries expire",
 );
 
+/// Those that both processes have.
+pub const COMMON: [Metric; 18] = [
+    LINK_STATE,
+    DB_BATCH_SIZE,
+    DB_APPLY_DURATION,
+    BUFFER_APPENDS,
+    BUFFER_REFUSED,
+    BUFFER_APPEND_DURATION,
+    BUFFER_OPERATIONS,
+    BUFFER_BYTES,
+    BUFFER_OLDEST_AGE,
+    BUFFER_STUCK,
+    BUFFER_REPAIRS,
+    BUFFER_ROLLBACKS,
+    QUARANTINED,
+    CACHE_REQUESTS,
+    CACHE_INVALIDATIONS_LOST,
+    CLOCK_SKEW,
+    CLOCK_CLAMPED,
+    CLOCK_AHEAD_FORGOTTEN,
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_documentation_has_the_table_of_the_metrics_of_both_processes() {
+        let (document, table) = (include_str!("../../docs/operating.md"), table(&COMMON));
+        assert!(document.contains(&table), "docs/operating.md is to hold:\n{table}");
+    }
 
     #[test]
     fn a_table_has_a_row_for_each_metric() {

@@ -16,7 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::guard;
-use crate::metric::Metric;
+use crate::metric::{COMMON, Metric};
 use crate::settings::{LogFormat, LogSettings, SettingsError};
 
 /// How often metrics are condensed.
@@ -29,14 +29,12 @@ const SECONDS: [f64; 14] =
 /// Upper bounds of the buckets of batch sizes.
 const SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
-/// Starts writing logs to standard error, and keeping metrics, which these are. Once per process.
+/// Starts writing logs to standard error, and keeping metrics: those of both processes and `own`. Once per
+/// process.
 ///
 /// # Errors
 /// If `RUST_LOG` cannot be read, or logs or metrics were started before.
-pub fn start(
-    settings: &LogSettings,
-    metrics: &[Metric],
-) -> Result<PrometheusHandle, SettingsError> {
+pub fn start(settings: &LogSettings, own: &[Metric]) -> Result<PrometheusHandle, SettingsError> {
     let unusable = |variable, problem: String| SettingsError::Unusable { variable, problem };
     let filter = settings.rust_log.as_deref().unwrap_or("info");
     let filter =
@@ -63,7 +61,7 @@ pub fn start(
         .map_err(already)?
         .install_recorder()
         .map_err(already)?;
-    metrics.iter().for_each(Metric::describe);
+    COMMON.iter().chain(own).for_each(Metric::describe);
     Ok(handle)
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use shared::guard;
-use shared::metric::table;
+use shared::metric::{COMMON, table};
 use shared::settings::{LogSettings, load};
 use shared::telemetry;
 use worker::cli::{self, Format};
@@ -30,7 +30,7 @@ struct Arguments {
 enum Command {
     /// Work, or stand by while another worker is active on the same buffer file.
     Run,
-    /// Print the table of metrics, in Markdown.
+    /// Print the tables of metrics, in Markdown: those of this process alone, and those of both.
     Metrics,
     #[command(flatten)]
     Operator(cli::Command),
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let Arguments { format, command } = Arguments::parse();
     telemetry::exit_code(match command {
         Command::Run => work(),
-        Command::Metrics => print(&table(&METRICS)),
+        Command::Metrics => print(&format!("{}\n{}", table(&METRICS), table(&COMMON))),
         Command::Operator(command) => operate(command, format),
     })
 }

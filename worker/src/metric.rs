@@ -1,12 +1,7 @@
-//! The metrics of this process.
+//! The metrics that this process has beside those of both, [`shared::metric::COMMON`].
 
 use metrics::Unit;
-use shared::metric::{
-    BUFFER_APPEND_DURATION, BUFFER_APPENDS, BUFFER_BYTES, BUFFER_OLDEST_AGE, BUFFER_OPERATIONS,
-    BUFFER_REFUSED, BUFFER_REPAIRS, BUFFER_ROLLBACKS, BUFFER_STUCK, CACHE_INVALIDATIONS_LOST,
-    CACHE_REQUESTS, CLOCK_AHEAD_FORGOTTEN, CLOCK_CLAMPED, CLOCK_SKEW, DB_APPLY_DURATION,
-    DB_BATCH_SIZE, LINK_STATE, Metric, QUARANTINED,
-};
+use shared::metric::Metric;
 
 /// What is there.
 pub const DEPENDENCY_UP: Metric =
@@ -60,11 +55,10 @@ pub const WORKER_HEARTBEAT: Metric = Metric::gauge(
     "When the worker last published its status (Unix time)",
 );
 
-/// All of them.
-pub const METRICS: [Metric; 27] = [
+/// Those that this process has alone.
+pub const METRICS: [Metric; 9] = [
     WORKER_HEARTBEAT,
     DEPENDENCY_UP,
-    LINK_STATE,
     REPLAY_OPERATIONS,
     REPLAY_BATCH_DURATION,
     REPLAY_LAG,
@@ -72,23 +66,6 @@ pub const METRICS: [Metric; 27] = [
     DEAD_LETTERS,
     EXPIRED,
     RETENTION_SWEEPS,
-    DB_BATCH_SIZE,
-    DB_APPLY_DURATION,
-    BUFFER_APPENDS,
-    BUFFER_REFUSED,
-    BUFFER_APPEND_DURATION,
-    BUFFER_OPERATIONS,
-    BUFFER_BYTES,
-    BUFFER_OLDEST_AGE,
-    BUFFER_STUCK,
-    BUFFER_REPAIRS,
-    BUFFER_ROLLBACKS,
-    QUARANTINED,
-    CACHE_REQUESTS,
-    CACHE_INVALIDATIONS_LOST,
-    CLOCK_SKEW,
-    CLOCK_CLAMPED,
-    CLOCK_AHEAD_FORGOTTEN,
 ];
 
 #[cfg(test)]

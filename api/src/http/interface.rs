@@ -1,25 +1,12 @@
 //! The interface: which groups of routes it has, and the OpenAPI document that describes them.
 
-use poem_openapi::OpenApiService;
+use poem_openapi::{OpenApi, OpenApiService};
 
 use super::{buffer, document, health, operations, profile, sessions, tasks, users};
 use crate::permission::Routes;
 
-type Service = OpenApiService<
-    (
-        tasks::TasksApi,
-        profile::ProfileApi,
-        operations::OperationsApi,
-        sessions::SessionsApi,
-        users::UsersApi,
-        buffer::BufferApi,
-        health::HealthApi,
-    ),
-    (),
->;
-
 /// The description of the interface and its implementation.
-pub(super) fn service() -> Service {
+pub(super) fn service() -> OpenApiService<impl OpenApi + 'static, ()> {
     let apis = (
         tasks::TasksApi,
         profile::ProfileApi,

@@ -125,15 +125,21 @@ async fn i5_a_later_edit_wins_over_one_from_300_s_ahead_which_does_not_drag_the_
     other.kill();
 }
 
-/// Edits of before and after the wall clock is set back, by a process that runs all the while and by one
-/// that is restarted. `for_long`: the running one has marked its clock since.
-async fn the_clock_is_set_back(for_long: bool) {
+/// A world whose api and worker have a wall clock that can be set.
+async fn with_a_wall_clock() -> (World, WallClock) {
     let mut world = World::start().await;
     let folder = world.folder().to_path_buf();
     let clock = WallClock::of(&mut world.api, &folder);
     let _ = WallClock::of(&mut world.worker, &folder);
     world.api.restart().await;
     world.worker.restart().await;
+    (world, clock)
+}
+
+/// Edits of before and after the wall clock is set back, by a process that runs all the while and by one
+/// that is restarted. `for_long`: the running one has marked its clock since.
+async fn the_clock_is_set_back(for_long: bool) {
+    let (mut world, clock) = with_a_wall_clock().await;
     let (mut other, url) = second_api(&mut world).await;
     wait_until(DRAIN, "healthy", async || world.is_healthy().await).await;
     let here = world.client(user());
@@ -180,12 +186,7 @@ async fn i5_a_later_edit_wins_although_the_hosts_clock_was_set_back_a_while_befo
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i5_a_later_edit_wins_although_the_clock_was_set_back_while_no_process_ran() {
-    let mut world = World::start().await;
-    let folder = world.folder().to_path_buf();
-    let clock = WallClock::of(&mut world.api, &folder);
-    let _ = WallClock::of(&mut world.worker, &folder);
-    world.api.restart().await;
-    world.worker.restart().await;
+    let (mut world, clock) = with_a_wall_clock().await;
     wait_until(DRAIN, "healthy", async || world.is_healthy().await).await;
     let client = world.client(user());
     let task = create(&client, "new", 201).await;

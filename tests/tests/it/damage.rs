@@ -87,13 +87,17 @@ async fn i1_pages_of_indexes_that_are_lost_while_nobody_runs_lose_nothing() {
     assert!(unsound.contains("buffer repair"), "{unsound}");
     let told = command(&world, &["buffer", "repair", "--dry-run"]).await;
     assert!(told.contains("would have 20 pending"), "{told}");
+    is_made_anew_when_processes_start(&mut world, tasks).await;
+}
+
+async fn is_made_anew_when_processes_start(world: &mut World, tasks: Vec<String>) {
     world.api.start().await.unwrap();
     world.worker.start().await.unwrap();
     world.postgres_line.heal().await;
-    all_are_stored(&world, tasks).await;
+    all_are_stored(world, tasks).await;
     let logs = world.api.log() + &world.worker.log();
     assert!(logs.contains("made anew from its records"));
-    let verified = command(&world, &["buffer", "verify"]).await;
+    let verified = command(world, &["buffer", "verify"]).await;
     assert!(verified.contains(" 0 problems"), "{verified}");
 }
 
@@ -121,14 +125,7 @@ async fn a_lane_is_misnamed(number: usize, is_refused: bool) {
     misname_lane(&world, &tasks[number / 2]);
     assert_eq!(try_command(&world, &["buffer", "stats"]).await.is_err(), is_refused);
     try_command(&world, &["buffer", "verify"]).await.unwrap_err();
-    world.api.start().await.unwrap();
-    world.worker.start().await.unwrap();
-    world.postgres_line.heal().await;
-    all_are_stored(&world, tasks).await;
-    let logs = world.api.log() + &world.worker.log();
-    assert!(logs.contains("made anew from its records"));
-    let verified = command(&world, &["buffer", "verify"]).await;
-    assert!(verified.contains(" 0 problems"), "{verified}");
+    is_made_anew_when_processes_start(&mut world, tasks).await;
 }
 
 #[tokio::test]
