@@ -1,5 +1,7 @@
 //! A buffer file that is damaged on its disk: what its records say is brought to PostgreSQL all the same.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -62,10 +64,18 @@ fn ids(tasks: &[String]) -> Vec<u128> {
     tasks.iter().map(|id| id.parse::<uuid::Uuid>().unwrap().as_u128()).collect()
 }
 
+/// Changes pages of a file where they stand: a process that has it open sees neither a shorter file nor
+/// older bytes in other pages.
 fn change(path: &Path, change: impl FnOnce(&mut [u8])) {
-    let mut bytes = std::fs::read(path).unwrap();
-    change(&mut bytes);
-    std::fs::write(path, bytes).unwrap();
+    let before = std::fs::read(path).unwrap();
+    let mut after = before.clone();
+    change(&mut after);
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    for (number, (before, after)) in before.chunks(PAGE).zip(after.chunks(PAGE)).enumerate() {
+        if before != after {
+            file.write_all_at(after, (number * PAGE) as u64).unwrap();
+        }
+    }
 }
 
 #[tokio::test]
